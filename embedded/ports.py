@@ -1,0 +1,68 @@
+"""Ports that stay the same over restarts, and who holds one that is taken."""
+
+import json
+import socket
+from pathlib import Path
+
+import psutil
+
+from embedded.errors import EmbeddedError
+
+HOST = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """True if one could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def holder(port: int) -> str:
+    """Who listens on a port, for people: `python (pid 4711)`."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass
+    return "another process"
+
+
+class KeptPorts:
+    """The ports of a home: chosen once, written down, the same ever after."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+
+    def get(self, name: str, *, preferred: int = 0) -> int:
+        """The port of a part.
+
+        Raises:
+            EmbeddedError: It was chosen earlier, and somebody else has it now.
+        """
+        port = self._ports.get(name)
+        if port is None:
+            port = preferred if preferred and is_free(preferred) else free_port()
+            self._ports[name] = port
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(json.dumps(self._ports, indent=1))
+        elif not is_free(port):
+            raise EmbeddedError(
+                f"port {port}, which {name} uses here, is held by {holder(port)}: end that, or remove the line "
+                f'"{name}" from {self._file} to have another port chosen'
+            )
+        return port

@@ -1,0 +1,89 @@
+"""What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
+
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from schemas.events import RateLimit
+from schemas.requests import GenerationConfig, Role
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One prompt for one provider. `timeout_s` is what is left for the call when it begins."""
+
+    job_id: UUID
+    prompt: str
+    instruction: str | None
+    generation: GenerationConfig
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as the provider counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A provider's answer. `finish_reason`: `stop`, `length`, `content_filter` or the provider's own word."""
+
+    text: str
+    model: str
+    finish_reason: str
+    usage: Usage | None
+
+
+class CompletionProvider(Protocol):
+    """Answers a prompt."""
+
+    @property
+    def name(self) -> str:
+        """As in `ALLOWED_PROVIDERS`."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model it asks."""
+        ...
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """Ask for the whole answer.
+
+        Being cancelled closes the connection to the provider.
+
+        Raises:
+            RetryableError: Unreachable, 408, 409, 429 or 5xx, with `retry_after_s` where the provider said it.
+            PermanentError: It refused, or its reply makes no sense.
+        """
+        ...
+
+
+class ProgressWriter(Protocol):
+    """Says what a stage is doing; best effort, never waited for."""
+
+    def __call__(self, state: str, *, attempt: int | None = None, code: str | None = None) -> None:
+        """State: as in `JobProgressed`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """May this job pass, and where does its user stand then?"""
+
+    admitted: bool
+    rate_limit: RateLimit | None  # None: no limit for this user
+
+
+@dataclass(frozen=True, slots=True)
+class KnownUser:
+    """A user as the gate knows it."""
+
+    user_id: str
+    role: Role
+    disabled: bool
+    rate_limit_requests: int | None

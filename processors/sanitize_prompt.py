@@ -1,0 +1,53 @@
+"""Stage: job-requested -> prompt-sanitized, or job-finished where the prompt is refused."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from processors.normalize_text import clean
+from processors.prompt_policy import PromptPolicy
+from processors.stage import DeadLetter, Emit, StageResult
+from schemas.events import JobAccepted, JobFinished, PromptSanitized, UserUpdated
+
+ANSWER = "I cannot help with this request as it is worded. Please say it in another way."
+
+
+def sanitize_prompt(
+    event: JobAccepted, *, users: Mapping[str, UserUpdated], policy: PromptPolicy, now: datetime
+) -> StageResult:
+    """Pass on what is harmless, in normal form; refuse the rest politely.
+
+    Args:
+        event: The request, with its job.
+        users: All that there are.
+        policy: The rules.
+        now: The time of the refusal.
+
+    Returns:
+        `Emit` with `PromptSanitized`, or with a `JobFinished` whose result is
+        `{status: "refused", reason, answer, confidence}`; `DeadLetter` for a user who is unknown or disabled.
+    """
+    user = users.get(event.job.user_id)
+    if user is None:
+        return DeadLetter("unknown-user", "there is no such user: an admin registers users with POST /auth/register")
+    if user.disabled:
+        return DeadLetter("user-disabled", "this user is disabled")
+    prompt = clean(event.request.prompt)
+    instruction = clean(event.request.instruction) if event.request.instruction is not None else None
+    if not prompt:
+        return _refused(event, "empty-prompt", 1.0, now, "The prompt holds nothing that can be read.")
+    if len(prompt) > policy.max_prompt_chars:
+        answer = f"The prompt is longer than {policy.max_prompt_chars} characters. Please shorten it."
+        return _refused(event, "prompt-too-long", 1.0, now, answer)
+    finding = policy.judge(prompt) or (policy.judge(instruction) if instruction else None)
+    if finding is not None:
+        return _refused(event, finding.reason, finding.confidence, now, ANSWER)
+    request = event.request
+    if prompt != request.prompt or instruction != request.instruction:
+        request = request.model_copy(update={"prompt": prompt, "instruction": instruction})
+    return Emit((PromptSanitized(job=event.job, request=request),))
+
+
+def _refused(event: JobAccepted, reason: str, confidence: float, now: datetime, answer: str) -> Emit:
+    result: dict[str, Any] = {"status": "refused", "reason": reason, "answer": answer, "confidence": confidence}
+    return Emit((JobFinished.completed(event.job, result=result, at=now),))

@@ -1,0 +1,136 @@
+"""Completions from any server with the OpenAI chat API, by the `openai` SDK (POST /v1/chat/completions)."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
+from pydantic import BaseModel, ValidationError
+
+from processors.errors import PermanentError, RetryableError
+from processors.ports import Completion, CompletionRequest, Usage
+from providers.retry_after import retry_after_s
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_REPLY_BYTES = 8 * 1024 * 1024
+RETRYABLE_STATUS = (408, 409, 429)
+INVALID_REPLY = "provider-invalid-reply"
+
+
+class _Message(BaseModel):
+    content: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Reply(BaseModel):
+    """Of the reply as much as we use; a mismatch is the server's fault."""
+
+    model: str
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class OpenAICompatibleProvider:
+    """See `CompletionProvider`."""
+
+    def __init__(self, client: AsyncOpenAI, *, name: str, model: str) -> None:
+        """`client`: from `make_client`; its own retries are off, for `run_stage` decides."""
+        self._client, self.name, self.model = client, name, model
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """See `CompletionProvider.complete`."""
+        try:
+            # Streamed, so that a reply of any size is read only as far as we want it.
+            async with self._client.chat.completions.with_streaming_response.create(
+                **self._body(request), timeout=request.timeout_s + 1
+            ) as response:
+                body = await _read(response)
+        except openai.APITimeoutError as error:
+            raise RetryableError("provider-unreachable", f"{self.name} did not answer in time") from error
+        except APIStatusError as error:
+            raise self._error_for(error) from error
+        except (APIConnectionError, httpx2.HTTPError, OSError) as error:
+            raise RetryableError("provider-unreachable", f"{self.name} cannot be reached") from error
+        except OpenAIError as error:
+            raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from error
+        return self._parse(body)
+
+    def _body(self, request: CompletionRequest) -> dict[str, Any]:
+        messages: list[dict[str, str]] = []
+        if request.instruction:
+            messages.append({"role": "system", "content": request.instruction})
+        messages.append({"role": "user", "content": request.prompt})
+        generation = request.generation
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        if generation.temperature is not None:
+            body["temperature"] = generation.temperature
+        if generation.top_p is not None:
+            body["top_p"] = generation.top_p
+        if generation.max_tokens is not None:
+            # OpenAI itself has renamed it; servers that are compatible with it know the older name.
+            body["max_completion_tokens" if self.name == "openai" else "max_tokens"] = generation.max_tokens
+        return body
+
+    def _parse(self, body: bytes) -> Completion:
+        try:
+            reply = _Reply.model_validate_json(body)
+            choice = reply.choices[0]
+        except (ValidationError, IndexError):
+            raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from None
+        usage = reply.usage
+        return Completion(
+            text=choice.message.content or "",
+            model=reply.model,
+            finish_reason=choice.finish_reason or "stop",
+            usage=Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else None,
+        )
+
+    def _error_for(self, error: APIStatusError) -> RetryableError | PermanentError:
+        status = error.status_code
+        code, message = f"provider-http-{status}", f"{self.name} answered with status {status}"
+        if status in RETRYABLE_STATUS or status >= 500:
+            return RetryableError(code, message, retry_after_s=retry_after_s(error.response.headers))
+        return PermanentError(code, message)
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+
+def make_client(*, base_url: str, api_key: str, connections: int) -> AsyncOpenAI:
+    """A client for `OpenAICompatibleProvider`.
+
+    Args:
+        base_url: Ends in `/v1`.
+        api_key: Sent as a bearer token.
+        connections: How many at most; more callers wait.
+    """
+    on_this_machine = urlsplit(base_url).hostname in ("127.0.0.1", "::1", "localhost")
+    # The aiohttp transport costs about half the CPU of the default one per call.
+    http = DefaultAioHttpClient(
+        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        timeout=httpx2.Timeout(130.0, connect=CONNECT_TIMEOUT_S, pool=130.0),
+        trust_env=not on_this_machine,
+        follow_redirects=False,
+    )
+    return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
+
+
+async def _read(response: Any) -> bytes:
+    body = bytearray()
+    async for part in response.iter_bytes():
+        body += part
+        if len(body) > MAX_REPLY_BYTES:
+            raise PermanentError(INVALID_REPLY, f"the reply is larger than {MAX_REPLY_BYTES} bytes")
+    return bytes(body)

@@ -1,0 +1,1 @@
+"""Event contracts: what is on each topic. Imports pydantic, nothing of ours."""

@@ -1,0 +1,208 @@
+"""The events, one frozen class per topic, in the order in which a job meets them.
+
+Unknown fields are ignored, so a producer may add optional ones first; anything else is a new event and topic.
+Times are UTC; durations carry their unit in the name.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.requests import CallbackUrl, ChatRequest, JobKind, Metadata, Role, Text, UserId
+
+
+class Event(BaseModel):
+    """Base of all that travels on a topic."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class JobRequested(Event):
+    """The public entry: somebody asks. `role` and `accepted_at` in it are ignored: the gate decides both."""
+
+    user_id: UserId
+    kind: JobKind
+    request: ChatRequest
+    callback_url: CallbackUrl | None = None
+    expires_after: Annotated[float, Field(ge=1, le=86_400, description="seconds")] | None = None
+    metadata: Metadata = {}
+
+
+class StageTiming(Event):
+    """When a stage had a job in hand; they ride along into the outcome."""
+
+    stage: str
+    started_at: datetime
+    ended_at: datetime
+
+
+class Job(Event):
+    """What every event after the first carries."""
+
+    job_id: UUID
+    run: int = 1
+    user_id: str
+    role: Role
+    kind: JobKind
+    callback_url: str | None = None
+    accepted_at: datetime
+    expires_at: datetime
+    metadata: dict[str, str] = {}
+    timings: tuple[StageTiming, ...] = ()
+
+    def with_timing(self, timing: StageTiming) -> Self:
+        """The job as it leaves a stage."""
+        return self.model_copy(update={"timings": (*self.timings, timing)})
+
+
+class JobEvent(Event):
+    """An event on behalf of one job."""
+
+    job: Job
+
+
+class JobAccepted(JobEvent):
+    """`job-requested` once the gate knows whose it is. Never on a topic: the first stage's input."""
+
+    request: ChatRequest
+
+
+class PromptSanitized(JobEvent):
+    """The request with its text normalised, and found harmless."""
+
+    request: ChatRequest
+
+
+class RateLimit(Event):
+    """Where a user stands: `remaining` of `limit` requests in `window_s`, the next one free in `reset_s`."""
+
+    limit: int
+    remaining: int
+    window_s: int
+    reset_s: int
+
+
+class JobAdmitted(JobEvent):
+    """The user's rate allows it."""
+
+    request: ChatRequest
+    rate_limit: RateLimit | None = None
+
+
+class CompletionRequested(JobEvent):
+    """A job's prompt is ready to be sent to a provider."""
+
+    provider: str
+    request: ChatRequest
+    timeout_s: float
+
+
+class JobProgressed(Event):
+    """A small fact on the way; nothing depends on its arrival."""
+
+    job_id: UUID
+    run: int = 1
+    user_id: str
+    stage: str
+    state: Literal["admitted", "started", "retrying"]
+    at: datetime
+    attempt: int | None = None
+    code: str | None = None
+    rate_limit: RateLimit | None = None
+
+
+class Attempt(Event):
+    """One call to a provider."""
+
+    provider: str
+    code: str | None = None
+    ms: int
+
+
+class JobError(Event):
+    """Why a job has no answer. `code` is stable (CONTRACT: names that clients rely on)."""
+
+    code: str
+    message: Text
+    retry_after_s: float | None = None
+
+
+class JobFinished(JobEvent):
+    """The one outcome of a run of a job. `result` is the body that the waiting call answers."""
+
+    status: Literal["completed", "error"]
+    result: dict[str, Any] | None = None
+    error: JobError | None = None
+    finished_at: datetime
+    attempts: tuple[Attempt, ...] = ()
+    rate_limit: RateLimit | None = None
+
+    @classmethod
+    def completed(cls, job: Job, *, result: dict[str, Any], at: datetime, **more: Any) -> Self:
+        """The job has its answer."""
+        return cls(job=job, status="completed", result=result, finished_at=at, **more)
+
+    @classmethod
+    def failed(cls, job: Job, *, error: JobError, at: datetime, **more: Any) -> Self:
+        """The job has ended without one."""
+        return cls(job=job, status="error", error=error, finished_at=at, **more)
+
+    def with_attempts(self, attempts: tuple[Attempt, ...]) -> Self:
+        """The outcome with the calls that led to it, also where the client sees them (`meta.attempts`)."""
+        result = self.result
+        if result is not None and "meta" in result:
+            told = [attempt.model_dump(exclude_none=True) for attempt in attempts]
+            result = {**result, "meta": {**result["meta"], "attempts": told}}
+        return self.model_copy(update={"attempts": attempts, "result": result})
+
+
+class UserUpdated(Event):
+    """A user as the gate and the ingress must know it (compacted by user_id)."""
+
+    user_id: UserId
+    role: Role
+    disabled: bool = False
+    token_epoch: int = 0
+    rate_limit_requests: int | None = None
+
+
+class ProviderOffer(Event):
+    """A provider that a worker can reach."""
+
+    name: str
+    models: tuple[str, ...] = ()
+
+
+class StageLoad(Event):
+    """How busy a stage of one worker is."""
+
+    stage: str
+    in_flight: int
+    lag: int
+    finished_last_minute: int
+
+
+class WorkerHeartbeat(Event):
+    """A worker lives (compacted by worker; every 5 s; `stopped` is its last one)."""
+
+    worker: str
+    at: datetime
+    roles: tuple[str, ...]
+    partitions: dict[str, tuple[int, ...]] = {}
+    stages: tuple[StageLoad, ...] = ()
+    providers: tuple[ProviderOffer, ...] = ()
+    version: str = ""
+    http: str | None = None
+    stopped: bool = False
+
+
+def utc_from_ms(timestamp_ms: int) -> datetime:
+    """A broker's timestamp as a time."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=timestamp_ms)
+
+
+def ms_from_utc(at: datetime) -> int:
+    """A time as a broker's timestamp."""
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)

@@ -1,0 +1,142 @@
+"""Every setting of every process, with its default; `.env.example` lists them for people.
+
+Read only by the composition roots (`ingress.app`, `streams.worker`, `cli`); values travel on as arguments.
+"""
+
+import logging
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+logger = logging.getLogger(__name__)
+
+MIN_SECRET_BYTES = 32
+ROLES = ("gate", "completion", "sink")
+# Settings that people may have in their `.env` from elsewhere and that mean nothing here.
+UNUSED_PREFIXES = ("REDIS_", "CELERY_")
+
+
+class Settings(BaseSettings):
+    """Environment variables (and `.env`) by the field's name in capitals; a missing one has the default here."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    # --- where the parts are; one that is not named is started by `assistant up` ---
+    kafka_bootstrap_servers: str | None = None
+    kafka_topic_prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]*$")
+    database_url: SecretStr | None = None
+    db_host: str | None = None
+    db_user: str = "postgres"
+    db_pass: SecretStr = SecretStr("")
+    db_name: str = "postgres"
+
+    # --- providers; one without its key or address is absent ---
+    allowed_providers: Annotated[tuple[str, ...], NoDecode] = ("openai", "local")
+    default_provider: str | None = None
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str = "https://api.openai.com/v1"
+    openai_model: str = "gpt-4o-mini"
+    local_base_url: str | None = None
+    local_model: str = "SmolLM2-135M-Instruct"
+    local_slots: int = Field(4, ge=1, le=64)
+    llm_timeout: float = Field(30, ge=1, le=120)
+    max_retries: int = Field(3, ge=0, le=10)
+    completion_concurrency: int = Field(512, ge=1, le=4096)
+
+    # --- who may, what may, how much ---
+    jwt_secret_key: SecretStr | None = None
+    jwt_secret_key_previous: SecretStr | None = None
+    jwt_expires_min: int = Field(60, ge=1, le=1440)
+    root_usr_pass: SecretStr | None = None
+    rate_limit_user_requests: int = Field(5, ge=0)
+    rate_limit_admin_requests: int = Field(10, ge=0)
+    rate_limit_window: int = Field(60, ge=1, le=86_400)
+    max_prompt_length: int = Field(20_000, ge=1, le=20_000)
+    max_response_length: int = Field(20_000, ge=1, le=200_000)
+    forbidden_commands: Annotated[tuple[str, ...] | None, NoDecode] = None
+    instruction_patterns: Annotated[tuple[str, ...] | None, NoDecode] = None
+    exfiltration_patterns: Annotated[tuple[str, ...] | None, NoDecode] = None
+    instruction_regex: str | None = None
+    role_override_regex: str | None = None
+    meta_system_regex: str | None = None
+
+    # --- ingress ---
+    ingress_host: str = "127.0.0.1"
+    ingress_port: int = Field(8000, ge=0, le=65_535)
+    max_body_bytes: int = Field(1_000_000, ge=1024)
+    admission_wait_ms: int = Field(100, ge=0, le=5000)
+    publish_timeout_s: float = Field(20, ge=1)
+    expires_after_s: int = Field(3600, ge=1, le=86_400)
+    max_queue_wait_s: int = Field(300, ge=1)
+    public_docs: bool = True
+    public_metrics: bool = True
+
+    # --- workers ---
+    worker_id: str | None = None
+    worker_http_port: int = Field(0, ge=0, le=65_535)
+    drain_timeout: float = Field(30, ge=0)
+    revoke_drain_s: float = Field(2, ge=0)
+    session_timeout_s: float = Field(6, ge=6)
+    stall_timeout: float = Field(60, ge=5)
+
+    # --- webhooks ---
+    webhook_allow_private: bool = False
+    webhook_timeout_s: float = Field(15, ge=1, le=60)
+
+    # --- the machine ---
+    assistant_home: Path = Path(__file__).parent / ".assistant"
+    debug_mode: bool = False
+
+    @field_validator(
+        "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", mode="before"
+    )
+    @classmethod
+    def _list(cls, value: object) -> object:
+        """Lists come as JSON, or as words between commas."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            import json
+
+            return json.loads(value)
+        return [word.strip() for word in value.split(",") if word.strip()]
+
+    @field_validator("jwt_secret_key", "jwt_secret_key_previous")
+    @classmethod
+    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        secret = value.get_secret_value()
+        if len(secret.encode()) < MIN_SECRET_BYTES or secret.lstrip().startswith(("[", "{", '"', "-----")):
+            raise ValueError(
+                f"must be at least {MIN_SECRET_BYTES} random bytes and not JSON or PEM; "
+                "make one with: openssl rand -base64 48"
+            )
+        if len(set(secret)) < 10:
+            raise ValueError("is too regular to be random; make one with: openssl rand -base64 48")
+        return value
+
+    @model_validator(mode="after")
+    def _warn_of_unused(self) -> Self:
+        unused = sorted(name for name in os.environ if name.startswith(UNUSED_PREFIXES))
+        if unused:
+            logger.warning("these settings mean nothing here and are ignored: %s", ", ".join(unused))
+        return self
+
+    @cached_property
+    def postgres_dsn(self) -> str | None:
+        """A DSN that asyncpg and psql open, or None where no database is named."""
+        if self.database_url is not None:
+            scheme, _, rest = self.database_url.get_secret_value().partition("://")
+            if scheme.partition("+")[0] not in ("postgres", "postgresql") or not rest:
+                raise ValueError("DATABASE_URL must look like postgresql://user:password@host:port/name")
+            return f"postgresql://{rest}"
+        if self.db_host is None:
+            return None
+        password = quote(self.db_pass.get_secret_value(), safe="")
+        return f"postgresql://{quote(self.db_user, safe='')}:{password}@{self.db_host}/{quote(self.db_name, safe='')}"

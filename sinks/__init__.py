@@ -1,0 +1,1 @@
+"""Where finished work goes: Postgres and webhooks."""

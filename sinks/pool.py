@@ -1,0 +1,81 @@
+"""Connections to Postgres: a bounded pool that starts without it, and comes back by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import orjson
+
+from processors.errors import PermanentError, RetryableError
+
+COMMAND_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+UNAVAILABLE = "postgres-unavailable"
+REFUSED = "row-refused"
+
+
+class Pool:
+    """An asyncpg pool whose failures are ours: `RetryableError` when the database is away."""
+
+    def __init__(self, dsn: str, *, size: int) -> None:
+        """`size`: connections at most; waiting for one is bounded too."""
+        self._dsn, self._size = dsn, size
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection for one transaction or statement.
+
+        Raises:
+            RetryableError: The database is away, overloaded, or broke off.
+            PermanentError: It refused the data.
+        """
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                yield connection
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError) as e:
+            raise PermanentError(REFUSED, type(e).__name__) from e  # the message may hold the row's text
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError) as e:
+            raise RetryableError(UNAVAILABLE, f"Postgres does not answer ({type(e).__name__})") from e
+
+    async def _open(self) -> "asyncpg.Pool":
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._size,
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=COMMAND_TIMEOUT_S,
+                    max_inactive_connection_lifetime=60,
+                    init=_set_up,
+                    server_settings={"statement_timeout": str(int(COMMAND_TIMEOUT_S * 1000)), "lock_timeout": "5000"},
+                )
+            return self._pool
+
+    async def answers(self) -> bool:
+        """True if the database can be used now."""
+        try:
+            async with self.connection() as connection:
+                await connection.execute("SELECT 1")
+        except RetryableError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Bounded; may be called without ever having connected."""
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), 5)
+            except TimeoutError:
+                self._pool.terminate()
+
+
+async def _set_up(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads, schema="pg_catalog"
+    )

@@ -1,0 +1,84 @@
+"""Users in Postgres, with their password hashes; what others need of them is on `user-updated`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from processors.errors import PermanentError
+from schemas.events import UserUpdated
+from schemas.requests import Role
+from sinks.pool import Pool
+
+
+class UserExistsError(PermanentError):
+    """The name is taken."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__("user-exists", f"the user {user_id} exists already")
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user as stored. `announced`: `user-updated` has it."""
+
+    user_id: str
+    password_hash: str
+    role: Role
+    disabled: bool
+    token_epoch: int
+    rate_limit_requests: int | None
+    announced: bool
+
+    def event(self) -> UserUpdated:
+        """As the others know it."""
+        return UserUpdated(
+            user_id=self.user_id,
+            role=self.role,
+            disabled=self.disabled,
+            token_epoch=self.token_epoch,
+            rate_limit_requests=self.rate_limit_requests,
+        )
+
+
+class UserStore:
+    """Every method raises RetryableError while Postgres is away."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def create(self, user_id: str, password_hash: str, role: Role) -> UserRow:
+        """A new user, not announced yet.
+
+        Raises:
+            UserExistsError: The name is taken.
+        """
+        async with self._pool.connection() as connection:
+            try:
+                row = await connection.fetchrow(
+                    "INSERT INTO users (user_id, password_hash, role) VALUES ($1, $2, $3) RETURNING *",
+                    user_id, password_hash, role,
+                )  # fmt: skip
+            except asyncpg.UniqueViolationError:
+                raise UserExistsError(user_id) from None
+        return _user(row)
+
+    async def get(self, user_id: str) -> UserRow | None:
+        """One user, or None."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1", user_id)
+        return _user(row) if row else None
+
+    async def mark_announced(self, user_id: str) -> None:
+        """`user-updated` has the user now."""
+        async with self._pool.connection() as connection:
+            await connection.execute("UPDATE users SET announced = true WHERE user_id = $1", user_id)
+
+    async def set_password_hash(self, user_id: str, password_hash: str) -> None:
+        """The same password under newer parameters, or a new one."""
+        async with self._pool.connection() as connection:
+            await connection.execute("UPDATE users SET password_hash = $2 WHERE user_id = $1", user_id, password_hash)
+
+
+def _user(row: Any) -> UserRow:
+    return UserRow(**{name: row[name] for name in UserRow.__slots__})

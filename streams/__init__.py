@@ -1,0 +1,1 @@
+"""The pipeline under Faust. Start reading in `assistant.py`."""

@@ -1,0 +1,135 @@
+"""A Faust app whose topics have lanes: the composition of our consumer, producer and stages in hand."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import faust
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from faust.exceptions import ProducerSendError
+
+from schemas.envelope import Record
+from streams.consumer import Consumer, Producer
+from streams.lane import Lane
+from transport.clients import KafkaAccess
+
+logger = logging.getLogger(__name__)
+
+EXIT_CODE = 70  # EX_SOFTWARE: something that was not foreseen; nothing unfinished was acknowledged
+MAX_REQUEST_BYTES = 2_097_152  # a dead letter is a record of up to 1 MiB with headers added
+SEND_RETRY_S = 0.5
+
+
+class StreamApp(faust.App):
+    """One role: a consumer group with its agents."""
+
+    def __init__(
+        self,
+        role: str,
+        access: KafkaAccess,
+        *,
+        group: str,
+        session_timeout_s: float = 6.0,
+        drain_timeout_s: float = 30.0,
+        revoke_drain_s: float = 2.0,
+        commit_interval_s: float = 0.25,
+        instance_id: str | None = None,
+    ) -> None:
+        """`drain_timeout_s`: on SIGTERM; `revoke_drain_s`: on a rebalance; `instance_id`: static membership."""
+        self.lanes: dict[str, Lane] = {}
+        self.role = role
+        self.drain_timeout_s, self.revoke_drain_s = drain_timeout_s, revoke_drain_s
+        self._exiting: asyncio.Task[None] | None = None
+        super().__init__(
+            group,
+            broker=access.faust_broker(),
+            key_serializer="raw",
+            value_serializer="raw",
+            web_enabled=False,  # it would bind a port per app
+            topic_disable_leader=True,
+            stream_wait_empty=True,  # our wait_empty is the drain
+            consumer_auto_offset_reset="earliest",
+            consumer_group_instance_id=instance_id,
+            broker_commit_interval=commit_interval_s,
+            broker_session_timeout=session_timeout_s,
+            broker_heartbeat_interval=session_timeout_s / 6,
+            broker_rebalance_timeout=60.0,
+            broker_request_timeout=20.0,
+            broker_max_poll_records=500,
+            producer_request_timeout=20.0,
+            producer_max_batch_size=512 * 1024,  # 16 KiB wakes hundreds of waiters for every full batch
+            producer_max_request_size=MAX_REQUEST_BYTES,
+            worker_redirect_stdouts=False,
+        )
+
+    def lane(self, topic: str, name: str, *, limit: int) -> Any:
+        """A topic for an agent, with at most `limit` of its records in work."""
+        self.lanes[topic] = Lane(self, name, limit)
+        return self.topic(topic)
+
+    async def hand_over(self, record: Record) -> "asyncio.Future[Any]":
+        """Hand a record to the producer; the future is the brokers' answer. Outlives a broker that is away."""
+        while True:
+            try:
+                answer: asyncio.Future[Any] = await self.producer.send(
+                    record.topic, record.key, record.value, record.partition, None, record.headers
+                )
+            except (KafkaError, ProducerSendError) as error:
+                if not _is_passing(error):
+                    raise
+                await asyncio.sleep(SEND_RETRY_S)
+            else:
+                return answer
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Return once the brokers have all of them; waited for together."""
+        answers = [await self.hand_over(record) for record in records]
+        for record, answer in zip(records, answers, strict=True):
+            waiting = answer
+            while True:
+                try:
+                    await waiting
+                    break
+                except (KafkaError, ProducerSendError) as error:
+                    if not _is_passing(error):
+                        raise
+                    await asyncio.sleep(SEND_RETRY_S)
+                    waiting = await self.hand_over(record)
+
+    async def tell(self, record: Record) -> None:
+        """Publish without waiting for an answer: for facts that nothing depends on."""
+        try:
+            answer = await self.producer.send(
+                record.topic, record.key, record.value, record.partition, None, record.headers
+            )
+        except (KafkaError, ProducerSendError):
+            return
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def fail(self, what: object, error: BaseException) -> None:
+        """Something that is nobody's business went wrong: let the rest finish, commit it, end visibly."""
+        logger.critical("%s failed at %s; nothing of it is acknowledged, this process ends", self.role, what,
+                        exc_info=error)  # fmt: skip
+        if self._exiting is None:
+            self._exiting = asyncio.create_task(self._exit())
+
+    async def _exit(self) -> None:
+        self.consumer.stop_flow()
+        try:
+            await asyncio.wait_for(self.consumer.wait_empty(), self.revoke_drain_s + 5)
+        finally:
+            logging.shutdown()
+            os._exit(EXIT_CODE)
+
+    def _new_transport(self) -> Any:
+        transport = super()._new_transport()
+        transport.Consumer, transport.Producer = Consumer, Producer
+        return transport
+
+
+def _is_passing(error: BaseException) -> bool:
+    """True if the same record may be taken later."""
+    cause = error.__cause__ or error
+    return isinstance(cause, KafkaTimeoutError) or bool(getattr(cause, "retriable", False))

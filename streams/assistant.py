@@ -1,0 +1,134 @@
+"""The pipeline: one Faust agent per stage, in the order in which events flow. Start reading here.
+
+    job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
+        -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
+
+Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from processors.generate_completion import generate_completion
+from processors.limit_rate import RateLimiter
+from processors.ports import CompletionProvider
+from processors.prompt_policy import PromptPolicy
+from processors.route_job import route_job
+from processors.sanitize_prompt import sanitize_prompt
+from schemas.events import CompletionRequested, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
+from schemas.topics import Catalog
+from sinks.base import Sink
+from streams.admission_log import AdmissionLog
+from streams.app import StreamApp
+from streams.entry import Entry
+from streams.lane import Batch
+from streams.serve import StageServer, Stream, decoder, serve_sink
+from transport.table import CompactedTable
+
+GATE_LIMIT = 1_000  # unfinished inputs of an in-order stage
+SINK_LIMIT = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class GateParts:
+    """What the gate needs from outside."""
+
+    entry: Entry
+    users: CompactedTable[UserUpdated]
+    policy: PromptPolicy
+    limiter: RateLimiter
+    admission_log: AdmissionLog
+    present_providers: Callable[[], Sequence[str]]
+    allowed_providers: Sequence[str]
+    default_provider: str | None
+    default_timeout_s: float
+
+
+def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
+    """May this job pass, and where does it go? Quick stages, in log order."""
+    admitted_topic = catalog.full_name("job-admitted")
+    job_requested = app.lane(catalog.full_name("job-requested"), "sanitize_prompt", limit=GATE_LIMIT)
+    prompt_sanitized = app.lane(catalog.full_name("prompt-sanitized"), "limit_rate", limit=GATE_LIMIT)
+    job_admitted = app.lane(admitted_topic, "route_job", limit=GATE_LIMIT)
+
+    async def know_users(batch: Batch) -> None:
+        if await parts.entry.know_users(batch.envelopes):
+            batch.envelopes = [parts.entry(record) for record in batch.records]
+
+    @app.agent(job_requested, name="sanitize_prompt")
+    async def sanitize_prompt_agent(stream: Stream) -> None:
+        stage = _without_record(partial(sanitize_prompt, users=parts.users.values, policy=parts.policy))
+        await server.in_order(stream, parts.entry, stage, name="sanitize_prompt", prepare=know_users)
+
+    @app.agent(prompt_sanitized, name="limit_rate")
+    async def limit_rate_agent(stream: Stream) -> None:
+        await server.in_order(
+            stream,
+            decoder(PromptSanitized),
+            parts.limiter,
+            name="limit_rate",
+            prepare=parts.admission_log.prepare,
+            beside_source=admitted_topic,
+        )
+
+    @app.agent(job_admitted, name="route_job")
+    async def route_job_agent(stream: Stream) -> None:
+        stage = _without_record(
+            partial(
+                route_job,
+                providers=parts.present_providers,
+                allowed=parts.allowed_providers,
+                default=parts.default_provider,
+                default_timeout_s=parts.default_timeout_s,
+            )
+        )
+        await server.in_order(stream, decoder(JobAdmitted), stage, name="route_job")
+
+
+def declare_completion(
+    app: StreamApp,
+    server: StageServer,
+    catalog: Catalog,
+    providers: Mapping[str, CompletionProvider],
+    *,
+    concurrency: Mapping[str, int],
+    max_response_chars: int,
+) -> None:
+    """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other."""
+    for provider_name, provider in providers.items():
+        topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
+        requested = app.lane(topic, f"generate_completion-{provider_name}", limit=concurrency[provider_name])
+        stage = partial(generate_completion, provider=provider, max_response_chars=max_response_chars)
+
+        @app.agent(requested, name=f"generate_completion-{provider_name}")
+        async def generate_completion_agent(
+            stream: Stream, stage: Any = stage, provider_name: str = provider_name
+        ) -> None:
+            await server.at_once(
+                stream, decoder(CompletionRequested), stage, name="generate_completion", target=provider_name
+            )
+
+
+def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink) -> None:
+    """What stays: a row per job, and the webhooks that are due."""
+    job_admitted = app.lane(catalog.full_name("job-admitted"), "store_pending", limit=SINK_LIMIT)
+    job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT)
+
+    @app.agent(job_admitted, name="store_pending")
+    async def store_pending_agent(stream: Stream) -> None:
+        await serve_sink(stream, JobAdmitted, pending, name="store_pending")
+
+    @app.agent(job_finished, name="store_outcome")
+    async def store_outcome_agent(stream: Stream) -> None:
+        await serve_sink(stream, JobFinished, outcomes, name="store_outcome")
+
+
+def _without_record(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """For a stage that does not ask where its event came from."""
+
+    def run(event: Any, *, now: Any, record: Any) -> Any:  # noqa: ARG001 the record is what it does not ask for
+        return stage(event, now=now)
+
+    return run

@@ -1,0 +1,168 @@
+"""Our consumer and producer under Faust: what is delivered, acknowledged and committed.
+
+Stock Faust 0.15.3 acknowledges on exception and on cancel, and commits past events in flight: it loses events on
+kill -9. Here a ledger per partition decides, and agents get batches in place of four tasks per message.
+docs/adr/0001-own-consumer-under-faust.md says why each override is so; tests/streams/test_kill.py keeps it true.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
+from faust.transport.consumer import ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streams.lane import Batch
+from streams.ledger import MAX_OPEN, Ledger
+
+if TYPE_CHECKING:
+    from streams.app import StreamApp
+
+logger = logging.getLogger(__name__)
+DRAIN_TICK_S = 0.01
+
+
+class Consumer(driver.Consumer):
+    """Delivers batches, commits the lowest unfinished offset of each partition with what is finished above it."""
+
+    app: "StreamApp"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ledgers: dict[TP, Ledger] = {}
+        self._committed: dict[TP, OffsetAndMetadata] = {}
+        self._drain_until = 0.0
+        self.delivered_at = monotonic()
+        self.records_wait = False
+
+    # --- delivering ---
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Poll and hand out, in place of Faust's loop over single messages."""
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                if not self.flow_active:
+                    await self.wait(self.can_resume_flow)
+                active = self._get_active_partitions()
+                full = {tp for tp in active if self._is_full(tp)}
+                if not active - full:
+                    await asyncio.sleep(DRAIN_TICK_S)
+                    continue
+                # Where something is full it is asked again soon, for the poll itself cannot be interrupted.
+                records = await self._getmany(active - full, timeout=0.02 if full else 1.0)
+                generation = self.app.consumer_generation_id
+                if not self.flow_active:  # a rebalance began: hold the records until it is over
+                    await self.wait(self.can_resume_flow)
+                for tp, batch in records.items():
+                    if generation != self.app.consumer_generation_id or self.should_stop:
+                        break  # positions were reset: these records come again
+                    self._deliver(tp, batch)
+        except (*self.consumer_stopped_errors, asyncio.CancelledError):
+            if not self.app.should_stop:
+                raise
+
+    def _is_full(self, tp: TP) -> bool:
+        return self.app.lanes[tp.topic].is_full or (tp in self.ledgers and len(self.ledgers[tp].open) >= MAX_OPEN)
+
+    def _deliver(self, tp: TP, records: Sequence[ConsumerRecord]) -> None:
+        self.delivered_at = monotonic()
+        if (ledger := self.ledgers.get(tp)) is None:
+            ledger = self.ledgers[tp] = Ledger(records[0], self._committed.get(tp))
+        if ledger.live and (fresh := ledger.deliver(records)):
+            batch = Batch(self.app.lanes[tp.topic], ledger, fresh)
+            for channel in self.app.topics._tp_index[tp]:  # one queue operation per batch
+                channel.queue.put_nowait(batch)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Called by Faust after an assignment, before the flow resumes; keeps the metadata for the ledgers."""
+        consumer = self._thread._ensure_consumer()
+
+        async def seek() -> dict[Any, OffsetAndMetadata]:  # runs in the consumer's own thread
+            found: dict[Any, OffsetAndMetadata] = await consumer._coordinator.fetch_committed_offsets(
+                consumer.assignment()
+            )
+            for partition in found.keys() & consumer.assignment():
+                consumer.seek(partition, found[partition].offset)
+            return found
+
+        found = await self._thread.call_thread(seek)
+        self._committed = {ensure_TP(partition): at for partition, at in found.items()}
+        return {tp: at.offset for tp, at in self._committed.items()}
+
+    # --- committing ---
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002 Faust's signature
+        """Commit what moved; True if anything was."""
+        assigned = self.assignment()
+        offsets = {tp: ledger.committable() for tp, ledger in self.ledgers.items() if tp in assigned}
+        offsets = {tp: at for tp, at in offsets.items() if at != self._committed.get(tp)}
+        if not offsets:
+            return False
+        try:
+            await self._thread.call_thread(
+                self._thread._ensure_consumer().commit,
+                {driver.ensure_aiokafka_TP(tp): at for tp, at in offsets.items()},
+            )
+        except (CommitFailedError, IllegalStateError):
+            return False  # the group has rebalanced: the next owner begins at what was committed
+        except KafkaError as error:
+            if not error.retriable:
+                await self.crash(error)
+            return False  # the next commit tries again
+        except Exception as error:
+            await self.crash(error)
+            return False
+        self._committed.update(offsets)
+        self._thread.tp_last_committed_at.update(dict.fromkeys(offsets, monotonic()))
+        return True
+
+    def lag(self) -> dict[TP, int]:
+        """Records of each owned partition that are neither finished nor, above those, delivered."""
+        behind: dict[TP, int] = {}
+        for tp in self.assignment():
+            end = self.highwater(tp)
+            if end is None:
+                continue
+            ledger = self.ledgers.get(tp)
+            at = ledger.committable().offset if ledger else self._committed[tp].offset if tp in self._committed else 0
+            behind[tp] = max(0, end - at)
+        return behind
+
+    # --- leaving ---
+
+    async def wait_empty(self) -> None:
+        """The drain. Called by Faust with the flow stopped, on revoke and (twice) on stop."""
+        seconds = self.app.drain_timeout_s if self.app.should_stop else self.app.revoke_drain_s
+        for ledger in self.ledgers.values():
+            if ledger.live:  # one deadline, however often it is called
+                ledger.live, self._drain_until = False, monotonic() + seconds
+        while monotonic() < self._drain_until and any(lane.is_busy for lane in self.app.lanes.values()):
+            await asyncio.sleep(DRAIN_TICK_S)
+        await self.maybe_wait_for_commit_to_finish()
+        await self.commit()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Called in a rebalance, before the partitions go."""
+        if self._active_partitions is not None:
+            self._active_partitions.difference_update(revoked)
+        self._paused_partitions.difference_update(revoked)
+        if self.app.should_stop:
+            # Others wait for us in this rebalance, and Faust would close the consumer under the drain.
+            self._drain_until = min(self._drain_until, monotonic() + self.app.revoke_drain_s)
+        else:
+            await self._on_partitions_revoked(revoked)
+        await self.wait_empty()
+        for tp in revoked & self.ledgers.keys():
+            self.ledgers.pop(tp).live = False
+
+
+class Producer(driver.Producer):
+    """Idempotent: Faust has no setting for it outside exactly_once."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}

@@ -1,0 +1,75 @@
+"""The public way in: reads a record of `job-requested`, whoever wrote it."""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from aiokafka.structs import ConsumerRecord
+from pydantic import ValidationError
+
+from processors.accept_job import accept_job, job_id_of
+from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError
+from schemas.events import Job, JobAccepted, JobRequested, UserUpdated, utc_from_ms
+from schemas.ids import JobIds
+from streams.encode import validation_reason
+from streams.serve import Undecodable
+from transport.table import CompactedTable
+
+INVALID = "invalid-event"
+
+
+class Entry:
+    """Decodes `job-requested` for `sanitize_prompt`."""
+
+    def __init__(self, users: CompactedTable[UserUpdated], job_ids: JobIds, *, expires_after_s: float) -> None:
+        self._users, self._job_ids, self._expires_after_s = users, job_ids, expires_after_s
+
+    def __call__(self, record: ConsumerRecord) -> Envelope[JobAccepted] | Undecodable:
+        """The job, or why there is none; with it whose job ends, where that can be told."""
+        try:
+            attributes = Attributes.parse(record.headers)
+        except InvalidEnvelopeError as error:
+            return Undecodable(INVALID, str(error), None, None)
+        try:
+            requested = JobRequested.model_validate_json(record.value or b"")
+        except ValidationError as error:
+            reason = validation_reason(error.errors(include_input=False, include_context=False, include_url=False))
+            return Undecodable(INVALID, reason, attributes, self._job_of_a_broken(record, attributes))
+        event = accept_job(
+            requested,
+            attributes,
+            accepted_at=utc_from_ms(record.timestamp),
+            users=self._users.values,
+            job_ids=self._job_ids,
+            expires_after_s=self._expires_after_s,
+        )
+        return Envelope(attributes, event, record.partition, record.offset)
+
+    async def know_users(self, envelopes: list[Envelope[JobAccepted] | Undecodable]) -> bool:
+        """Have read all of `user-updated` before a user is called unknown; True if that may have changed anything."""
+        known: Mapping[str, UserUpdated] = self._users.values
+        if all(isinstance(found, Undecodable) or found.payload.job.user_id in known for found in envelopes):
+            return False
+        await self._users.reach_end()
+        return True
+
+    def _job_of_a_broken(self, record: ConsumerRecord, attributes: Attributes) -> Job | None:
+        """Who waits for an answer to a request that does not fit; None if it names no user that there is."""
+        try:
+            fields = json.loads(record.value or b"")
+            user = self._users.values.get(fields["user_id"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        if user is None:
+            return None
+        job_id: UUID = job_id_of(user.user_id, attributes, self._job_ids)
+        accepted_at = utc_from_ms(record.timestamp)
+        return Job(
+            job_id=job_id,
+            user_id=user.user_id,
+            role=user.role,
+            kind="chat",
+            accepted_at=accepted_at,
+            expires_at=accepted_at + timedelta(seconds=self._expires_after_s),
+        )

@@ -1,0 +1,15 @@
+"""What a worker counts; served on its `/metrics`."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS = Counter("assistant_stage_events_total", "Events a stage handled, by what came of them", ["stage", "outcome"])
+DEAD_LETTERS = Counter("assistant_dead_letters_total", "Events that can never work", ["stage", "code"])
+RETRIES = Counter("assistant_retries_total", "Tries that failed and were repeated", ["stage", "code"])
+STAGE_SECONDS = Histogram(
+    "assistant_stage_seconds",
+    "Time a stage had an event in hand",
+    ["stage"],
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 120),
+)
+IN_FLIGHT = Gauge("assistant_stage_in_flight", "Events a stage has in hand", ["stage"])
+LAG = Gauge("assistant_stage_lag", "Events of a stage's topic that wait", ["stage"])

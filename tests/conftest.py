@@ -1,0 +1,142 @@
+"""What tests run on: a real Kafka and a real Postgres, from the environment, from Docker, or embedded."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from schemas.topics import Catalog
+from transport import admin
+from transport.clients import KafkaAccess
+
+# Real providers are off for the whole suite, whatever the developer's environment holds.
+for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "DEFAULT_PROVIDER", "ALLOWED_PROVIDERS", "JWT_SECRET_KEY"):
+    os.environ.pop(name, None)
+
+TEST_PROVIDERS = ("openai", "local")
+SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class KafkaForTests:
+    bootstrap: str
+
+    @property
+    def access(self) -> KafkaAccess:
+        return KafkaAccess(self.bootstrap)
+
+
+@dataclass(frozen=True)
+class PostgresForTests:
+    dsn: str
+
+
+def _docker_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    import subprocess
+
+    return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def service_home() -> Iterator[Path]:
+    home = Path(tempfile.mkdtemp(prefix="assistant-tests-"))
+    home.chmod(0o755)  # Postgres runs as somebody else where we are root
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(service_home: Path) -> Iterator[KafkaForTests]:
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield KafkaForTests(bootstrap)
+        return
+    with ExitStack() as stack:
+        if _docker_answers():
+            from testcontainers.kafka import KafkaContainer
+
+            container = stack.enter_context(KafkaContainer("apache/kafka:4.1.1"))
+            yield KafkaForTests(container.get_bootstrap_server())
+        else:
+            from embedded.services import start_kafka
+
+            running = start_kafka(service_home / "kafka")
+            stack.callback(running.stop)
+            yield KafkaForTests(running.bootstrap)
+
+
+@pytest.fixture(scope="session")
+def postgres(service_home: Path) -> Iterator[PostgresForTests]:
+    if dsn := os.environ.get("DATABASE_URL"):
+        yield PostgresForTests(dsn)
+        return
+    with ExitStack() as stack:
+        if _docker_answers():
+            from testcontainers.postgres import PostgresContainer
+
+            container = stack.enter_context(PostgresContainer("postgres:18", driver=None))
+            yield PostgresForTests(container.get_connection_url())
+        else:
+            from embedded.services import start_postgres
+
+            running = start_postgres(service_home / "postgres")
+            stack.callback(running.stop)
+            yield PostgresForTests(running.dsn)
+
+
+@pytest.fixture
+async def topic_prefix(kafka: KafkaForTests) -> AsyncIterator[str]:
+    prefix = f"t{uuid.uuid4().hex[:10]}."
+    yield prefix
+    # A broker with a small heap dies of some thousand partitions: what a test made, it takes away.
+    async with admin._admin(kafka.access) as client:
+        names = [name for name in await client.list_topics() if name.startswith(prefix)]
+        if names:
+            await client.delete_topics(names)
+
+
+@pytest.fixture
+async def catalog(kafka: KafkaForTests, topic_prefix: str) -> Catalog:
+    catalog = Catalog.load(prefix=topic_prefix)
+    await admin.apply(kafka.access, catalog, TEST_PROVIDERS, partitions=4)
+    return catalog
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: PostgresForTests) -> str:
+    from sinks.migrate import migrate
+
+    name = f"template_{uuid.uuid4().hex[:10]}"
+    asyncio.run(_execute(postgres.dsn, f'CREATE DATABASE "{name}"'))
+    asyncio.run(migrate(_with_database(postgres.dsn, name)))
+    return name
+
+
+@pytest.fixture
+async def database(postgres: PostgresForTests, template_database: str) -> AsyncIterator[str]:
+    name = f"test_{uuid.uuid4().hex[:10]}"
+    await _execute(postgres.dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"')
+    yield _with_database(postgres.dsn, name)
+    await _execute(postgres.dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _with_database(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,75 @@
+"""Events for tests: everything has a value, and a test names only what it is about."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from schemas.events import (
+    CompletionRequested,
+    Job,
+    JobAccepted,
+    JobAdmitted,
+    JobError,
+    JobFinished,
+    JobRequested,
+    PromptSanitized,
+    RateLimit,
+    UserUpdated,
+)
+from schemas.requests import ChatRequest
+
+ACCEPTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOW = ACCEPTED_AT + timedelta(milliseconds=20)
+
+
+def job(**overrides: Any) -> Job:
+    fields: dict[str, Any] = {
+        "job_id": overrides.pop("job_id", None) or uuid4(),
+        "user_id": "alice",
+        "role": "user",
+        "kind": "chat",
+        "accepted_at": ACCEPTED_AT,
+        "expires_at": overrides.get("accepted_at", ACCEPTED_AT) + timedelta(hours=1),
+    }
+    return Job(**fields | overrides)
+
+
+def chat_request(prompt: str = "Why is the sky blue?", **overrides: Any) -> ChatRequest:
+    return ChatRequest(prompt=prompt, **overrides)
+
+
+def job_requested(**overrides: Any) -> JobRequested:
+    return JobRequested(**{"user_id": "alice", "kind": "chat", "request": chat_request()} | overrides)
+
+
+def job_accepted(**overrides: Any) -> JobAccepted:
+    return JobAccepted(**{"job": job(), "request": chat_request()} | overrides)
+
+
+def prompt_sanitized(**overrides: Any) -> PromptSanitized:
+    return PromptSanitized(**{"job": job(), "request": chat_request()} | overrides)
+
+
+def job_admitted(**overrides: Any) -> JobAdmitted:
+    return JobAdmitted(**{"job": job(), "request": chat_request(), "rate_limit": rate_limit()} | overrides)
+
+
+def rate_limit(**overrides: Any) -> RateLimit:
+    return RateLimit(**{"limit": 5, "remaining": 4, "window_s": 60, "reset_s": 0} | overrides)
+
+
+def completion_requested(**overrides: Any) -> CompletionRequested:
+    fields = {"job": job(), "provider": "openai", "request": chat_request(), "timeout_s": 30.0}
+    return CompletionRequested(**fields | overrides)
+
+
+def job_finished(*, code: str | None = None, job_id: UUID | None = None, **overrides: Any) -> JobFinished:
+    of = overrides.pop("job", None) or job(**({"job_id": job_id} if job_id else {}))
+    if code is not None:
+        return JobFinished.failed(of, error=JobError(code=code, message="it failed"), at=NOW, **overrides)
+    result = overrides.pop("result", {"model": "m", "result": {"text": "Because.", "finish_reason": "stop"}})
+    return JobFinished.completed(of, result=result, at=NOW, **overrides)
+
+
+def user_updated(**overrides: Any) -> UserUpdated:
+    return UserUpdated(**{"user_id": "alice", "role": "user"} | overrides)

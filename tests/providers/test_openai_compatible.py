@@ -1,0 +1,122 @@
+"""Our adapter and the vendor's own client against the same stand-in."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import openai
+import pytest
+
+from processors.errors import PermanentError, RetryableError
+from processors.ports import CompletionRequest
+from providers.openai_compatible import OpenAICompatibleProvider, make_client
+from providers.retry_after import retry_after_s
+from schemas.requests import GenerationConfig
+from tests.stand_ins.openai_api import OpenAIStandIn
+from tests.waiting import until
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[OpenAIStandIn]:
+    async with OpenAIStandIn() as api:
+        yield api
+
+
+@pytest.fixture
+async def provider(api: OpenAIStandIn) -> AsyncIterator[OpenAICompatibleProvider]:
+    client = make_client(base_url=api.base_url, api_key="key", connections=50)
+    provider = OpenAICompatibleProvider(client, name="openai", model="gpt-4o-mini")
+    yield provider
+    await provider.close()
+
+
+def request(prompt: str, **generation) -> CompletionRequest:
+    return CompletionRequest(uuid4(), prompt, "be brief", GenerationConfig(**generation), timeout_s=30)
+
+
+async def test_an_answer_has_text_model_usage_and_finish_reason(provider: OpenAICompatibleProvider) -> None:
+    completion = await provider.complete(request("hello", temperature=0.2, top_p=1, max_tokens=9))
+    assert completion.text == "Answer to: hello"
+    assert (completion.model, completion.finish_reason) == ("gpt-4o-mini", "stop")
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 12
+
+
+async def test_the_vendors_own_client_talks_to_the_stand_in(api: OpenAIStandIn) -> None:
+    async with openai.AsyncOpenAI(base_url=api.base_url, api_key="key", max_retries=0) as client:
+        reply = await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+        assert reply.choices[0].message.content == "Answer to: hello"
+        assert [model.id async for model in client.models.list()] == ["stand-in"]
+        with pytest.raises(openai.RateLimitError):
+            await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "[mode=429-ms]"}])
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+async def test_these_statuses_may_work_later(provider: OpenAICompatibleProvider, status: int) -> None:
+    with pytest.raises(RetryableError) as caught:
+        await provider.complete(request(f"[mode={status}]"))
+    assert caught.value.code == f"provider-http-{status}"
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 422])
+async def test_these_statuses_are_final(provider: OpenAICompatibleProvider, status: int) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await provider.complete(request(f"[mode={status}]"))
+    assert caught.value.code == f"provider-http-{status}"
+
+
+@pytest.mark.parametrize(("how", "low", "high"), [("seconds", 1, 1), ("date", 0, 2), ("ms", 0.3, 0.3)])
+async def test_the_wait_that_was_asked_for_is_passed_on(
+    provider: OpenAICompatibleProvider, how: str, low: float, high: float
+) -> None:
+    with pytest.raises(RetryableError) as caught:
+        await provider.complete(request(f"[mode=429-{how}]"))
+    assert caught.value.retry_after_s is not None
+    assert low <= caught.value.retry_after_s <= high
+
+
+@pytest.mark.parametrize("mode", ["garbage", "shape", "no-choices", "huge"])
+async def test_a_reply_that_makes_no_sense_is_final(provider: OpenAICompatibleProvider, mode: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await provider.complete(request(f"[mode={mode}]"))
+    assert caught.value.code == "provider-invalid-reply"
+
+
+@pytest.mark.parametrize("mode", ["truncated", "close"])
+async def test_a_connection_that_breaks_may_work_later(provider: OpenAICompatibleProvider, mode: str) -> None:
+    with pytest.raises(RetryableError) as caught:
+        await provider.complete(request(f"[mode={mode}]"))
+    assert caught.value.code == "provider-unreachable"
+
+
+async def test_a_server_that_is_not_there_is_unreachable() -> None:
+    client = make_client(base_url="http://127.0.0.1:1/v1", api_key="key", connections=1)
+    provider = OpenAICompatibleProvider(client, name="local", model="m")
+    with pytest.raises(RetryableError) as caught:
+        await provider.complete(request("hello"))
+    assert caught.value.code == "provider-unreachable"
+    await provider.close()
+
+
+@pytest.mark.parametrize("mode", ["hang", "drip"])
+async def test_cancelling_closes_the_connection(
+    provider: OpenAICompatibleProvider, api: OpenAIStandIn, mode: str
+) -> None:
+    call = asyncio.create_task(provider.complete(request(f"[mode={mode}]")))
+    await until(lambda: api.busy == 1)
+    cancelled_at = time.monotonic()
+    call.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await call
+    await until(lambda: api.open == 0, within_s=5)
+    assert time.monotonic() - cancelled_at < 1
+
+
+def test_a_wait_that_makes_no_sense_is_none() -> None:
+    assert retry_after_s({}) is None
+    assert retry_after_s({"retry-after": "soon"}) is None
+    assert retry_after_s({"retry-after": "-5"}) is None
+    assert retry_after_s({"retry-after": "nan"}) is None
+    assert retry_after_s({"retry-after": "9999999"}) == 86_400

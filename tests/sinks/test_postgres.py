@@ -1,0 +1,148 @@
+import random
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from processors.errors import PermanentError, RetryableError
+from schemas.envelope import Attributes, Envelope
+from schemas.events import JobFinished
+from sinks.pool import Pool
+from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink, winners
+from sinks.users import UserExistsError, UserStore
+from tests.factories import ACCEPTED_AT, job, job_admitted, job_finished
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    pool = Pool(database, size=4)
+    yield pool
+    await pool.close()
+
+
+def wrapped(*events):
+    return [Envelope(Attributes(str(uuid4()), "/test", "t"), event) for event in events]
+
+
+def outcome(of, code: str | None = None, text: str = "a", run: int = 1) -> JobFinished:
+    return job_finished(job=of.model_copy(update={"run": run}), code=code, **({} if code else {"result": {"t": text}}))
+
+
+async def stored(pool: Pool, job_id) -> tuple[int, str, object, object]:
+    row = await JobStore(pool).get(job_id)
+    assert row is not None
+    return row.run, row.status, row.result, (row.error or {}).get("code")
+
+
+async def test_a_job_is_pending_until_its_outcome_comes(pool: Pool) -> None:
+    admitted = job_admitted()
+    await PendingSink(pool).write(wrapped(admitted))
+    assert await stored(pool, admitted.job.job_id) == (1, "pending", None, None)
+    await OutcomeSink(pool).write(wrapped(outcome(admitted.job)))
+    await PendingSink(pool).write(wrapped(admitted))
+    assert await stored(pool, admitted.job.job_id) == (1, "completed", {"t": "a"}, None)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        ([(None, "a", 1), (None, "b", 1)], (1, "completed", {"t": "a"}, None)),
+        ([(None, "a", 1), ("timeout", "", 1)], (1, "completed", {"t": "a"}, None)),
+        ([("rate-limited", "", 1), (None, "a", 1)], (1, "completed", {"t": "a"}, None)),
+        ([(None, "a", 1), ("rate-limited", "", 1)], (1, "completed", {"t": "a"}, None)),
+        ([("timeout", "", 1), (None, "b", 2)], (2, "completed", {"t": "b"}, None)),
+        ([(None, "b", 2), ("timeout", "", 1)], (2, "completed", {"t": "b"}, None)),
+        ([("rate-limited", "", 1), ("timeout", "", 1)], (1, "error", None, "timeout")),
+    ],
+)
+@pytest.mark.parametrize("batches", ["one", "each"])
+async def test_one_outcome_of_a_job_stays(pool: Pool, sequence, expected, batches: str) -> None:
+    of = job()
+    outcomes = wrapped(*(outcome(of, code, text, run) for code, text, run in sequence))
+    sink = OutcomeSink(pool)
+    for part in [outcomes] if batches == "one" else [[each] for each in outcomes]:
+        await sink.write(part)
+    assert await stored(pool, of.job_id) == expected
+
+
+async def test_any_split_of_a_log_into_batches_stores_the_same(pool: Pool) -> None:
+    dice = random.Random(7)
+    jobs = [job() for _ in range(20)]
+    codes = [None, "rate-limited", "timeout"]
+    log = [outcome(dice.choice(jobs), dice.choice(codes), str(n), dice.choice([1, 1, 2])) for n in range(300)]
+    expected = {finished.job.job_id: finished for finished in winners(log)}
+    sink, at = OutcomeSink(pool), 0
+    while at < len(log):
+        size = dice.randint(1, 40)
+        await sink.write(wrapped(*log[at : at + size]))
+        at += dice.randint(1, size)  # part of it is delivered again
+    for job_id, finished in expected.items():
+        code = finished.error.code if finished.error else None
+        assert await stored(pool, job_id) == (finished.job.run, finished.status, finished.result, code)
+
+
+async def test_nobody_elses_job_can_be_overwritten(pool: Pool) -> None:
+    mine = job(user_id="alice")
+    await PendingSink(pool).write(wrapped(job_admitted(job=mine)))
+    await OutcomeSink(pool).write(wrapped(outcome(mine.model_copy(update={"user_id": "mallory"}), run=9)))
+    assert (await stored(pool, mine.job_id))[1] == "pending"
+
+
+async def test_a_webhook_is_due_once_per_outcome_that_stays(pool: Pool, database: str) -> None:
+    told = []
+    sink = OutcomeSink(pool, webhook_due=lambda: told.append(1))
+    of = job(callback_url="https://example.com/hook")
+    await sink.write(wrapped(outcome(of), outcome(job())))
+    await sink.write(wrapped(outcome(of, text="again")))
+    connection = await asyncpg.connect(database)
+    rows = await connection.fetch("SELECT url, body FROM webhooks")
+    await connection.close()
+    assert [row["url"] for row in rows] == ["https://example.com/hook"]
+    assert '"type":"job.completed"' in rows[0]["body"]
+    assert told == [1]
+
+
+async def test_a_row_that_is_refused_is_said_so_and_leaves_its_mark(pool: Pool) -> None:
+    bad = outcome(job())
+    bad = bad.model_copy(update={"result": {"text": "nul \x00"}})
+    sink = OutcomeSink(pool)
+    with pytest.raises(PermanentError):
+        await sink.write(wrapped(outcome(job()), bad))
+    await sink.write_poisoned(wrapped(bad)[0])
+    assert await stored(pool, bad.job.job_id) == (1, "error", None, "unexpected-error")
+
+
+async def test_a_database_that_is_away_is_retryable() -> None:
+    pool = Pool("postgresql://nobody@127.0.0.1:1/none", size=1)
+    with pytest.raises(RetryableError):
+        await JobStore(pool).get(uuid4())
+
+
+async def test_pages_go_through_all_jobs_newest_first(pool: Pool) -> None:
+    jobs = [job(accepted_at=ACCEPTED_AT + timedelta(seconds=n // 2)) for n in range(7)]
+    await PendingSink(pool).write(wrapped(*(job_admitted(job=each) for each in [*jobs, job(user_id="bob")])))
+    store, cursor, seen = JobStore(pool), None, []
+    for _ in range(4):
+        rows, cursor = await store.page(user_id="alice", status=None, limit=3, cursor=cursor)
+        seen += [row.job_id for row in rows]
+        if cursor is None:
+            break
+    assert seen == [each.job_id for each in sorted(jobs, key=lambda j: (j.accepted_at, j.job_id), reverse=True)]
+    with pytest.raises(InvalidCursorError):
+        await store.page(user_id="alice", status=None, limit=3, cursor="nonsense")
+
+
+async def test_a_user_is_created_once(pool: Pool) -> None:
+    users = UserStore(pool)
+    created = await users.create("carol", "hash", "admin")
+    assert (created.role, created.announced) == ("admin", False)
+    with pytest.raises(UserExistsError):
+        await users.create("carol", "other", "user")
+    await users.mark_announced("carol")
+    found = await users.get("carol")
+    assert found is not None
+    assert found.announced

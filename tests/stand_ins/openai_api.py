@@ -1,0 +1,164 @@
+"""A stand-in of the OpenAI API, fast enough to measure against; the official client can talk to it.
+
+The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds. In-process:
+`async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
+`GET /counts` tells calls by prompt and connections open.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from email.utils import formatdate
+from typing import Any
+
+MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "hang", "drip", "huge", "close",
+         "filtered", "429-seconds", "429-date", "429-ms", "429-long", "flaky")  # fmt: skip
+_MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
+
+
+class OpenAIStandIn:
+    """The server. `calls`: prompt -> how often it was asked for; `open`: connections at the moment."""
+
+    def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
+        self._port, self._delay_s = port, delay_s
+        self.calls: Counter[str] = Counter()
+        self.open = 0
+        self.max_busy = 0
+        self.busy = 0
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    async def __aenter__(self) -> "OpenAIStandIn":
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port, backlog=2048)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, as much of it as clients use."""
+
+    def __init__(self, api: OpenAIStandIn) -> None:
+        self._api, self._buffer = api, b""
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._api.open += 1
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._api.open -= 1
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        size = int(length.group(1)) if length else 0
+        if len(rest) < size:
+            return
+        self._buffer = rest[size:]
+        self._task = asyncio.get_running_loop().create_task(self._answer(head.split(b"\r\n")[0].decode(), rest[:size]))
+
+    def _send(self, status: int, body: bytes, *headers: str) -> None:
+        lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}", *headers]
+        self._transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    async def _answer(self, request_line: str, body: bytes) -> None:
+        api = self._api
+        path = request_line.split(" ")[1]
+        if path == "/counts":
+            counts = {"calls": dict(api.calls), "open": api.open - 1, "max_busy": api.max_busy}
+            self._send(200, json.dumps(counts).encode())
+            return
+        if path == "/v1/models":
+            models = [{"id": "stand-in", "object": "model", "created": 1, "owned_by": "tests"}]
+            self._send(200, json.dumps({"object": "list", "data": models}).encode())
+            return
+        request = json.loads(body)
+        prompt = request["messages"][-1]["content"]
+        api.calls[prompt] += 1
+        api.busy += 1
+        api.max_busy = max(api.max_busy, api.busy)
+        try:
+            await self._complete(request, prompt)
+        finally:
+            api.busy -= 1
+
+    async def _complete(self, request: dict[str, Any], prompt: str) -> None:
+        mode_found, delay_found = _MODE.search(prompt), _DELAY.search(prompt)
+        mode = mode_found.group(1) if mode_found else "answer"
+        delay = float(delay_found.group(1)) if delay_found else self._api._delay_s
+        if delay:
+            await asyncio.sleep(delay)
+        if mode.isdigit():
+            self._send(int(mode), _error(mode))
+        elif mode.startswith("429-"):
+            told = {"seconds": "retry-after: 1", "date": "retry-after: " + formatdate(time.time() + 2, usegmt=True),
+                    "ms": "retry-after-ms: 300", "long": "retry-after: 90"}  # fmt: skip
+            self._send(429, _error("429"), told[mode[4:]])
+        elif mode == "flaky" and self._api.calls[prompt] < 3:
+            self._send(503, _error("503"))
+        elif mode == "hang":
+            await asyncio.sleep(3600)
+        elif mode == "drip":
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 5000\r\n\r\n")
+            for _ in range(5000):
+                self._transport.write(b" ")
+                await asyncio.sleep(1)
+        elif mode == "close":
+            self._transport.close()
+        elif mode == "truncated":
+            self._transport.write(
+                b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"id'
+            )
+            self._transport.close()
+        elif mode == "garbage":
+            self._send(200, b"<html>not json</html>")
+        elif mode == "shape":
+            self._send(200, b'{"choices": "many"}')
+        elif mode == "no-choices":
+            self._send(200, json.dumps(_completion(request, "x") | {"choices": []}).encode())
+        elif mode == "huge":
+            self._send(200, json.dumps(_completion(request, "x" * 50_000_000)).encode())
+        else:
+            text = {"empty": "", "blank": " \n "}.get(mode, f"Answer to: {prompt[:200]}")
+            reply = _completion(request, text, finish="content_filter" if mode == "filtered" else "stop")
+            self._send(200, json.dumps(reply).encode())
+
+
+def _completion(request: dict[str, Any], text: str, *, finish: str = "stop") -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": request["model"],
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+    }  # fmt: skip
+
+
+def _error(code: str) -> bytes:
+    return json.dumps({"error": {"message": f"it is {code}", "type": "error", "code": code}}).encode()
+
+
+async def _main(port: int, delay_s: float) -> None:
+    async with OpenAIStandIn(port=port, delay_s=delay_s) as api:
+        print(api.base_url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--delay-ms", type=int, default=0)
+    given = parser.parse_args()
+    asyncio.run(_main(given.port, given.delay_ms / 1000))

@@ -1,0 +1,24 @@
+"""Waiting for conditions, with a deadline; never for time."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within_s: float = 30.0) -> Any:
+    """Ask again and again; returns what the condition found.
+
+    Raises:
+        AssertionError: It did not hold in time.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {within_s} s: {inspect.getsource(condition).strip()}"
+        await asyncio.sleep(0.03)

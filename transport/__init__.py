@@ -1,0 +1,1 @@
+"""Kafka as both `streams` and `ingress` need it: client options, topics, compacted tables, publishing."""

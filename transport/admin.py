@@ -1,0 +1,173 @@
+"""Topics as `topics.yaml` wants them, compared with those of the cluster.
+
+A missing topic hangs a producer for ever and is ignored by consumers, so workers and the ingress check at start;
+only `assistant topics apply` and `assistant setup` change anything.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from schemas.topics import Catalog
+from transport.clients import KafkaAccess
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not as `topics.yaml` has it.
+
+    `action`: `create` and `configure` are done by `apply`; `refuse` is for people, since it would break the order
+    of keys (another number of partitions).
+    """
+
+    topic: str
+    field: str
+    wanted: str
+    found: str | None
+    action: Literal["create", "configure", "refuse"]
+
+    def __str__(self) -> str:
+        if self.action == "create":
+            return f"{self.topic}: is missing"
+        return f"{self.topic}: {self.field} is {self.found}, topics.yaml says {self.wanted}"
+
+
+class TopicsError(Exception):
+    """The cluster refused a change to its topics, or cannot be reached."""
+
+
+async def plan(
+    access: KafkaAccess, catalog: Catalog, providers: Sequence[str], *, partitions: int | None = None
+) -> list[Difference]:
+    """What `apply` would change, and what it would refuse to.
+
+    Args:
+        access: The cluster.
+        catalog: The topics as they should be.
+        providers: Those that get a topic of their own.
+        partitions: At most so many per topic (embedded mode: 4); None: as in `topics.yaml`.
+
+    Raises:
+        TopicsError: The cluster cannot be reached.
+    """
+    wanted = catalog.deployed(providers)
+    async with _admin(access) as admin:
+        return await _differences(admin, wanted_partitions(catalog, providers, partitions), {
+            name: topic.config() for name, topic in wanted.items()
+        })  # fmt: skip
+
+
+def wanted_partitions(catalog: Catalog, providers: Sequence[str], at_most: int | None) -> dict[str, int]:
+    """Full name -> number of partitions."""
+    return {
+        name: min(topic.partitions, at_most or topic.partitions) for name, topic in catalog.deployed(providers).items()
+    }
+
+
+async def missing_topics(access: KafkaAccess, catalog: Catalog, providers: Sequence[str]) -> list[str]:
+    """The full names of the topics that are not there."""
+    async with _admin(access) as admin:
+        found = set(await admin.list_topics())
+    return sorted(catalog.deployed(providers).keys() - found)
+
+
+async def apply(
+    access: KafkaAccess,
+    catalog: Catalog,
+    providers: Sequence[str],
+    *,
+    partitions: int | None = None,
+    replication: int = -1,
+) -> list[Difference]:
+    """Create what is missing, set what differs; returns what was different. May be called again at any time.
+
+    Args:
+        access: The cluster.
+        catalog: The topics as they should be.
+        providers: Those that get a topic of their own.
+        partitions: As in `plan`.
+        replication: Copies of each new topic; -1: the cluster's default.
+
+    Raises:
+        TopicsError: The cluster refused, or a difference can only be mended by hand (another number of partitions).
+    """
+    configs = {name: topic.config() for name, topic in catalog.deployed(providers).items()}
+    counts = wanted_partitions(catalog, providers, partitions)
+    async with _admin(access) as admin:
+        differences = await _differences(admin, counts, configs)
+        new = [
+            NewTopic(name, counts[name], replication, topic_configs=configs[name])
+            for name in sorted({found.topic for found in differences if found.action == "create"})
+        ]
+        if new:
+            reply = await admin.create_topics(new)
+            for name, code, *_ in reply.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):  # another replica was faster
+                    raise TopicsError(f"{name}: the cluster refused to create it: {for_code(code).__name__}")
+        changed = {found.topic for found in differences if found.action == "configure"}
+        if changed:
+            await admin.alter_configs(
+                [ConfigResource(ConfigResourceType.TOPIC, name, configs=configs[name]) for name in sorted(changed)]
+            )
+    if refused := [str(found) for found in differences if found.action == "refuse"]:
+        raise TopicsError("to be mended by hand, since it moves keys to other partitions: " + "; ".join(refused))
+    return differences
+
+
+async def delete(access: KafkaAccess, names: Sequence[str]) -> None:
+    """Delete topics, as tests do with theirs."""
+    async with _admin(access) as admin:
+        await admin.delete_topics(list(names))
+
+
+async def add_partitions(access: KafkaAccess, name: str, total: int) -> None:
+    """Raise a topic's number of partitions; keys then move, which `apply` never does by itself."""
+    async with _admin(access) as admin:
+        await admin.create_partitions({name: NewPartitions(total_count=total)})
+
+
+async def _differences(
+    admin: AIOKafkaAdminClient, counts: dict[str, int], configs: dict[str, dict[str, str]]
+) -> list[Difference]:
+    found = {topic["topic"]: topic for topic in await admin.describe_topics() if topic["error_code"] == 0}
+    present = sorted(counts.keys() & found.keys())
+    differences = [
+        Difference(name, "topic", "present", None, "create") for name in sorted(counts.keys() - found.keys())
+    ]
+    for name in present:
+        count = len(found[name]["partitions"])
+        if count != counts[name]:
+            differences.append(Difference(name, "partitions", str(counts[name]), str(count), "refuse"))
+    for name, config in (await _configs(admin, present)).items():
+        differences.extend(
+            Difference(name, field, value, config.get(field), "configure")
+            for field, value in configs[name].items()
+            if config.get(field) != value
+        )
+    return differences
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
+    replies = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    return {
+        resource[3]: {entry[0]: entry[1] for entry in resource[4]} for reply in replies for resource in reply.resources
+    }
+
+
+@asynccontextmanager
+async def _admin(access: KafkaAccess) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**access.options())
+    try:
+        await admin.start()
+        yield admin
+    except (KafkaError, OSError) as error:
+        raise TopicsError(f"Kafka at {access.bootstrap_servers}: {error}") from error
+    finally:
+        await admin.close()

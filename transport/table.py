@@ -1,0 +1,124 @@
+"""A compacted topic as a dictionary: read whole before use, then followed."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from schemas.events import Event
+from transport.clients import KafkaAccess
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+RETRY_S = 1.0
+
+
+class CompactedTable(Generic[E]):
+    """The latest event by key of a topic, in no group, so that every process has all of it."""
+
+    def __init__(
+        self,
+        access: KafkaAccess,
+        topic: str,
+        event: type[E],
+        *,
+        on_change: Callable[[str, E | None], None] | None = None,
+    ) -> None:
+        self._access, self._topic, self._event, self._on_change = access, topic, event, on_change
+        self._consumer: AIOKafkaConsumer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._moved = asyncio.Condition()
+        self.values: dict[str, E] = {}
+
+    async def start(self) -> None:
+        """Read the topic to its end; then follow it until `stop`.
+
+        Raises:
+            KafkaError: The cluster or the topic is not there.
+        """
+        consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, fetch_max_wait_ms=100)
+        try:
+            await consumer.start()
+            partitions = [TopicPartition(self._topic, number) for number in await self._partitions(consumer)]
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            self._positions = {partition: await consumer.position(partition) for partition in partitions}
+        except BaseException:
+            await consumer.stop()
+            raise
+        self._consumer = consumer
+        self._task = asyncio.create_task(self._follow(consumer), name=f"table {self._topic}")
+        try:
+            await self.reach_end()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """May be called twice."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._consumer is not None:
+            await self._consumer.stop()
+            self._consumer = None
+
+    async def reach_end(self) -> None:
+        """Return once all that is in the topic now has been read.
+
+        Raises:
+            KafkaError: The cluster did not tell where the end is.
+        """
+        if self._consumer is None:
+            raise RuntimeError("the table was not started")
+        ends = await self._consumer.end_offsets(list(self._positions))
+        async with self._moved:
+            await self._moved.wait_for(lambda: all(self._positions[at] >= end for at, end in ends.items()))
+
+    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[int]:
+        # Asked for by name: a client knows only the topics that it was told of.
+        await consumer._client.add_topic(self._topic)
+        found = consumer.partitions_for_topic(self._topic)
+        if not found:
+            raise KafkaError(f"the topic {self._topic} is missing: run `assistant topics apply`")
+        return sorted(found)
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            try:
+                batches = await consumer.getmany(timeout_ms=1000)
+            except KafkaError as error:  # the cluster is away: what is known stays true until it is back
+                logger.warning("%s is not followed at the moment: %s", self._topic, type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+                continue
+            for records in batches.values():
+                for record in records:
+                    self._take(record)
+            async with self._moved:
+                for partition in self._positions:
+                    self._positions[partition] = await consumer.position(partition)  # past markers and gaps
+                self._moved.notify_all()
+
+    def _take(self, record: Any) -> None:
+        key = (record.key or b"").decode(errors="replace")
+        if record.value is None:
+            self.values.pop(key, None)
+            event = None
+        else:
+            try:
+                event = self._event.model_validate_json(record.value)
+            except ValidationError:
+                logger.warning("%s: the record at offset %d does not parse and is ignored", self._topic, record.offset)
+                return
+            self.values[key] = event
+        if self._on_change is not None:
+            self._on_change(key, event)
