@@ -38,7 +38,6 @@ class Consumer(driver.Consumer):
         self._committed: dict[TP, OffsetAndMetadata] = {}
         self._drain_until = 0.0
         self.delivered_at = monotonic()
-        self.records_wait = False
 
     # --- delivering ---
 
@@ -121,17 +120,12 @@ class Consumer(driver.Consumer):
         self._thread.tp_last_committed_at.update(dict.fromkeys(offsets, monotonic()))
         return True
 
-    def lag(self) -> dict[TP, int]:
-        """Records of each owned partition that are neither finished nor, above those, delivered."""
-        behind: dict[TP, int] = {}
-        for tp in self.assignment():
-            end = self.highwater(tp)
-            if end is None:
-                continue
-            ledger = self.ledgers.get(tp)
-            at = ledger.committable().offset if ledger else self._committed[tp].offset if tp in self._committed else 0
-            behind[tp] = max(0, end - at)
-        return behind
+    def finished_up_to(self, tp: TP) -> int:
+        """The lowest offset of a partition that is not finished."""
+        if ledger := self.ledgers.get(tp):
+            return int(ledger.committable().offset)
+        committed = self._committed.get(tp)
+        return max(0, int(committed.offset)) if committed else 0
 
     # --- leaving ---
 

@@ -14,8 +14,15 @@ MAX_RECENT_IDS = 20_000
 class Delivered(Protocol):
     """What the ledger needs of a record."""
 
-    offset: int
-    timestamp: int
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its append time, ms."""
+        ...
 
 
 R = TypeVar("R", bound=Delivered)

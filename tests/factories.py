@@ -66,6 +66,7 @@ def completion_requested(**overrides: Any) -> CompletionRequested:
 def job_finished(*, code: str | None = None, job_id: UUID | None = None, **overrides: Any) -> JobFinished:
     of = overrides.pop("job", None) or job(**({"job_id": job_id} if job_id else {}))
     if code is not None:
+        overrides.pop("result", None)
         return JobFinished.failed(of, error=JobError(code=code, message="it failed"), at=NOW, **overrides)
     result = overrides.pop("result", {"model": "m", "result": {"text": "Because.", "finish_reason": "stop"}})
     return JobFinished.completed(of, result=result, at=NOW, **overrides)

@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def judged(prompt: str, **request):
     )  # fmt: skip
 
 
-def refusal(result) -> dict[str, object]:
+def refusal(result) -> dict[str, Any]:
     assert isinstance(result, Emit)
     (finished,) = result.events
     assert isinstance(finished, JobFinished)

@@ -29,7 +29,7 @@ def wrapped(*events):
 
 
 def outcome(of, code: str | None = None, text: str = "a", run: int = 1) -> JobFinished:
-    return job_finished(job=of.model_copy(update={"run": run}), code=code, **({} if code else {"result": {"t": text}}))
+    return job_finished(job=of.model_copy(update={"run": run}), code=code, result={"t": text})
 
 
 async def stored(pool: Pool, job_id) -> tuple[int, str, object, object]:

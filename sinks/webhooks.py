@@ -1,0 +1,159 @@
+"""Sends the webhooks that are due. Source of the schedule: Standard Webhooks 1.0, "Reliability"."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from random import Random
+from urllib.parse import urlsplit
+
+import httpx
+
+from processors.errors import RetryableError
+from sinks.egress import EgressClient, EgressRefusedError, EgressReply
+from sinks.pool import Pool
+from sinks.webhook_signing import WebhookSecrets, signed_headers
+from sinks.webhook_store import LeasedWebhook, WebhookStore
+
+logger = logging.getLogger(__name__)
+
+# Seconds before each attempt: 0 s, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.
+SCHEDULE_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+JITTER = 0.1
+MAX_RETRY_AFTER_S = 86_400.0
+AT_ONCE, AT_ONCE_PER_HOST = 64, 4
+POLL_S, MAX_BACKOFF_S = 1.0, 5.0
+GONE = 410
+
+
+class WebhookSender:
+    """Runs beside the sink; several may run at once, on leases."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        secrets: WebhookSecrets,
+        *,
+        allow_private: bool,
+        timeout_s: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        random: Random | None = None,
+    ) -> None:
+        """`allow_private`, `timeout_s`: as `EgressClient` takes them."""
+        self._store, self._secrets, self._now = WebhookStore(pool), secrets, now
+        self._client = EgressClient(allow_private=allow_private, timeout_s=timeout_s)
+        self._random = random or Random()  # noqa: S311 jitter is no secret
+        self._woken = asyncio.Event()
+        self._by_host: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Something is due now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled; outlives a Postgres that is away."""
+        backoff = POLL_S
+        while True:
+            try:
+                begun = await self.send_due()
+                backoff = POLL_S
+            except RetryableError as error:
+                begun = 0
+                backoff = min(MAX_BACKOFF_S, backoff * 2)
+                logger.warning("webhooks wait: %s", error.message)
+            if not begun:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), backoff)
+                self._woken.clear()
+
+    async def send_due(self) -> int:
+        """Begin what is due and has room; the number of attempts begun."""
+        room = AT_ONCE - len(self._tasks)
+        if room <= 0:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            return 0
+        full = [host for host, busy in self._by_host.items() if busy >= AT_ONCE_PER_HOST]
+        begun = 0
+        for leased in await self._store.lease(room, now=self._now(), except_hosts=full):
+            host = urlsplit(leased.url).netloc.lower()
+            if self._by_host[host] >= AT_ONCE_PER_HOST:
+                await self._store.give_back(leased)
+                continue
+            self._by_host[host] += 1
+            task = asyncio.create_task(self._attempt(leased, host))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            begun += 1
+        return begun
+
+    async def settle(self) -> None:
+        """Wait until no attempt is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _attempt(self, leased: LeasedWebhook, host: str) -> None:
+        try:
+            await self._post_and_record(leased)
+        except RetryableError as error:  # the lease runs out, and it is sent again with the same id and body
+            logger.warning("a webhook's attempt could not be recorded: %s", error.message)
+        finally:
+            self._by_host[host] -= 1
+            if not self._by_host[host]:
+                del self._by_host[host]
+            self.wake()
+
+    async def _post_and_record(self, leased: LeasedWebhook) -> None:
+        at = self._now()
+        body = leased.body.encode()
+        keys = await self._secrets.signing_keys(leased.user_id, at)
+        reply: EgressReply | None = None
+        error: str | None = None
+        refused = False
+        try:
+            reply = await self._client.post(
+                leased.url, body, signed_headers(leased.webhook_id, body, keys, now=at)
+            )  # fmt: skip
+        except EgressRefusedError as why:
+            error, refused = f"refused: {why}", True
+        except TimeoutError:
+            error = "no answer in time"
+        except (httpx.HTTPError, OSError) as why:
+            error = f"not delivered: {type(why).__name__}"
+        status = reply.status_code if reply else None
+        if reply is not None and 200 <= reply.status_code < 300:
+            await self._store.record(leased, at=at, status_code=status, error=None, state="delivered", next_at=None)
+            return
+        if reply is not None:
+            error = f"answered {status}" + (" (redirects are not followed)" if 300 <= reply.status_code < 400 else "")
+        next_at = None if refused or status == GONE else self._next(leased.attempt + 1, reply)
+        state = "due" if next_at else "given-up"
+        await self._store.record(leased, at=at, status_code=status, error=error, state=state, next_at=next_at)
+
+    def _next(self, attempts: int, reply: EgressReply | None) -> datetime | None:
+        """When the next one is due, if there is one."""
+        if attempts >= len(SCHEDULE_S):
+            return None
+        wait = SCHEDULE_S[attempts] * (1 + self._random.uniform(-JITTER, JITTER))
+        return self._now() + timedelta(seconds=max(wait, self._asked_to_wait(reply)))
+
+    def _asked_to_wait(self, reply: EgressReply | None) -> float:
+        said = reply.headers.get("retry-after") if reply else None
+        if said is None:
+            return 0.0
+        if said.isdigit():
+            return min(float(said), MAX_RETRY_AFTER_S)
+        with contextlib.suppress(ValueError, TypeError):
+            return min(max(0.0, (parsedate_to_datetime(said) - self._now()).total_seconds()), MAX_RETRY_AFTER_S)
+        return 0.0
+
+    async def close(self) -> None:
+        """Let what is under way finish, bounded; what does not is sent again after its lease."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        for task in list(self._tasks):
+            task.cancel()
+        await self._client.close()

@@ -1,0 +1,56 @@
+"""Ends a worker that lives and does nothing: a consumer that stopped silently, or a loop that no longer turns."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+EXIT_CODE = 70
+
+
+class Watchdog(threading.Thread):
+    """A thread, since what it watches may hang. Other members of the group then take over."""
+
+    def __init__(
+        self,
+        *,
+        stall_timeout_s: float,
+        stalled_for_s: Callable[[], float],
+        end: Callable[[int], None] = os._exit,
+    ) -> None:
+        """`stalled_for_s`: how long records wait although nothing is in hand; 0 where that is not so."""
+        super().__init__(name="watchdog", daemon=True)
+        self._timeout_s, self._stalled_for_s, self._end = stall_timeout_s, stalled_for_s, end
+        self._ticked_at = time.monotonic()
+        self._done = threading.Event()
+
+    def tick(self) -> None:
+        """Called by the event loop each second."""
+        self._ticked_at = time.monotonic()
+
+    def stop(self) -> None:
+        """No more watching."""
+        self._done.set()
+
+    def run(self) -> None:
+        """Watch."""
+        while not self._done.wait(TICK_S):
+            if self.check(time.monotonic()):
+                self._end(EXIT_CODE)
+                return
+
+    def check(self, now: float) -> bool:
+        """True if the process should end."""
+        silent = now - self._ticked_at
+        if silent > self._timeout_s:
+            logger.critical("the event loop has not turned for %.0f s: this process ends", silent)
+            return True
+        stalled = self._stalled_for_s()
+        if stalled > self._timeout_s:
+            logger.critical("records wait and nothing was delivered for %.0f s: this process ends", stalled)
+            return True
+        return False

@@ -1,0 +1,326 @@
+"""A worker process: composes settings, adapters and apps, and keeps them running until it is told to stop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from time import monotonic
+from uuid import uuid4
+
+from aiokafka.errors import KafkaError
+from faust.contrib.asgi import faust_app_running
+
+from processors.limit_rate import RateLimiter
+from processors.prompt_policy import PromptPolicy
+from providers.openai_compatible import OpenAICompatibleProvider, make_client
+from schemas.events import Job, ProviderOffer, UserUpdated, WorkerHeartbeat
+from schemas.ids import JobIds
+from schemas.topics import Catalog
+from settings import Settings
+from sinks.pool import Pool
+from sinks.postgres import OutcomeSink, PendingSink
+from sinks.webhook_signing import WebhookSecrets
+from sinks.webhooks import WebhookSender
+from streams import metrics
+from streams.admission_log import AdmissionLog
+from streams.app import StreamApp
+from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.encode import Encoder
+from streams.entry import Entry
+from streams.health import HealthServer
+from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
+from streams.serve import StageServer
+from streams.watchdog import Watchdog
+from transport.admin import TopicsError, missing_topics
+from transport.clients import KafkaAccess
+from transport.table import CompactedTable
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+SILENT_WORKER_S = 15.0
+HEARTBEAT_LATE_S = 20.0
+
+
+class StartError(Exception):
+    """The worker cannot start; the message says what to do."""
+
+
+class Worker:
+    """One process with some of the roles."""
+
+    def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
+        """Raises StartError where a setting is missing."""
+        self._settings, self._roles = settings, roles
+        if settings.kafka_bootstrap_servers is None:
+            raise StartError("KAFKA_BOOTSTRAP_SERVERS is not set: name the cluster, or run `assistant up`")
+        self._access = KafkaAccess(settings.kafka_bootstrap_servers)
+        self._catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
+        self._encoder = Encoder(self._catalog)
+        self._worker_id = settings.worker_id or f"{'-'.join(roles)}-{socket.gethostname()}-{uuid4().hex[:6]}"
+        self._problems: dict[str, str] = {"start": "it is starting"}
+        self._heartbeat: Heartbeat | None = None
+        self._apps: list[StreamApp] = []
+        self._stalled_since: float | None = None
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            StartError: A topic or a setting is missing.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        health = HealthServer(problems=self._current_problems, before_scrape=self._set_gauges)
+        async with AsyncExitStack() as stack:
+            await health.start(self._settings.worker_http_port)
+            stack.push_async_callback(health.stop)
+            if not await self._unless_stopped(stop, self._check_topics()):
+                return
+            offers = await self._compose(stack)
+            self._heartbeat = Heartbeat(
+                self._apps, self._catalog.full_name("worker-heartbeat"), worker=self._worker_id, http=health.address,
+                offers=offers,
+            )  # fmt: skip
+            watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
+            for app in self._apps:
+                await stack.enter_async_context(_running(app))
+            self._heartbeat.start()
+            stack.push_async_callback(self._heartbeat.stop)
+            watchdog.start()
+            stack.callback(watchdog.stop)
+            del self._problems["start"]
+            logger.info("%s is ready: roles %s, %s", self._worker_id, ", ".join(self._roles), health.address)
+            await self._watch(stop, watchdog)
+            self._problems["stop"] = "it is stopping"
+            logger.info("%s drains", self._worker_id)
+
+    # --- composing ---
+
+    async def _check_topics(self) -> None:
+        """Wait for the cluster; then every topic must be there: a missing one is ignored for ever by consumers."""
+        told = False
+        while True:
+            try:
+                missing = await missing_topics(self._access, self._catalog, self._settings.allowed_providers)
+                break
+            except TopicsError as error:
+                self._problems["kafka"] = f"{error}; this worker keeps trying"
+                if not told:
+                    logger.warning("%s; this worker keeps trying", error)
+                told = True
+            await asyncio.sleep(RETRY_S)
+        self._problems.pop("kafka", None)
+        if missing:
+            raise StartError(f"topics are missing: {', '.join(missing)}; create them with `assistant topics apply`")
+
+    async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
+        offers: list[ProviderOffer] = []
+        for role in self._roles:
+            app = self._new_app(role)
+            server = StageServer(app, self._encoder, max_retries=self._settings.max_retries, clock_is_right=self._clock)
+            if role == "gate":
+                declare_gate(app, server, self._catalog, await self._gate_parts(stack))
+            elif role == "completion":
+                offers = self._declare_completion(app, server, stack)
+                if not offers:
+                    logger.warning("no provider has its key or address here: the role completion has nothing to do")
+                    continue
+            else:
+                await self._declare_sink(app, stack)
+            self._apps.append(app)
+        if not self._apps:
+            raise StartError("no provider has its key or address: set OPENAI_API_KEY or LOCAL_BASE_URL")
+        return offers
+
+    def _new_app(self, role: str) -> StreamApp:
+        settings = self._settings
+        return StreamApp(
+            role,
+            self._access,
+            group=f"{settings.kafka_topic_prefix}assistant-{role}",
+            session_timeout_s=settings.session_timeout_s,
+            drain_timeout_s=settings.drain_timeout,
+            revoke_drain_s=settings.revoke_drain_s,
+            # A member that comes back under its name is not waited for; only for names that are the user's own.
+            instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
+        )
+
+    async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
+        settings = self._settings
+        users = await self._table(stack, "user-updated", UserUpdated)
+        workers = await self._table(stack, "worker-heartbeat", WorkerHeartbeat)
+        if settings.jwt_secret_key is None:
+            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
+        previous = [settings.jwt_secret_key_previous] if settings.jwt_secret_key_previous else []
+        job_ids = JobIds([secret.get_secret_value() for secret in [settings.jwt_secret_key, *previous]])
+
+        def limit_of(job: Job) -> int | None:
+            user: UserUpdated | None = users.values.get(job.user_id)
+            if user is not None and user.rate_limit_requests is not None:
+                return user.rate_limit_requests
+            admin = job.role == "admin"
+            return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
+
+        def present_providers() -> list[str]:
+            now = datetime.now(UTC)
+            return [
+                offer.name
+                for beat in workers.values.values()
+                if not beat.stopped and (now - beat.at).total_seconds() < SILENT_WORKER_S
+                for offer in beat.providers
+            ]
+
+        limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
+        policy = PromptPolicy(
+            max_prompt_chars=settings.max_prompt_length,
+            forbidden_commands=settings.forbidden_commands,
+            instruction_patterns=settings.instruction_patterns,
+            exfiltration_patterns=settings.exfiltration_patterns,
+            instruction_regex=settings.instruction_regex,
+            role_override_regex=settings.role_override_regex,
+            meta_system_regex=settings.meta_system_regex,
+        )
+        return GateParts(
+            entry=Entry(users, job_ids, expires_after_s=settings.expires_after_s),
+            users=users,
+            policy=policy,
+            limiter=limiter,
+            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
+            present_providers=present_providers,
+            allowed_providers=settings.allowed_providers,
+            default_provider=settings.default_provider,
+            default_timeout_s=settings.llm_timeout,
+        )
+
+    def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> list[ProviderOffer]:
+        settings = self._settings
+        providers: dict[str, OpenAICompatibleProvider] = {}
+        concurrency: dict[str, int] = {}
+        configured = {
+            "openai": (settings.openai_base_url, settings.openai_api_key, settings.openai_model,
+                       settings.completion_concurrency),
+            "local": (settings.local_base_url, settings.local_base_url and "none", settings.local_model,
+                      settings.local_slots),
+        }  # fmt: skip
+        for name in settings.allowed_providers:
+            base_url, key, model, slots = configured.get(name, (None, None, "", 1))
+            if not base_url or not key:
+                continue
+            secret = key if isinstance(key, str) else key.get_secret_value()
+            client = make_client(base_url=base_url, api_key=secret, connections=slots)
+            providers[name] = OpenAICompatibleProvider(client, name=name, model=model)
+            concurrency[name] = slots
+            stack.push_async_callback(providers[name].close)
+        declare_completion(
+            app, server, self._catalog, providers, concurrency=concurrency,
+            max_response_chars=settings.max_response_length,
+        )  # fmt: skip
+        return [ProviderOffer(name=name, models=(provider.model,)) for name, provider in providers.items()]
+
+    async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        if settings.postgres_dsn is None:
+            raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
+        if settings.jwt_secret_key is None:
+            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
+        pool = Pool(settings.postgres_dsn, size=6)
+        stack.push_async_callback(pool.close)
+        secrets = WebhookSecrets(pool, master=settings.jwt_secret_key.get_secret_value())
+        sender = WebhookSender(
+            pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
+        )
+        sending = asyncio.create_task(sender.run(), name="webhooks")
+        stack.push_async_callback(_end, sending)
+        stack.push_async_callback(sender.close)
+        declare_sink(
+            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
+        )  # fmt: skip
+
+    async def _table(self, stack: AsyncExitStack, topic: str, event: type) -> "CompactedTable":  # type: ignore[type-arg]  # of `event`
+        table: CompactedTable = CompactedTable(self._access, self._catalog.full_name(topic), event)  # type: ignore[type-arg]  # as above
+        while True:
+            try:
+                await table.start()
+                break
+            except (KafkaError, OSError) as error:
+                logger.warning("%s cannot be read yet: %s", topic, error)
+                await asyncio.sleep(RETRY_S)
+        stack.push_async_callback(table.stop)
+        return table
+
+    # --- watching ---
+
+    async def _unless_stopped(self, stop: asyncio.Event, work: Awaitable[None]) -> bool:
+        """Do it, or leave off when told to stop; True if it was done."""
+        doing, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if doing.done():
+            await doing
+            return True
+        await _end(doing)
+        return False
+
+    async def _watch(self, stop: asyncio.Event, watchdog: Watchdog) -> None:
+        while not stop.is_set():
+            watchdog.tick()
+            for app in self._apps:
+                if app.crashed:
+                    logger.critical("%s has crashed: this process ends", app.role, exc_info=app.crash_reason)
+                    logging.shutdown()
+                    os._exit(70)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1)
+
+    def _current_problems(self) -> dict[str, str]:
+        problems = dict(self._problems)
+        if self._heartbeat is not None:
+            if monotonic() - self._heartbeat.answered_at > HEARTBEAT_LATE_S:
+                problems["kafka"] = "the cluster has not answered a heartbeat for 20 s"
+            if not self._clock():
+                problems["clock"] = f"this machine's clock is {self._heartbeat.clock_skew_s:.0f} s off the brokers'"
+            if any(app.rebalancing for app in self._apps):
+                problems["group"] = "the consumer group rebalances"
+        return problems
+
+    def _clock(self) -> bool:
+        return self._heartbeat is None or abs(self._heartbeat.clock_skew_s) <= MAX_CLOCK_SKEW_S
+
+    def _stalled_for_s(self) -> float:
+        """How long a lane has had records waiting, nothing in hand, and no delivery."""
+        waiting = self._heartbeat.lags if self._heartbeat else {}
+        now = monotonic()
+        longest = 0.0
+        for app in self._apps:
+            if app.rebalancing or not any(waiting.get(lane.name) for lane in app.lanes.values()):
+                continue
+            if not any(lane.pending or lane.is_busy for lane in app.lanes.values()):
+                longest = max(longest, now - app.consumer.delivered_at)
+        if not longest:
+            self._stalled_since = None
+            return 0.0
+        self._stalled_since = self._stalled_since or now
+        return min(longest, now - self._stalled_since)
+
+    def _set_gauges(self) -> None:
+        for app in self._apps:
+            for lane in app.lanes.values():
+                metrics.IN_FLIGHT.labels(lane.name).set(lane.pending)
+
+
+def _running(app: StreamApp) -> "contextlib.AbstractAsyncContextManager[object]":
+    running: contextlib.AbstractAsyncContextManager[object] = faust_app_running(app)
+    return running
+
+
+async def _end(task: "asyncio.Future[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

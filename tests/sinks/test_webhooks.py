@@ -1,0 +1,248 @@
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import openai
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from schemas.envelope import Attributes, Envelope
+from sinks.pool import Pool
+from sinks.postgres import OutcomeSink
+from sinks.webhook_body import MAX_BODY_BYTES, due_webhook
+from sinks.webhook_signing import WebhookSecrets, signed_headers
+from sinks.webhook_store import WebhookStore
+from sinks.webhooks import SCHEDULE_S, WebhookSender
+from tests.conftest import SECRET
+from tests.factories import job, job_finished
+from tests.waiting import until
+
+
+def test_a_large_result_is_left_out_and_said_to_be() -> None:
+    finished = job_finished(job=job(callback_url="https://x.example/"), result={"text": "x" * 30_000})
+    body = due_webhook(finished)[4]
+    assert len(body) < MAX_BODY_BYTES
+    assert '"truncated":true' in body
+    assert f"/jobs/{finished.job.job_id}" in body
+
+
+@pytest.mark.parametrize("keys", [[b"k" * 32], [b"n" * 32, b"k" * 32]])
+def test_signatures_are_those_of_standard_webhooks_and_of_openais_client(keys: list[bytes]) -> None:
+    body = b'{"type":"job.completed","timestamp":"2026-01-01T00:00:00Z","data":{"job_id":"1"}}'
+    headers = dict(signed_headers("msg_1", body, keys, now=datetime.now(UTC)))
+    secret = "whsec_" + base64.b64encode(b"k" * 32).decode()
+    assert Webhook(secret).verify(body, headers)["type"] == "job.completed"
+    client = openai.OpenAI(api_key="none")
+    client.webhooks.verify_signature(body, headers, secret=secret)
+    with pytest.raises(openai.InvalidWebhookSignatureError):
+        client.webhooks.verify_signature(body + b" ", headers, secret=secret)
+    client.close()
+
+
+class Receiver:
+    """Somebody's webhook endpoint. `answers`: what to do with each call, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[str, str], bytes]] = []
+        self.answers: list[web.Response | str] = [web.Response(status=200)]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        answer = self.answers[min(len(self.calls), len(self.answers)) - 1]
+        if answer == "hang":
+            await asyncio.sleep(3600)
+        if answer == "close":
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        assert isinstance(answer, web.Response)
+        return web.Response(status=answer.status, headers=answer.headers)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[tuple[Receiver, str]]:
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", receiver.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield receiver, f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    await runner.cleanup()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Bench:
+    """A sender with its database, and a clock that is moved by hand."""
+
+    def __init__(self, pool: Pool, timeout_s: float = 2.0) -> None:
+        self.pool, self.clock = pool, Clock()
+        self.secrets = WebhookSecrets(pool, master=SECRET)
+        self.sender = self.another(timeout_s)
+
+    def another(self, timeout_s: float = 2.0) -> WebhookSender:
+        return WebhookSender(
+            self.pool, self.secrets, allow_private=True, timeout_s=timeout_s, now=self.clock, random=Random(1)
+        )  # fmt: skip
+
+    async def due(self, url: str, count: int = 1):
+        finished = [job_finished(job=job(callback_url=url)) for _ in range(count)]
+        await OutcomeSink(self.pool).write([Envelope(Attributes("e", "/s", "t"), each) for each in finished])
+        self.clock.now = datetime.now(UTC) + timedelta(seconds=1)
+        return finished[0].job.job_id
+
+    async def send(self) -> int:
+        begun = await self.sender.send_due()
+        await self.sender.settle()
+        return begun
+
+
+@pytest.fixture
+async def bench(database: str) -> AsyncIterator[Bench]:
+    pool = Pool(database, size=6)
+    bench = Bench(pool)
+    yield bench
+    await bench.sender.close()
+    await pool.close()
+
+
+@pytest.mark.integration
+async def test_an_outcome_is_delivered_once_and_verifies(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    job_id = await bench.due(url)
+    assert await bench.send() == 1
+    assert await bench.send() == 0
+    ((headers, body),) = there.calls
+    payload = Webhook(await bench.secrets.current("alice")).verify(body, headers)
+    assert payload["type"] == "job.completed"
+    assert payload["data"]["job_id"] == str(job_id)
+    (attempt,) = await WebhookStore(bench.pool).attempts(job_id)
+    assert (attempt["attempt"], attempt["status_code"]) == (1, 200)
+
+
+@pytest.mark.integration
+async def test_failures_follow_the_schedule_with_one_id_and_body(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    there.answers = [web.Response(status=500), "close", web.Response(status=302, headers={"location": url}),
+                     web.Response(status=404)]  # fmt: skip
+    job_id = await bench.due(url)
+    for number, wait in enumerate(SCHEDULE_S):
+        bench.clock.now += timedelta(seconds=wait * 0.85)
+        assert await bench.send() == (1 if number == 0 else 0)
+        bench.clock.now += timedelta(seconds=wait * 0.3)
+        assert await bench.send() == (0 if number == 0 else 1)
+    bench.clock.now += timedelta(days=30)
+    assert await bench.send() == 0
+    assert len(there.calls) == len(SCHEDULE_S)
+    assert len({(headers["webhook-id"], body) for headers, body in there.calls}) == 1
+    attempts = await WebhookStore(bench.pool).attempts(job_id)
+    assert "next_at" not in attempts[-1]
+    assert attempts[1]["error"].startswith("not delivered")
+
+
+@pytest.mark.integration
+async def test_retry_after_is_honoured_and_gone_is_the_end(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    there.answers = [web.Response(status=429, headers={"retry-after": "3600"}), web.Response(status=410)]
+    await bench.due(url)
+    await bench.send()
+    bench.clock.now += timedelta(seconds=3500)
+    assert await bench.send() == 0
+    bench.clock.now += timedelta(seconds=101)
+    assert await bench.send() == 1
+    bench.clock.now += timedelta(days=3)
+    assert await bench.send() == 0
+
+
+@pytest.mark.integration
+async def test_one_killed_after_posting_is_sent_again_with_the_same_id(
+    bench: Bench, receiver: tuple[Receiver, str]
+) -> None:
+    there, url = receiver
+    await bench.due(url)
+    store = WebhookStore(bench.pool)
+    (leased,) = await store.lease(1, now=bench.clock())  # and then its process is gone
+    assert await bench.send() == 0
+    bench.clock.now += timedelta(seconds=61)
+    assert await bench.send() == 1
+    assert there.calls[0][0]["webhook-id"] == leased.webhook_id
+    late = await store.record(leased, at=bench.clock(), status_code=500, error="late", state="due", next_at=None)
+    assert late is False
+
+
+@pytest.mark.integration
+async def test_two_senders_send_each_once(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    await bench.due(url, count=20)
+    other = bench.another()
+
+    async def all_sent() -> bool:
+        await asyncio.gather(bench.sender.send_due(), other.send_due())
+        await asyncio.gather(bench.sender.settle(), other.settle())
+        return len(there.calls) >= 20
+
+    await until(all_sent)
+    await other.close()
+    assert len({headers["webhook-id"] for headers, _ in there.calls}) == 20 == len(there.calls)
+
+
+@pytest.mark.integration
+async def test_a_receiver_that_hangs_delays_no_other(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    hanging = Receiver()
+    hanging.answers = ["hang"]
+    app = web.Application()
+    app.router.add_route("*", "/{rest:.*}", hanging.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await bench.due(f"http://127.0.0.1:{runner.addresses[0][1]}/slow", count=100)
+    await bench.due(url)
+    running = asyncio.create_task(bench.sender.run())
+    began = time.monotonic()
+    await until(lambda: there.calls, within_s=10)
+    assert time.monotonic() - began < 2.0  # the timeout of those that hang
+    assert len(hanging.calls) <= 4
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await runner.cleanup()
+
+
+@pytest.mark.integration
+async def test_after_a_rotation_both_secrets_sign_for_a_day(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    old = await bench.secrets.current("alice")
+    new = await bench.secrets.rotate("alice")
+    assert old != new
+    await bench.due(url)
+    await bench.send()
+    headers, body = there.calls[0]
+    Webhook(old).verify(body, headers)
+    Webhook(new).verify(body, headers)
+    assert len(await bench.secrets.signing_keys("alice", datetime.now(UTC) + timedelta(hours=25))) == 1
+
+
+@pytest.mark.integration
+async def test_a_private_target_is_refused_and_not_tried_again(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    closed = WebhookSender(bench.pool, bench.secrets, allow_private=False, timeout_s=2, now=bench.clock)
+    job_id = await bench.due(url)
+    await closed.send_due()
+    await closed.settle()
+    await closed.close()
+    assert there.calls == []
+    (attempt,) = await WebhookStore(bench.pool).attempts(job_id)
+    assert attempt["error"].startswith("refused")
+    assert "next_at" not in attempt
