@@ -36,7 +36,7 @@ async def generate_completion(
     if not completion.text.strip():
         return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
     result = _body(event, completion, max_response_chars)
-    return Emit((JobFinished.completed(event.job, result=result, at=now),))
+    return Emit((JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit),))
 
 
 def _body(event: CompletionRequested, completion: Completion, max_response_chars: int) -> dict[str, Any]:

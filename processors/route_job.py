@@ -41,8 +41,9 @@ def route_job(
         error = JobError(code="no-such-provider", message=f"the provider {wanted} is not present; present are: {there}")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     requested = CompletionRequested(
-        job=job, provider=wanted, request=event.request, timeout_s=event.request.timeout or default_timeout_s
-    )
+        job=job, provider=wanted, request=event.request, timeout_s=event.request.timeout or default_timeout_s,
+        rate_limit=event.rate_limit,
+    )  # fmt: skip
     progressed = JobProgressed(
         job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
         rate_limit=event.rate_limit,

@@ -97,6 +97,7 @@ class CompletionRequested(JobEvent):
     provider: str
     request: ChatRequest
     timeout_s: float
+    rate_limit: RateLimit | None = None
 
 
 class JobProgressed(Event):

@@ -94,15 +94,23 @@ def postgres(service_home: Path) -> Iterator[PostgresForTests]:
             yield PostgresForTests(running.dsn)
 
 
-@pytest.fixture
-async def topic_prefix(kafka: KafkaForTests) -> AsyncIterator[str]:
-    prefix = f"t{uuid.uuid4().hex[:10]}."
-    yield prefix
-    # A broker with a small heap dies of some thousand partitions: what a test made, it takes away.
+def new_prefix() -> str:
+    return f"t{uuid.uuid4().hex[:10]}."
+
+
+async def delete_topics(kafka: KafkaForTests, prefix: str) -> None:
+    """A broker with a small heap dies of some thousand partitions: what a test made, it takes away."""
     async with admin._admin(kafka.access) as client:
         names = [name for name in await client.list_topics() if name.startswith(prefix)]
         if names:
             await client.delete_topics(names)
+
+
+@pytest.fixture
+async def topic_prefix(kafka: KafkaForTests) -> AsyncIterator[str]:
+    prefix = new_prefix()
+    yield prefix
+    await delete_topics(kafka, prefix)
 
 
 @pytest.fixture
@@ -122,12 +130,21 @@ def template_database(postgres: PostgresForTests) -> str:
     return name
 
 
+async def new_database(postgres: PostgresForTests, template: str) -> str:
+    name = f"test_{uuid.uuid4().hex[:10]}"
+    await _execute(postgres.dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    return _with_database(postgres.dsn, name)
+
+
+async def drop_database(postgres: PostgresForTests, dsn: str) -> None:
+    await _execute(postgres.dsn, f'DROP DATABASE "{urlsplit(dsn).path[1:]}" WITH (FORCE)')
+
+
 @pytest.fixture
 async def database(postgres: PostgresForTests, template_database: str) -> AsyncIterator[str]:
-    name = f"test_{uuid.uuid4().hex[:10]}"
-    await _execute(postgres.dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template_database}"')
-    yield _with_database(postgres.dsn, name)
-    await _execute(postgres.dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+    dsn = await new_database(postgres, template_database)
+    yield dsn
+    await drop_database(postgres, dsn)
 
 
 def _with_database(dsn: str, name: str) -> str:

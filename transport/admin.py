@@ -82,7 +82,7 @@ async def apply(
     providers: Sequence[str],
     *,
     partitions: int | None = None,
-    replication: int = -1,
+    replication: int | None = None,
 ) -> list[Difference]:
     """Create what is missing, set what differs; returns what was different. May be called again at any time.
 
@@ -91,7 +91,7 @@ async def apply(
         catalog: The topics as they should be.
         providers: Those that get a topic of their own.
         partitions: As in `plan`.
-        replication: Copies of each new topic; -1: the cluster's default.
+        replication: Copies of each new topic; None: 3, or one per broker where there are fewer.
 
     Raises:
         TopicsError: The cluster refused, or a difference can only be mended by hand (another number of partitions).
@@ -100,8 +100,9 @@ async def apply(
     counts = wanted_partitions(catalog, providers, partitions)
     async with _admin(access) as admin:
         differences = await _differences(admin, counts, configs)
+        copies = replication or min(3, len((await admin.describe_cluster())["brokers"]))
         new = [
-            NewTopic(name, counts[name], replication, topic_configs=configs[name])
+            NewTopic(name, counts[name], copies, topic_configs=configs[name])
             for name in sorted({found.topic for found in differences if found.action == "create"})
         ]
         if new:

@@ -37,6 +37,11 @@ class CompactedTable(Generic[E]):
         self._moved = asyncio.Condition()
         self.values: dict[str, E] = {}
 
+    @property
+    def is_running(self) -> bool:
+        """It was read to its end, and is followed."""
+        return self._task is not None and not self._task.done()
+
     async def start(self) -> None:
         """Read the topic to its end; then follow it until `stop`.
 

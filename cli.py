@@ -1,0 +1,122 @@
+"""The `assistant` command: one function per command, no logic of its own."""
+
+import asyncio
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from settings import ROLES, Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
+topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and those of the cluster.")
+app.add_typer(topics, name="topics")
+
+
+def main() -> None:
+    """Entry point; settings that do not fit are told by name."""
+    try:
+        app()
+    except ValidationError as error:
+        for found in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part) for part in found["loc"]).upper()
+            print(f"{name}: {found['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _fail(message: object) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(1)
+
+
+@app.command()
+def ingress() -> None:
+    """Serve the REST API."""
+    from ingress.app import MissingSettingError
+    from ingress.server import PortTakenError, serve_ingress
+    from transport import logs
+
+    settings = Settings()
+    logs.set_up(debug=settings.debug_mode)
+    try:
+        serve_ingress(settings)
+    except (PortTakenError, MissingSettingError) as error:
+        _fail(error)
+
+
+@app.command()
+def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES))] = ",".join(ROLES)) -> None:
+    """Run stages of the pipeline until told to stop."""
+    from streams.worker import StartError, Worker
+    from transport import logs
+
+    settings = Settings()
+    logs.set_up(debug=settings.debug_mode)
+    chosen = [role.strip() for role in roles.split(",") if role.strip()]
+    if not chosen or not set(chosen) <= set(ROLES):
+        _fail(f"unknown roles in {roles!r}: there are {', '.join(ROLES)}")
+    try:
+        asyncio.run(Worker(settings, chosen).run())
+    except StartError as error:
+        _fail(error)
+
+
+Partitions = Annotated[int | None, typer.Option(help="At most so many per topic; as in topics.yaml where not given")]
+
+
+@app.command()
+def setup(partitions: Partitions = None) -> None:
+    """Create or update the database's schema, the topics, and the first admin (ROOT_USR_PASS)."""
+    from ingress.app import MissingSettingError
+    from ingress.bootstrap import set_up
+    from transport.admin import TopicsError
+
+    try:
+        asyncio.run(set_up(Settings(), partitions=partitions, report=print))
+    except (TopicsError, MissingSettingError, OSError) as error:
+        _fail(error)
+
+
+@topics.command("plan")
+def topics_plan(partitions: Partitions = None) -> None:
+    """Show what `apply` would change."""
+    _topics("plan", partitions)
+
+
+@topics.command("apply")
+def topics_apply(partitions: Partitions = None) -> None:
+    """Create what is missing, set what differs."""
+    _topics("apply", partitions)
+
+
+@topics.command("check")
+def topics_check(partitions: Partitions = None) -> None:
+    """Fail where the cluster's topics are not as topics.yaml wants them."""
+    _topics("check", partitions)
+
+
+def _topics(verb: str, partitions: int | None) -> None:
+    from schemas.topics import Catalog
+    from transport import admin
+    from transport.clients import KafkaAccess
+
+    settings = Settings()
+    if settings.kafka_bootstrap_servers is None:
+        _fail("KAFKA_BOOTSTRAP_SERVERS is not set")
+    access, catalog = KafkaAccess(settings.kafka_bootstrap_servers), Catalog.load(prefix=settings.kafka_topic_prefix)
+    do = admin.apply if verb == "apply" else admin.plan
+    try:
+        differences = asyncio.run(do(access, catalog, settings.allowed_providers, partitions=partitions))
+    except admin.TopicsError as error:
+        _fail(error)
+    for difference in differences:
+        print(difference)
+    if not differences:
+        print("every topic is as topics.yaml wants it")
+    if verb == "check" and differences:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

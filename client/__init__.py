@@ -1,0 +1,1 @@
+"""The command line's own client of the REST API."""

@@ -1,0 +1,146 @@
+"""The composition root of the ingress."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from fastapi import FastAPI
+
+from ingress import chat, jobs, operations, users
+from ingress.follower import Follower
+from ingress.middleware import Edge
+from ingress.passwords import Passwords
+from ingress.problems import install as install_problems
+from ingress.publisher import Publisher
+from ingress.services import Services, present_providers
+from ingress.submission import Rules, Submissions
+from ingress.tokens import Tokens
+from schemas.events import UserUpdated, WorkerHeartbeat
+from schemas.ids import JobIds
+from schemas.topics import Catalog
+from settings import Settings
+from sinks.pool import Pool
+from sinks.postgres import JobStore
+from sinks.users import UserStore
+from sinks.webhook_signing import WebhookSecrets
+from sinks.webhook_store import WebhookStore
+from transport.clients import KafkaAccess
+from transport.table import CompactedTable
+
+logger = logging.getLogger(__name__)
+RETRY_S = 1.0
+DESCRIPTION = """Ask an assistant, and wait, poll, or get a signed webhook. Every request is a job that flows through
+Kafka topics. Press **Authorize**, log in (the first admin is `root`), and call everything from here."""
+
+
+class MissingSettingError(Exception):
+    """The ingress cannot start; the message names the variable to set."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI app. It comes up at once, and is ready when Kafka is.
+
+    Raises:
+        MissingSettingError: A setting without a default is missing.
+    """
+    made = compose(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = made
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(made.database.close)
+            made.publisher.start()
+            stack.push_async_callback(made.publisher.stop)
+            made.follower.start()
+            stack.push_async_callback(made.follower.stop)
+            for table in (made.user_table, made.workers):
+                starting = asyncio.create_task(_start(table))
+                stack.push_async_callback(table.stop)
+                stack.push_async_callback(_cancel, starting)
+            yield
+
+    app = FastAPI(
+        title="assistant-stream", version="0.1.0", description=DESCRIPTION, lifespan=lifespan,
+        docs_url=None, redoc_url=None, openapi_url=None, max_body_size=settings.max_body_bytes,
+    )  # fmt: skip
+    app.state.services = made
+    install_problems(app)
+    for router in (users.router, chat.router, jobs.router, operations.router):
+        app.include_router(router)
+    operations.install_metrics(app, public=settings.public_metrics)
+    operations.install_docs(app, public=settings.public_docs)
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+def compose(settings: Settings) -> Services:
+    """Everything that the routes work with, not started yet."""
+    for value, name, example in (
+        (settings.kafka_bootstrap_servers, "KAFKA_BOOTSTRAP_SERVERS", "host:9092"),
+        (settings.postgres_dsn, "DATABASE_URL", "postgresql://user:password@host/name"),
+        (settings.jwt_secret_key, "JWT_SECRET_KEY", "the output of: openssl rand -base64 48"),
+    ):
+        if value is None:
+            raise MissingSettingError(f"{name} is not set: set it to {example}, or run `assistant up`")
+    access = KafkaAccess(settings.kafka_bootstrap_servers or "")
+    catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
+    keys = [key.get_secret_value() for key in (settings.jwt_secret_key, settings.jwt_secret_key_previous) if key]
+    database = Pool(settings.postgres_dsn or "", size=8)
+    store = JobStore(database)
+    publisher = Publisher(access, timeout_s=settings.publish_timeout_s)
+    follower = Follower(
+        access, progressed=catalog.full_name("job-progressed"), finished=catalog.full_name("job-finished"), store=store
+    )  # fmt: skip
+    workers = CompactedTable(access, catalog.full_name("worker-heartbeat"), WorkerHeartbeat)
+    job_ids = JobIds(keys)
+    rules = Rules(
+        topic=catalog.full_name("job-requested"),
+        allowed_providers=settings.allowed_providers,
+        default_timeout_s=settings.llm_timeout,
+        admission_wait_s=settings.admission_wait_ms / 1000,
+        window_s=settings.rate_limit_window,
+        user_limit=settings.rate_limit_user_requests,
+        admin_limit=settings.rate_limit_admin_requests,
+        callback_allow_private=settings.webhook_allow_private,
+    )
+    return Services(
+        catalog=catalog,
+        publisher=publisher,
+        follower=follower,
+        submissions=Submissions(
+            publisher, follower, job_ids, rules, present_providers=lambda: present_providers(workers)
+        ),
+        user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),
+        workers=workers,
+        database=database,
+        jobs=store,
+        users=UserStore(database),
+        webhooks=WebhookStore(database),
+        webhook_secrets=WebhookSecrets(database, master=keys[0]),
+        tokens=Tokens(keys, lifetime_s=settings.jwt_expires_min * 60),
+        passwords=Passwords(),
+        job_ids=job_ids,
+        expires_after_s=settings.expires_after_s,
+    )
+
+
+async def _start(table: CompactedTable[Any]) -> None:
+    while True:
+        try:
+            await table.start()
+        except (KafkaError, OSError) as error:
+            logger.warning("a table cannot be read yet (%s); the ingress keeps trying", type(error).__name__)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,118 @@
+"""Asking: `POST /chat/` waits for the answer; `/chat/async` and `/inference/` give a job to look at."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from ingress.follower import Outcome
+from ingress.problems import Problem, rate_limit_headers
+from ingress.services import CurrentUser, Found
+from schemas.events import RateLimit
+from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody
+
+router = APIRouter()
+
+TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429"}
+STATUS_BY_CODE = {
+    "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400, "unexpected-error": 500,
+    "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
+}  # fmt: skip
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; or `{status: refused, reason, answer, confidence}` where the prompt was refused",
+        "content": {"application/json": {"example": {
+            "model": "gpt-4o-mini", "prompt": "Why is the sky blue?", "generation_config": {"temperature": 0.2},
+            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+            "result": {"text": "Because of Rayleigh scattering.", "finish_reason": "stop"},
+            "meta": {"provider": "openai", "attempts": [{"provider": "openai", "ms": 412}]},
+        }}},
+    },
+    400: {"description": "No such provider; the ones present are listed"},
+    429: {"description": "Rate limit; see RateLimit and Retry-After"},
+    502: {"description": "The provider refused or sent garbage"},
+    503: {"description": "Nothing was accepted, or the provider cannot be reached; see Retry-After"},
+    504: {"description": "No answer in time, or not known whether the job was accepted; see Location"},
+}  # fmt: skip
+JOBS: dict[int | str, dict[str, Any]] = {
+    202: {"description": "The job; poll Location", "content": {"application/json": {"example": {"job_id": "..."}}}},
+    200: {"description": "The prompt was refused at once"},
+    429: ANSWERS[429],
+}
+
+
+class AsyncChatRequest(ChatRequest):
+    """The same, with where to send the outcome."""
+
+    callback_url: CallbackUrl | None = None
+
+
+class InferenceBody(RequestBody):
+    """Body of `POST /inference/`; `model` is a provider's name."""
+
+    prompt: Prompt
+    model: ProviderName | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    callback_url: CallbackUrl | None = None
+
+
+@router.post("/chat/", tags=["chat"], responses=ANSWERS)
+async def chat(body: ChatRequest, user: CurrentUser, found: Found) -> Response:
+    """Ask and wait for the answer."""
+    job_id, outcome = await found.submissions.answered(user, body)
+    headers = rate_limit_headers(outcome.rate_limit)
+    if outcome.status == "completed":
+        return _json(200, outcome.result, headers)
+    raise failed_call(job_id, outcome)
+
+
+@router.post("/chat/async", tags=["chat"], status_code=202, responses=JOBS)
+async def chat_async(body: AsyncChatRequest, user: CurrentUser, found: Found) -> Response:
+    """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook."""
+    request = ChatRequest.model_construct(
+        body.model_fields_set - {"callback_url"},
+        **{name: getattr(body, name) for name in ChatRequest.model_fields},
+    )
+    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url))
+
+
+@router.post("/inference/", tags=["chat"], status_code=202, responses=JOBS)
+async def inference(body: InferenceBody, user: CurrentUser, found: Found) -> Response:
+    """The same with fewer words."""
+    request = ChatRequest(
+        prompt=body.prompt, provider=body.model, generation_config=GenerationConfig(temperature=body.temperature)
+    )
+    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url))
+
+
+def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None) -> Response:
+    headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing)}
+    if (
+        outcome is not None
+        and outcome.error is not None
+        and outcome.error["code"] in ("rate-limited", "no-such-provider")
+    ):
+        raise failed_call(job_id, outcome)
+    if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":
+        return _json(200, {**outcome.result, "job_id": str(job_id)}, headers)
+    return _json(202, {"job_id": str(job_id)}, headers)
+
+
+def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
+    """How a waiting call says that its job has no answer."""
+    error = outcome.error or {"code": "unexpected-error", "message": "the job ended without a reason"}
+    code, wait = error["code"], error.get("retry_after_s")
+    status = STATUS_BY_CODE.get(code) or (503 if code in TRY_LATER else 502)
+    headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(outcome.rate_limit)}
+    extra: dict[str, Any] = {"job_id": str(job_id)}
+    if status in (429, 503):
+        headers["Retry-After"] = str(max(1, round(wait or 5)))
+    if wait is not None:
+        extra["retry_after_s"] = wait
+    return Problem(status, code, error["message"], headers=headers, **extra)
+
+
+def _json(status: int, body: Any, headers: dict[str, str]) -> Response:
+    return Response(orjson.dumps(body), status, headers, "application/json")

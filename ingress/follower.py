@@ -1,0 +1,199 @@
+"""Wakes whoever waits for a job's events: one consumer in no group over `job-progressed` and `job-finished`."""
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from processors.errors import RetryableError
+from schemas.events import JobFinished, JobProgressed, RateLimit
+from sinks.postgres import JobStore
+from transport.clients import KafkaAccess
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
+MAX_PROGRESS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended, from its event or from its row."""
+
+    status: str
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    rate_limit: RateLimit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a running job is."""
+
+    user_id: str
+    stage: str
+    attempts: int
+
+
+class Watch:
+    """One waiter. `verdict`: done when the gate has decided, with the user's rate; `finished`: at the end."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.since = monotonic()
+        self.verdict: asyncio.Future[RateLimit | None] = loop.create_future()
+        self.finished: asyncio.Future[Outcome] = loop.create_future()
+
+    def admitted(self, standing: RateLimit | None) -> None:
+        """The gate let it pass."""
+        if not self.verdict.done():
+            self.verdict.set_result(standing)
+
+    def finish(self, outcome: Outcome) -> None:
+        """It has ended."""
+        self.admitted(outcome.rate_limit)
+        if not self.finished.done():
+            self.finished.set_result(outcome)
+
+
+class Follower:
+    """Reads every outcome, and parses only those that somebody waits for."""
+
+    def __init__(self, access: KafkaAccess, *, progressed: str, finished: str, store: JobStore | None) -> None:
+        """`progressed`, `finished`: full names; `store`: where outcomes are looked up that were not heard of."""
+        self._access, self._progressed, self._finished, self._store = access, progressed, finished, store
+        self._watches: dict[bytes, list[Watch]] = {}
+        self._progress: OrderedDict[bytes, bytes] = OrderedDict()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.problem: str | None = "job events are not followed yet"
+
+    def start(self) -> None:
+        """Begin to follow; returns at once."""
+        self._tasks = [asyncio.create_task(self._follow(), name="follower")]
+        if self._store is not None:
+            self._tasks.append(asyncio.create_task(self._look_up(self._store), name="look-up"))
+
+    async def stop(self) -> None:
+        """May be called twice."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    @contextmanager
+    def watch(self, job_id: UUID) -> Iterator[Watch]:
+        """Register before publishing, so that nothing is missed."""
+        key, watch = str(job_id).encode(), Watch()
+        self._watches.setdefault(key, []).append(watch)
+        try:
+            yield watch
+        finally:
+            waiting = self._watches[key]
+            waiting.remove(watch)
+            if not waiting:
+                del self._watches[key]
+
+    def progress(self, job_id: UUID) -> Progress | None:
+        """Where a job was last seen; best effort."""
+        value = self._progress.get(str(job_id).encode())
+        if value is None:
+            return None
+        try:
+            event = JobProgressed.model_validate_json(value)
+        except ValidationError:
+            return None
+        return Progress(event.user_id, event.stage, event.attempt or 0)
+
+    # --- reading ---
+
+    async def _follow(self) -> None:
+        while True:
+            consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, max_poll_records=2000)
+            try:
+                await consumer.start()
+                await self._seek_to_end(consumer)
+                self.problem = None
+                await self._read(consumer)
+            except (KafkaError, OSError) as error:
+                self.problem = "job events are not followed: Kafka cannot be reached; the ingress keeps trying"
+                logger.warning("%s (%s)", self.problem, type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+            finally:
+                with contextlib.suppress(KafkaError, OSError):
+                    await consumer.stop()
+
+    async def _seek_to_end(self, consumer: AIOKafkaConsumer) -> None:
+        partitions: list[TopicPartition] = []
+        for topic in (self._progressed, self._finished):
+            await consumer._client.add_topic(topic)  # a client knows only the topics that it was told of
+            found = consumer.partitions_for_topic(topic)
+            if not found:
+                raise KafkaError(f"the topic {topic} is missing: run `assistant topics apply`")
+            partitions += [TopicPartition(topic, number) for number in found]
+        consumer.assign(partitions)
+        for partition, end in (await consumer.end_offsets(partitions)).items():
+            consumer.seek(partition, end)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            try:
+                batches = await consumer.getmany(timeout_ms=1000)
+            except KafkaError as error:  # positions are kept: nothing is missed when the brokers are back
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(RETRY_S)
+                continue
+            for partition, records in batches.items():
+                take = self._take_finished if partition.topic == self._finished else self._take_progressed
+                for record in records:
+                    if record.key is not None and record.value is not None:
+                        take(record.key, record.value)
+
+    def _take_progressed(self, key: bytes, value: bytes) -> None:
+        self._progress[key] = value
+        self._progress.move_to_end(key)
+        if len(self._progress) > MAX_PROGRESS:
+            self._progress.popitem(last=False)
+        if watches := self._watches.get(key):
+            with contextlib.suppress(ValidationError):
+                event = JobProgressed.model_validate_json(value)
+                if event.state == "admitted":
+                    for watch in watches:
+                        watch.admitted(event.rate_limit)
+
+    def _take_finished(self, key: bytes, value: bytes) -> None:
+        self._progress.pop(key, None)
+        if watches := self._watches.get(key):
+            with contextlib.suppress(ValidationError):
+                event = JobFinished.model_validate_json(value)
+                error = event.error.model_dump(exclude_none=True) if event.error else None
+                for watch in watches:
+                    watch.finish(Outcome(event.status, event.result, error, event.rate_limit))
+
+    # --- looking up what was not heard of ---
+
+    async def _look_up(self, store: JobStore) -> None:
+        while True:
+            await asyncio.sleep(LOOK_UP_EVERY_S)
+            old = monotonic() - LOOK_UP_AFTER_S
+            waiting = [UUID(key.decode()) for key, watches in self._watches.items() if watches[0].since < old]
+            if not waiting:
+                continue
+            try:
+                rows = await store.finished(waiting)
+            except RetryableError:
+                continue  # outcomes still come by Kafka
+            for row in rows:
+                for watch in self._watches.get(str(row.job_id).encode(), ()):
+                    watch.finish(Outcome(row.status, row.result, row.error))

@@ -1,0 +1,104 @@
+"""Looking at jobs, and at what became of their webhooks."""
+
+import time
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Query, Response
+
+from ingress.problems import Problem, not_found
+from ingress.services import CurrentUser, Found, Services
+from processors.errors import RetryableError
+from schemas.events import UserUpdated, utc_from_ms
+from schemas.ids import JobIds
+from schemas.job_view import job_view
+from sinks.postgres import MAX_PAGE, InvalidCursorError, JobRow
+
+router = APIRouter()
+FRESH_GRACE_S = 300
+
+
+@router.get("/jobs", tags=["jobs"])
+async def jobs(
+    user: CurrentUser,
+    found: Found,
+    status: Literal["pending", "completed", "error"] | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Own jobs (an admin's view: everybody's), newest first; `next` is the cursor of the page after."""
+    whose = None if user.role == "admin" else user.user_id
+    try:
+        rows, after = await found.jobs.page(user_id=whose, status=status, limit=limit, cursor=cursor)
+    except InvalidCursorError as error:
+        raise Problem(400, error.code, error.message) from None
+    return _json({"items": [row.view() for row in rows], "next": after})
+
+
+@router.get("/jobs/{job_id}", tags=["jobs"])
+async def job(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+    """One job: status, result or error, and where it is while it runs."""
+    return _json(await _view(job_id, user, found))
+
+
+@router.get("/inference/{job_id}", tags=["chat"])
+async def inference(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+    """One job, briefly: `result` is the body that a waiting call would have answered."""
+    view = await _view(job_id, user, found)
+    return _json({name: view[name] for name in ("job_id", "status", "result", "error") if name in view})
+
+
+@router.get("/jobs/{job_id}/webhooks", tags=["webhooks"])
+async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+    """Every attempt to deliver the job's webhook."""
+    await _view(job_id, user, found)
+    return _json({"items": await found.webhooks.attempts(job_id)})
+
+
+@router.get("/webhook-secret", tags=["webhooks"])
+async def webhook_secret(user: CurrentUser, found: Found) -> Response:
+    """What your webhooks are signed with: give it to any Standard Webhooks library."""
+    return _json({"secret": await found.webhook_secrets.current(user.user_id)})
+
+
+@router.post("/webhook-secret/rotate", tags=["webhooks"])
+async def rotate_webhook_secret(user: CurrentUser, found: Found) -> Response:
+    """A new secret; for 24 h the old one signs beside it."""
+    return _json({"secret": await found.webhook_secrets.rotate(user.user_id)})
+
+
+async def _view(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, Any]:
+    row = await _row(job_id, found)
+    if row is not None:
+        if row.user_id != user.user_id and user.role != "admin":
+            raise not_found()
+        if row.status != "pending":
+            return row.view()
+        progress = found.follower.progress(job_id)
+        return row.view(stage=progress.stage if progress else "accepted")
+    progress = found.follower.progress(job_id)
+    if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
+        return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=None, stage=progress.stage)
+    if _is_fresh(job_id, user, found.job_ids, found.expires_after_s):
+        accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
+        return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=accepted_at, stage="accepted")
+    raise not_found()
+
+
+async def _row(job_id: UUID, found: Services) -> JobRow | None:
+    try:
+        return await found.jobs.get(job_id)
+    except RetryableError as error:
+        detail = "jobs that are stored cannot be looked at now; jobs are taken and run all the same"
+        raise Problem(503, error.code, detail, headers={"Retry-After": "2"}) from None
+
+
+def _is_fresh(job_id: UUID, user: UserUpdated, job_ids: JobIds, expires_after_s: int) -> bool:
+    """True for one of the user's own that no row tells of yet."""
+    age_s = time.time() - JobIds.minted_at_ms(job_id) / 1000
+    return job_ids.belongs(job_id, user.user_id) and -60 < age_s < expires_after_s + FRESH_GRACE_S
+
+
+def _json(body: Any) -> Response:
+    return Response(orjson.dumps(body), 200, media_type="application/json")

@@ -1,0 +1,63 @@
+"""Around every request: an id, security headers, the body limit, and what is counted. Pure ASGI: microseconds."""
+
+import re
+from time import perf_counter
+from uuid import uuid4
+
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ingress.problems import Problem, problem_response
+
+REQUESTS = Counter("assistant_requests_total", "Requests by route and status", ["route", "status"])
+REQUEST_SECONDS = Histogram(
+    "assistant_request_seconds", "Time until a request's answer begins", ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 125),
+)  # fmt: skip
+_SANE_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+class Edge:
+    """Outermost: what it refuses never reaches FastAPI."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+        self._app, self._max_body_bytes = app, max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given if _SANE_ID.match(given) else uuid4().hex.encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+
+        began = perf_counter()
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")  # never the path itself: it has no bound
+                REQUESTS.labels(route, str(message["status"])).inc()
+                REQUEST_SECONDS.labels(route).observe(perf_counter() - began)
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id),
+                    *SECURITY_HEADERS,
+                ]
+                if not any(name.lower() == b"cache-control" for name, _ in message["headers"]):
+                    message["headers"].append((b"cache-control", b"no-store"))
+            await send(message)
+
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            # Chunked bodies are counted by FastAPI itself (max_body_size).
+            problem = Problem(413, "body-too-large", f"the body is larger than {self._max_body_bytes} bytes: send less")
+            await problem_response(problem, request_id.decode())(scope, receive, send_with_headers)
+            return
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,119 @@
+"""Errors as clients see them: `application/problem+json` (RFC 9457), with a stable code and what to do."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from processors.errors import RetryableError
+from schemas.events import RateLimit
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+TITLES = {
+    400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
+    413: "Body too large", 415: "Unsupported media type", 422: "The body does not fit", 429: "Too many requests",
+    500: "Internal error", 502: "The provider refused", 503: "Not available at the moment", 504: "No answer in time",
+}  # fmt: skip
+NOT_FOUND = "there is no such thing, or it is somebody else's"
+
+
+class Problem(Exception):  # noqa: N818 RFC 9457's word
+    """An error that a client can do something about.
+
+    Args:
+        status: HTTP status.
+        code: Stable, kebab-case.
+        detail: A sentence that says what to do.
+        headers: Besides the usual ones.
+        extra: More fields of the body.
+    """
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail, self.headers, self.extra = status, code, detail, dict(headers or {}), extra
+
+
+def not_found() -> Problem:
+    """The same for what there is not and for what is not yours."""
+    return Problem(404, "not-found", NOT_FOUND)
+
+
+def rate_limit_headers(standing: RateLimit | None) -> dict[str, str]:
+    """Source: draft-ietf-httpapi-ratelimit-headers-10."""
+    if standing is None:
+        return {}
+    return {
+        "RateLimit-Policy": f'"default";q={standing.limit};w={standing.window_s}',
+        "RateLimit": f'"default";r={standing.remaining};t={standing.reset_s}',
+    }
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """As it goes out."""
+    body = {
+        "type": f"/problems/{problem.code}",
+        "title": TITLES.get(problem.status, "Error"),
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        **problem.extra,
+    }
+    return Response(orjson.dumps(body, default=str), problem.status, problem.headers, CONTENT_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error this way."""
+
+    @app.exception_handler(Problem)
+    async def on_problem(request: Request, error: Problem) -> Response:
+        return problem_response(error, request.state.request_id)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return problem_response(invalid_body(error.errors()), request.state.request_id)
+
+    @app.exception_handler(RetryableError)
+    async def on_unavailable(request: Request, error: RetryableError) -> Response:
+        problem = Problem(503, error.code, f"{error.message}; try again soon", headers={"Retry-After": "2"})
+        return problem_response(problem, request.state.request_id)
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        known = {
+            401: ("not-authenticated", "send Authorization: Bearer <token>, from POST /auth/login"),
+            404: ("not-found", NOT_FOUND),
+            405: ("method-not-allowed", "this path has other methods: see /docs"),
+            413: ("body-too-large", "the body is larger than MAX_BODY_BYTES allows: send less"),
+        }
+        code, detail = known.get(error.status_code, (f"http-{error.status_code}", str(error.detail)))
+        problem = Problem(error.status_code, code, detail, headers=error.headers)
+        return problem_response(problem, request.state.request_id)
+
+    @app.exception_handler(RecursionError)
+    async def on_deep(request: Request, error: RecursionError) -> Response:  # noqa: ARG001 Starlette's signature
+        return problem_response(invalid_body([]), request.state.request_id)
+
+    @app.exception_handler(Exception)
+    async def on_bug(request: Request, error: Exception) -> Response:
+        logger.error("request %s failed", request.state.request_id, exc_info=error)
+        problem = Problem(500, "internal-error", "a bug on our side; the log has it under this request_id")
+        return problem_response(problem, request.state.request_id)
+
+
+def invalid_body(errors: Sequence[Any]) -> Problem:
+    """422 with each field's path, without what stood in it."""
+    told = [
+        {"path": ".".join(str(part) for part in error["loc"] if part != "body") or "body", "message": error["msg"]}
+        for error in errors[:20]
+    ]
+    detail = "; ".join(f"{error['path']}: {error['message']}" for error in told[:3]) or "the body is no JSON that fits"
+    return Problem(422, "invalid-body", detail, errors=told)

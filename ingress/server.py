@@ -1,0 +1,66 @@
+"""Runs the ingress under uvicorn: drains on SIGTERM, says who has the port."""
+
+import logging
+import socket
+from types import FrameType
+
+import psutil
+import uvicorn
+
+from ingress.app import create_app
+from settings import Settings
+
+logger = logging.getLogger(__name__)
+GRACE_S = 30
+
+
+class PortTakenError(Exception):
+    """Somebody else listens there."""
+
+
+class _Server(uvicorn.Server):
+    """A stopping replica takes no more jobs, and lets those who wait finish."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.config.app.state.services.submissions.draining = True  # type: ignore[union-attr]  # our FastAPI
+        super().handle_exit(sig, frame)
+
+
+def serve_ingress(settings: Settings) -> None:
+    """Blocks until told to stop.
+
+    Raises:
+        PortTakenError: Names the port's holder.
+        MissingSettingError: Names the variable to set.
+    """
+    app = create_app(settings)
+    listener = _listen(settings.ingress_host, settings.ingress_port)
+    config = uvicorn.Config(
+        app, access_log=False, log_config=None, timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_S,
+        server_header=False, backlog=2048, h11_max_incomplete_event_size=16_384,
+    )  # fmt: skip
+    logger.info("listening on http://%s:%d", *listener.getsockname()[:2])
+    _Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise PortTakenError(
+            f"port {port} is held by {_holder(port)}: end that, or choose another with INGRESS_PORT ({error.strerror})"
+        ) from None
+    return listener
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:
+        pass
+    return "another process"

@@ -1,0 +1,160 @@
+"""From a request to a job: checked, published, and waited for."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from time import monotonic
+from uuid import UUID
+
+from ingress.follower import Follower, Outcome, Watch
+from ingress.problems import Problem, rate_limit_headers
+from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
+from schemas.envelope import Attributes, Record
+from schemas.events import JobRequested, RateLimit, UserUpdated
+from schemas.ids import JobIds
+from schemas.requests import ChatRequest
+from sinks.egress import EgressRefusedError, check_url
+
+SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
+FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
+MAX_FLOOD_USERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the ingress itself decides."""
+
+    topic: str
+    allowed_providers: Sequence[str]
+    default_timeout_s: float
+    admission_wait_s: float
+    window_s: int
+    user_limit: int
+    admin_limit: int
+    callback_allow_private: bool
+
+
+class Submissions:
+    """Publishes `job-requested` and waits as long as the caller wants."""
+
+    def __init__(
+        self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
+        *, present_providers: Callable[[], Sequence[str]],
+    ) -> None:  # fmt: skip
+        """`present_providers`: those that live workers can reach."""
+        self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
+        self._present_providers = present_providers
+        self._counts: dict[str, tuple[float, int]] = {}
+        self.draining = False
+
+    # --- the two ways to ask ---
+
+    async def answered(self, user: UserUpdated, request: ChatRequest) -> tuple[UUID, Outcome]:
+        """Wait for the outcome.
+
+        Raises:
+            Problem: It was refused, not accepted, or did not come in time.
+        """
+        timeout = request.timeout or self._rules.default_timeout_s
+        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
+        with self._published(user, requested) as (job_id, watch, publishing):
+            await self._accepted(publishing, job_id)
+            try:
+                outcome = await asyncio.wait_for(watch.finished, timeout + SYNC_GRACE_S)
+            except TimeoutError:
+                raise Problem(
+                    504, "timeout", "there was no answer in time; look at the job later, or allow more with `timeout`",
+                    headers=_location(job_id), job_id=str(job_id),
+                ) from None  # fmt: skip
+        if outcome.rate_limit is None and watch.verdict.done():
+            outcome = replace(outcome, rate_limit=watch.verdict.result())
+        return job_id, outcome
+
+    async def accepted(
+        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None
+    ) -> tuple[UUID, Outcome | None, RateLimit | None]:
+        """Wait only for the gate's verdict, and not long: an outcome where it came by then, and the user's rate.
+
+        Raises:
+            Problem: It was refused or not accepted.
+        """
+        self._check_callback(callback_url)
+        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, callback_url=callback_url)
+        with self._published(user, requested) as (job_id, watch, publishing):
+            await self._accepted(publishing, job_id)
+            await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
+            standing = watch.verdict.result() if watch.verdict.done() else None
+            return job_id, watch.finished.result() if watch.finished.done() else None, standing
+
+    # --- steps ---
+
+    @contextmanager
+    def _published(
+        self, user: UserUpdated, requested: JobRequested
+    ) -> "Iterator[tuple[UUID, Watch, asyncio.Future[None]]]":
+        self._check(user, requested.request)
+        job_id = self._job_ids.mint(user.user_id)
+        attributes = Attributes(str(job_id), "/ingress", "job-requested")
+        value = requested.model_dump_json(exclude_none=True).encode()
+        record = Record(self._rules.topic, user.user_id.encode(), value, attributes.headers())
+        with self._follower.watch(job_id) as watch:
+            yield job_id, watch, asyncio.ensure_future(self._publisher.publish(record))
+
+    async def _accepted(self, publishing: "asyncio.Future[None]", job_id: UUID) -> None:
+        try:
+            await publishing
+        except NotAcceptedError as error:
+            raise _unavailable(f"{error}; nothing was accepted, try again") from None
+        except OutcomeUnknownError:
+            raise Problem(
+                504, "outcome-unknown", "the job may have been accepted: look at it before you send it again",
+                headers=_location(job_id), job_id=str(job_id),
+            ) from None  # fmt: skip
+
+    def _check(self, user: UserUpdated, request: ChatRequest) -> None:
+        if self.draining:
+            raise _unavailable("this replica is stopping; try again")
+        self._check_flood(user)
+        wanted = request.provider
+        present = self._present_providers()
+        if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
+            there = [name for name in present if name in self._rules.allowed_providers]
+            detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
+            raise Problem(400, "no-such-provider", detail, providers=there)
+
+    def _check_flood(self, user: UserUpdated) -> None:
+        """A coarse count of this replica's own; the exact limit is the gate's."""
+        limit = user.rate_limit_requests
+        if limit is None:
+            limit = self._rules.admin_limit if user.role == "admin" else self._rules.user_limit
+        now = monotonic()
+        began, count = self._counts.get(user.user_id, (now, 0))
+        if now - began >= self._rules.window_s:
+            began, count = now, 0
+        if count >= FLOOD_FACTOR * max(limit, 1):
+            wait = max(1, round(self._rules.window_s - (now - began)))
+            standing = RateLimit(limit=limit, remaining=0, window_s=self._rules.window_s, reset_s=wait)
+            raise Problem(
+                429, "rate-limited", f"far more than {limit} requests in {self._rules.window_s} s; wait {wait} s",
+                headers={"Retry-After": str(wait), **rate_limit_headers(standing)}, retry_after_s=wait,
+            )  # fmt: skip
+        if len(self._counts) > MAX_FLOOD_USERS:
+            self._counts.clear()
+        self._counts[user.user_id] = (began, count + 1)
+
+    def _check_callback(self, url: str | None) -> None:
+        if url is None:
+            return
+        try:
+            check_url(url, allow_private=self._rules.callback_allow_private)
+        except EgressRefusedError as error:
+            raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+def _location(job_id: UUID) -> dict[str, str]:
+    return {"Location": f"/jobs/{job_id}"}
+
+
+def _unavailable(detail: str) -> Problem:
+    return Problem(503, "not-accepted", detail, headers={"Retry-After": "2"})

@@ -1,0 +1,120 @@
+"""JSON Web Tokens: the only module that knows python-jose.
+
+python-jose 3.5.0 accepts an empty key, tokens without `aud` or `exp`, unknown `crit`, and keys of another kind; so
+what it is given is checked first. Guide: RFC 8725.
+"""
+
+import base64
+import binascii
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from jose import JWTError, jwk, jwt
+
+ALGORITHM, ISSUER, AUDIENCE = "HS256", "assistant-stream", "assistant-stream"
+MAX_TOKEN_CHARS = 4096
+LEEWAY_S = 30
+MAX_LIFETIME_S = 24 * 3600
+HEADER_KEYS = {"alg", "typ", "kid"}
+REQUIRED = ("exp", "iat", "aud", "iss", "sub", "jti")
+_BASE64URL = re.compile(r"^[A-Za-z0-9_-]+$")
+
+
+class InvalidTokenError(Exception):
+    """It is no token of ours, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a token says. `epoch`: of its user when it was made; a higher one since has revoked it."""
+
+    user_id: str
+    epoch: int
+    jti: str
+
+
+class Tokens:
+    """Issues and verifies."""
+
+    def __init__(self, secrets: Sequence[str], *, lifetime_s: int) -> None:
+        """`secrets`: the current one first, then those honoured during a rotation; each at least 32 bytes."""
+        if not secrets or any(len(secret.encode()) < 32 for secret in secrets):
+            raise ValueError("a JWT secret is at least 32 random bytes")
+        # A key that is built once is used as it is: its hash cannot be switched, nor is it parsed as a key set.
+        self._keys = [jwk.construct(secret.encode(), ALGORITHM) for secret in secrets]
+        self._lifetime_s = lifetime_s
+
+    def issue(self, user_id: str, *, role: str, epoch: int) -> str:
+        """A token for a user who has proven who they are. `role` is for clients to look at; nobody trusts it."""
+        now = int(time.time())
+        claims = {
+            "sub": user_id, "role": role, "epoch": epoch, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "nbf": now,
+            "exp": now + self._lifetime_s, "jti": uuid4().hex,
+        }  # fmt: skip
+        token: str = jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
+        return token
+
+    def verify(self, token: str) -> Claims:
+        """What it says.
+
+        Raises:
+            InvalidTokenError: It is not ours, has expired, or lacks a claim.
+        """
+        _check_form(token)
+        for key in self._keys:
+            try:
+                claims = jwt.decode(
+                    token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER,
+                    options={"leeway": LEEWAY_S, **{f"require_{name}": True for name in REQUIRED}},
+                )  # fmt: skip
+            except (JWTError, ValueError, TypeError):
+                continue
+            return _checked(claims)
+        raise InvalidTokenError
+
+
+def _check_form(token: str) -> None:
+    parts = token.split(".")
+    if len(token) > MAX_TOKEN_CHARS or len(parts) != 3:
+        raise InvalidTokenError
+    decoded = [_canonical(part) for part in parts]
+    try:
+        header, claims = orjson.loads(decoded[0]), orjson.loads(decoded[1])
+    except orjson.JSONDecodeError:
+        raise InvalidTokenError from None
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise InvalidTokenError
+    if not header.keys() <= HEADER_KEYS or header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
+        raise InvalidTokenError
+
+
+def _canonical(part: str) -> bytes:
+    """Base64url without padding, in its one spelling: others would defeat a comparison."""
+    if not _BASE64URL.match(part):
+        raise InvalidTokenError
+    try:
+        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except (ValueError, binascii.Error):
+        raise InvalidTokenError from None
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
+        raise InvalidTokenError
+    return raw
+
+
+def _checked(claims: dict[str, Any]) -> Claims:
+    if any(name not in claims for name in REQUIRED):
+        raise InvalidTokenError
+    subject, jti, epoch = claims["sub"], claims["jti"], claims.get("epoch", 0)
+    issued, expires = claims["iat"], claims["exp"]
+    if not (isinstance(subject, str) and subject and isinstance(jti, str) and jti and type(epoch) is int):
+        raise InvalidTokenError
+    if type(issued) is not int or type(expires) is not int or not 0 < expires - issued <= MAX_LIFETIME_S:
+        raise InvalidTokenError
+    if claims["aud"] != AUDIENCE or issued > time.time() + LEEWAY_S:
+        raise InvalidTokenError
+    return Claims(subject, epoch, jti)
