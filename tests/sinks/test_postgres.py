@@ -8,11 +8,11 @@ import pytest
 
 from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Envelope
-from schemas.events import JobFinished
+from schemas.events import JobFinished, StageTiming
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink, winners
 from sinks.users import UserExistsError, UserStore
-from tests.factories import ACCEPTED_AT, job, job_admitted, job_finished
+from tests.factories import ACCEPTED_AT, NOW, job, job_admitted, job_finished
 
 pytestmark = pytest.mark.integration
 
@@ -61,7 +61,7 @@ async def test_a_job_is_pending_until_its_outcome_comes(pool: Pool) -> None:
 )
 @pytest.mark.parametrize("batches", ["one", "each"])
 async def test_one_outcome_of_a_job_stays(pool: Pool, sequence, expected, batches: str) -> None:
-    of = job()
+    of = job(timings=(StageTiming(stage="a", started_at=NOW, ended_at=NOW),))
     outcomes = wrapped(*(outcome(of, code, text, run) for code, text, run in sequence))
     sink = OutcomeSink(pool)
     for part in [outcomes] if batches == "one" else [[each] for each in outcomes]:
