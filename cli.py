@@ -31,6 +31,30 @@ def _fail(message: object) -> NoReturn:
 
 
 @app.command()
+def up(detach: Annotated[bool, typer.Option(help="Return when all is ready")] = False) -> None:
+    """Start everything: what has no address set (Kafka, Postgres, a model), the ingress, and the workers."""
+    from embedded import commands
+
+    raise SystemExit(commands.up(Settings(), detach=detach))
+
+
+@app.command()
+def down(delete_data: Annotated[bool, typer.Option(help="Leave nothing of it")] = False) -> None:
+    """Stop what `up` has started; the data is kept."""
+    from embedded import commands
+
+    raise SystemExit(commands.down(Settings(), delete_data=delete_data))
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
+    """Show what runs; fails where not all of it is ready."""
+    from embedded import commands
+
+    raise SystemExit(commands.status(Settings(), as_json=as_json))
+
+
+@app.command()
 def ingress() -> None:
     """Serve the REST API."""
     from ingress.app import MissingSettingError

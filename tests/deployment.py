@@ -144,7 +144,9 @@ class Deployment:
 
 
 @asynccontextmanager
-async def client_of(ingress: Process, user_id: str = "root", password: str = PASSWORD) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(
+    ingress: Process, user_id: str = "root", password: str = PASSWORD
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client that is logged in."""
     limits = httpx.Limits(max_connections=500)
     async with httpx.AsyncClient(base_url=ingress.http, timeout=60, limits=limits, trust_env=False) as client:

@@ -1,0 +1,239 @@
+"""Keeps the embedded parts, the ingress and the workers running, until it is told to stop."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from embedded import kafka, model, postgres
+from embedded.child import Child
+from embedded.errors import EmbeddedError
+from embedded.home import Home, PartState, Status
+from embedded.part import Part
+from embedded.ports import HOST, KeptPorts, free_port, holder, is_free
+from settings import Settings
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).parent.parent
+ROLES = ("gate", "completion", "sink")
+EMBEDDED_PARTITIONS = 4
+TICK_S, CHECK_EVERY_S, FIRST_CHECK_EVERY_S = 0.1, 3.0, 0.15
+SETUP_TIMEOUT_S = 120
+READY_WITHIN_S = 120.0
+DRAIN_S = 40.0
+
+
+class Supervisor:
+    """One per home."""
+
+    def __init__(self, settings: Settings, *, changed: Callable[[Status], None] = lambda _: None) -> None:
+        """`changed`: told of every change, to show it."""
+        self._settings, self._changed = settings, changed
+        self._home = Home(settings.assistant_home)
+        self._children: list[Child] = []
+        self._stop = asyncio.Event()
+        me = psutil.Process()
+        self._status = Status(me.pid, me.create_time())
+        self._shown: Any = None
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT.
+
+        Raises:
+            EmbeddedError: Something cannot be started, or has died five times in a minute.
+        """
+        self._home.make()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        with self._locked():
+            try:
+                await self._start_all()
+                await self._watch_until(lambda: False)
+            except EmbeddedError as error:
+                self._status.error = str(error)
+                raise
+            finally:
+                self._status.ready = False
+                await self._stop_all()
+                self._tell()
+
+    # --- starting ---
+
+    async def _start_all(self) -> None:
+        settings = self._settings
+        wants_model = "local" in settings.allowed_providers and settings.local_base_url is None
+        names = [
+            *([] if settings.kafka_bootstrap_servers else ["kafka"]),
+            *([] if settings.postgres_dsn else ["postgres"]),
+            *(["model"] if wants_model else []),
+            "ingress",
+            *(f"worker-{role}" for role in ROLES),
+        ]
+        self._status.parts = [PartState(name) for name in names]
+        self._tell()
+        # Taken or free is known before minutes of fetching.
+        ingress_port = self._ingress_port()
+        ports = KeptPorts(self._home.folder / "ports.json")
+        bootstrap, dsn, local_url = settings.kafka_bootstrap_servers, settings.postgres_dsn, settings.local_base_url
+        if wants_model:
+            port = ports.get("model")
+            part, local_url = model.model_part(port=port, slots=settings.local_slots, alias=settings.local_model)
+            self._begin(part)
+        if dsn is None:
+            part, dsn = await self._prepared(
+                "postgres", postgres.postgres_part, self._home.folder / "postgres", port=ports.get("postgres")
+            )
+            self._begin(part)
+        if bootstrap is None:
+            port, controller = ports.get("kafka", preferred=9092), ports.get("kafka-controller")
+            part = await self._prepared(
+                "kafka", kafka.kafka_part, self._home.folder / "kafka", port=port, controller_port=controller,
+                report=lambda text: self._note("kafka", "fetching", text),
+            )  # fmt: skip
+            bootstrap = f"{HOST}:{port}"
+            self._begin(part)
+        self._status.kafka, self._status.postgres = bootstrap, dsn
+        await self._watch_until(lambda: self._are_ready("kafka", "postgres"), within_s=READY_WITHIN_S)
+        if self._stop.is_set():
+            return
+        environment = self._environment(bootstrap, dsn, local_url)
+        await self._set_up(environment)
+        self._begin(self._our_part("ingress", ("ingress",), environment, port=ingress_port))
+        for role in ROLES:
+            part = self._our_part(f"worker-{role}", ("worker", "--roles", role), environment, port=free_port())
+            self._begin(part)
+        self._status.ingress = f"http://{settings.ingress_host}:{ingress_port}"
+        await self._watch_until(lambda: self._are_ready(*names), within_s=READY_WITHIN_S)
+
+    def _ingress_port(self) -> int:
+        port = self._settings.ingress_port or free_port()
+        if not is_free(port):
+            raise EmbeddedError(
+                f"port {port} is held by {holder(port)}: end that, or choose another: INGRESS_PORT=8001 make up"
+            )
+        return port
+
+    async def _prepared(self, name: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._note(name, "starting", "making ready")
+        return await asyncio.to_thread(make, *args, **kwargs)
+
+    def _environment(self, bootstrap: str, dsn: str, local_url: str | None) -> dict[str, str]:
+        settings = self._settings
+        jwt_key = settings.jwt_secret_key.get_secret_value() if settings.jwt_secret_key else None
+        environment = {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "DATABASE_URL": dsn,
+            "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key")[0],
+            "ASSISTANT_HOME": str(self._home.folder),
+        }
+        if local_url:
+            environment["LOCAL_BASE_URL"] = local_url
+        return environment
+
+    async def _set_up(self, environment: dict[str, str]) -> None:
+        """Schema, topics, first admin."""
+        self._note("ingress", "starting", "setting up database and topics")
+        password = self._settings.root_usr_pass
+        secret = password.get_secret_value() if password else self._home.secret("root_usr_pass")[0]
+        command = [sys.executable, "-m", "cli", "setup"]
+        if self._settings.kafka_bootstrap_servers is None:
+            command += ["--partitions", str(EMBEDDED_PARTITIONS)]
+        done = await asyncio.to_thread(
+            subprocess.run, command, cwd=ROOT, env={**environment, "ROOT_USR_PASS": secret}, capture_output=True,
+            text=True, timeout=SETUP_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise EmbeddedError(f"database and topics could not be set up: {(done.stderr or done.stdout).strip()}")
+
+    def _our_part(self, name: str, words: tuple[str, ...], environment: dict[str, str], *, port: int) -> Part:
+        address = f"http://{HOST}:{port}"
+        own = {**environment, "INGRESS_PORT": str(port), "WORKER_HTTP_PORT": str(port)}
+        if name != "ingress":
+            own["WORKER_ID"] = name  # comes back under its name after a kill: nobody waits out its session
+        own.pop("ROOT_USR_PASS", None)
+        return Part(
+            name, [sys.executable, "-m", "cli", *words], lambda: model.answers_http(f"{address}/readyz"), env=own,
+            cwd=ROOT, http=address, stop_timeout_s=DRAIN_S,
+        )  # fmt: skip
+
+    def _begin(self, part: Part) -> None:
+        child = Child(part, self._home.logs / f"{part.name}.log")
+        for place, state in enumerate(self._status.parts):
+            if state.name == part.name:
+                self._status.parts[place] = child.state
+        child.start()
+        self._children.append(child)
+        self._tell()
+
+    # --- watching ---
+
+    async def _watch_until(self, reached: Callable[[], bool], *, within_s: float | None = None) -> None:
+        began = time.monotonic()
+        checked_at = 0.0
+        while not self._stop.is_set() and not reached():
+            for child in self._children:
+                if not child.watch():
+                    raise EmbeddedError(
+                        f"{child.part.name} has died five times in a minute; the end of {child.log}:\n{child.tail()}"
+                    )
+            every = CHECK_EVERY_S if self._status.ready else FIRST_CHECK_EVERY_S
+            if time.monotonic() - checked_at > every:
+                await asyncio.gather(*(child.check() for child in self._children))
+                checked_at = time.monotonic()
+                for child in self._children:
+                    child.bound_log()
+            self._status.ready = all(state.state == "ready" for state in self._status.parts)
+            self._tell()
+            if within_s is not None and time.monotonic() - began > within_s:
+                late = [child for child in self._children if child.state.state != "ready"]
+                tails = "\n".join(f"--- {child.log}\n{child.tail()}" for child in late)
+                raise EmbeddedError(
+                    f"not ready after {within_s:.0f} s: {', '.join(c.part.name for c in late)}\n{tails}"
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), TICK_S)
+
+    def _are_ready(self, *names: str) -> bool:
+        return all(state.state == "ready" for state in self._status.parts if state.name in names)
+
+    def _note(self, name: str, state: str, note: str) -> None:
+        for part in self._status.parts:
+            if part.name == name:
+                part.state, part.note = state, note
+        self._tell()
+
+    def _tell(self) -> None:
+        shown = repr(self._status)
+        if shown != self._shown:
+            self._shown = shown
+            self._home.write_status(self._status)
+            self._changed(self._status)
+
+    # --- stopping ---
+
+    async def _stop_all(self) -> None:
+        """Those who work first, drained; then what they stand on."""
+        ours = [child for child in self._children if child.part.name.startswith(("worker", "ingress"))]
+        await asyncio.gather(*(child.stop() for child in ours))
+        await asyncio.gather(*(child.stop() for child in self._children if child not in ours))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Any:
+        with self._home.lock_file.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise EmbeddedError(f"it runs already in {self._home.folder}: see `assistant status`") from None
+            yield
