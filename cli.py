@@ -55,6 +55,39 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
 
 
 @app.command()
+def chat(
+    prompt: str,
+    provider: Annotated[str | None, typer.Option(help="Which one; the default otherwise")] = None,
+    instruction: Annotated[str | None, typer.Option(help="How to answer")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, max=8192)] = None,
+    timeout: Annotated[float | None, typer.Option(min=1, max=120, help="Seconds of work")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole answer")] = False,
+) -> None:
+    """Ask and wait for the answer; shows where the job is."""
+    from client import commands
+
+    generation = {"temperature": temperature, "max_tokens": max_tokens}
+    body = {
+        "prompt": prompt, "provider": provider, "instruction": instruction, "timeout": timeout,
+        "generation_config": {name: value for name, value in generation.items() if value is not None},
+    }  # fmt: skip
+    body = {name: value for name, value in body.items() if value is not None}
+    raise SystemExit(commands.chat(Settings().assistant_home, body, as_json=as_json))
+
+
+@app.command()
+def jobs(
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """List your newest jobs."""
+    from client import commands
+
+    raise SystemExit(commands.jobs(Settings().assistant_home, limit=limit, as_json=as_json))
+
+
+@app.command()
 def ingress() -> None:
     """Serve the REST API."""
     from ingress.app import MissingSettingError

@@ -195,18 +195,20 @@ def _greet(console: Console, settings: Settings, status: Status, *, password_is_
     if password_is_new:
         console.print(f"The admin is [b]root[/], the password [b]{home.secret('root_usr_pass')[0]}[/]", highlight=False)
         console.print(f"(shown this once; it is kept in {home.secrets / 'root_usr_pass'})", highlight=False)
-    console.print(
-        f"""
-Paste one of these:
-  .venv/bin/assistant chat "Why is the sky blue?"
-
-  PASSWORD=$(cat {home.secrets / "root_usr_pass"})
-  TOKEN=$(curl -s {status.ingress}/auth/login -H 'content-type: application/json' \\
-    -d "{{\\"user_id\\": \\"root\\", \\"password\\": \\"$PASSWORD\\"}}" | python3 -c 'import json,sys; print(json.load(sys.stdin)["access_token"])')
-  curl -s {status.ingress}/chat/ -H "Authorization: Bearer $TOKEN" -H 'content-type: application/json' \\
-    -d '{{"prompt": "Why is the sky blue?"}}'
-
-  {status.ingress}/docs   (press Authorize and log in)
-Stop it with: make down""",
-        highlight=False, markup=False, soft_wrap=True,
-    )  # fmt: skip
+    login = '{\\"user_id\\": \\"root\\", \\"password\\": \\"\'$PASSWORD\'\\"}'
+    lines = [
+        "Paste one of these:",
+        '  .venv/bin/assistant chat "Why is the sky blue?"',
+        "",
+        f"  PASSWORD=$(cat {home.secrets / 'root_usr_pass'})",
+        f"  TOKEN=$(curl -s {status.ingress}/auth/login -H 'content-type: application/json' \\",
+        f"    -d '{login}' \\".replace('\\"', '"'),
+        '    | sed \'s/.*access_token":"\\([^"]*\\).*/\\1/\')',
+        f"  curl -s {status.ingress}/chat/ -H \"Authorization: Bearer $TOKEN\" -H 'content-type: application/json' \\",
+        """    -d '{"prompt": "Why is the sky blue?"}'""",
+        "",
+        f"  {status.ingress}/docs   (press Authorize and log in)",
+        "Stop it with: make down",
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,54 @@
+# Everything that people do here. Works on a fresh clone: it makes the virtual environment itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help up down status test test-unit check bench lock clean
+
+help: ## Show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "making the virtual environment"; $(PYTHON) -m venv .venv; }
+	@echo "installing packages (about 750 MB on disk, once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --quiet --progress-bar on -r requirements.lock \
+		|| { echo "the packages could not be installed: this machine needs its Python package registry once"; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index --quiet -e .
+	@touch $(STAMP)
+
+up: $(STAMP) ## Start everything here; returns when it is ready
+	@$(BIN)/assistant up --detach
+
+down: ## Stop it; the data is kept
+	@if test -x $(BIN)/assistant; then $(BIN)/assistant down; else echo "nothing is running here"; fi
+
+status: $(STAMP) ## Show what runs
+	@$(BIN)/assistant status
+
+test: $(STAMP) ## All tests, on a real Kafka, Postgres and model
+	@$(BIN)/python -m pytest
+
+test-unit: $(STAMP) ## Tests that need no services; seconds
+	@$(BIN)/python -m pytest -m "not integration"
+
+check: $(STAMP) ## Format, lint, types, import rules, the lock file
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy .
+	@$(BIN)/lint-imports
+	@! grep -nE '://|--index|--extra-index|--find-links' requirements.lock requirements-runtime.lock
+
+bench: $(STAMP) ## Measure speed, latency and memory; several minutes
+	@$(BIN)/python -m bench
+
+lock: $(STAMP) ## Compile the lock files anew
+	@$(BIN)/uv pip compile -q pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 \
+		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-runtime.lock
+
+clean: down ## Stop it, and remove data, environment and caches
+	@if test -x $(BIN)/assistant; then $(BIN)/assistant down --delete-data; fi
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

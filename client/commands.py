@@ -1,0 +1,73 @@
+"""`assistant chat` and `assistant jobs`, as people see them."""
+
+import json
+import os
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from client.api import AssistantClient, ClientError
+
+STAGES = {
+    "accepted": "accepted", "sanitize_prompt": "reading the prompt", "limit_rate": "checking the rate",
+    "route_job": "on its way to the provider", "generate_completion": "the model is writing",
+}  # fmt: skip
+
+
+def chat(home: Path, body: dict[str, Any], *, as_json: bool) -> int:
+    """Ask, show where the job is, print the answer; returns the exit code."""
+    console, errors = Console(), Console(stderr=True)
+    began = time.monotonic()
+    spinner = errors.status("asking") if errors.is_terminal else nullcontext()
+    try:
+        with AssistantClient(home, os.environ) as client, spinner as shown:
+
+            def on_stage(stage: str) -> None:
+                if shown is not None:
+                    shown.update(f"{STAGES.get(stage, stage)} · {time.monotonic() - began:.0f} s")
+
+            answer = client.ask(body, on_stage=on_stage)
+    except ClientError as error:
+        errors.print(str(error), markup=False, highlight=False)
+        return 1
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False, indent=1))  # noqa: T201 that is the command's result
+        return 0
+    refused = answer.get("status") == "refused"
+    text = answer["answer"] if refused else answer["result"]["text"]
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if refused:
+        errors.print(f"(refused: {answer['reason']})", markup=False, highlight=False)
+    elif errors.is_terminal:
+        tokens = (answer.get("usage") or {}).get("completion_tokens")
+        errors.print(f"[dim]{answer['model']} · {tokens} tokens · {time.monotonic() - began:.1f} s[/]")
+    return 2 if refused else 0
+
+
+def jobs(home: Path, *, limit: int, as_json: bool) -> int:
+    """List the newest jobs; returns the exit code."""
+    try:
+        with AssistantClient(home, os.environ) as client:
+            items = client.jobs(limit)
+    except ClientError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        return 1
+    if as_json:
+        print(json.dumps(items, ensure_ascii=False, indent=1))  # noqa: T201 as above
+        return 0
+    table = Table()
+    table.add_column("job", no_wrap=True)  # to be pasted
+    for column in ("accepted", "status", "what came of it"):
+        table.add_column(column)
+    for item in items:
+        result, error = item.get("result") or {}, item.get("error") or {}
+        what = (
+            result.get("result", {}).get("text") or result.get("reason") or error.get("code") or item.get("stage", "")
+        )
+        table.add_row(item["job_id"], item["accepted_at"][:19], item["status"], " ".join(what.split())[:60])
+    Console().print(table)
+    return 0
