@@ -64,9 +64,9 @@ def jobs(home: Path, *, limit: int, as_json: bool) -> int:
     for column in ("accepted", "status", "what came of it"):
         table.add_column(column)
     for item in items:
-        result, error = item.get("result") or {}, item.get("error") or {}
+        result, failure = item.get("result") or {}, item.get("error") or {}
         what = (
-            result.get("result", {}).get("text") or result.get("reason") or error.get("code") or item.get("stage", "")
+            result.get("result", {}).get("text") or result.get("reason") or failure.get("code") or item.get("stage", "")
         )
         table.add_row(item["job_id"], item["accepted_at"][:19], item["status"], " ".join(what.split())[:60])
     Console().print(table)

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from ingress import chat, jobs, operations, users
 from ingress.follower import Follower
@@ -66,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="assistant-stream", version="0.1.0", description=DESCRIPTION, lifespan=lifespan,
-        docs_url=None, redoc_url=None, openapi_url=None, max_body_size=settings.max_body_bytes,
+        docs_url=None, redoc_url=None, openapi_url=None,
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
     return app
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress.problems import Problem, problem_response
+from ingress.problems import CONTENT_TYPE, Problem, problem_response
 
 REQUESTS = Counter("assistant_requests_total", "Requests by route and status", ["route", "status"])
 REQUEST_SECONDS = Histogram(
@@ -40,7 +40,19 @@ class Edge:
 
         began = perf_counter()
 
+        replaced = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal replaced
+            if replaced:
+                return
+            if message["type"] == "http.response.start" and message["status"] == 413 and not _is_problem(message):
+                replaced = True  # Starlette's own, of a chunked body
+                await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
+                return
+            await send_headers(message)
+
+        async def send_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # never the path itself: it has no bound
                 REQUESTS.labels(route, str(message["status"])).inc()
@@ -56,8 +68,14 @@ class Edge:
 
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_body_bytes:
-            # Chunked bodies are counted by FastAPI itself (max_body_size).
-            problem = Problem(413, "body-too-large", f"the body is larger than {self._max_body_bytes} bytes: send less")
-            await problem_response(problem, request_id.decode())(scope, receive, send_with_headers)
+            # Chunked bodies are counted by Starlette's middleware, inside this one.
+            await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
             return
         await self._app(scope, receive, send_with_headers)
+
+    def _too_large(self) -> Problem:
+        return Problem(413, "body-too-large", f"the body is larger than {self._max_body_bytes} bytes: send less")
+
+
+def _is_problem(message: Message) -> bool:
+    return any(value == CONTENT_TYPE.encode() for _, value in message["headers"])

@@ -88,6 +88,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # FastAPI's, of a body that is not JSON at all
+            return problem_response(invalid_body([]), request.state.request_id)
         known = {
             401: ("not-authenticated", "send Authorization: Bearer <token>, from POST /auth/login"),
             404: ("not-found", NOT_FOUND),
@@ -115,5 +117,5 @@ def invalid_body(errors: Sequence[Any]) -> Problem:
         {"path": ".".join(str(part) for part in error["loc"] if part != "body") or "body", "message": error["msg"]}
         for error in errors[:20]
     ]
-    detail = "; ".join(f"{error['path']}: {error['message']}" for error in told[:3]) or "the body is no JSON that fits"
+    detail = "; ".join(f"{error['path']}: {error['message']}" for error in told[:3]) or "the body is not JSON"
     return Problem(422, "invalid-body", detail, errors=told)

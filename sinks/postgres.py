@@ -142,7 +142,7 @@ def _row(finished: JobFinished) -> tuple[Any, ...]:
         job.job_id, job.run, job.user_id, job.kind, finished.status, _json(finished.result),
         _json(finished.error.model_dump(exclude_none=True) if finished.error else None),
         _json([attempt.model_dump(exclude_none=True) for attempt in finished.attempts]),
-        _json([timing.model_dump() for timing in job.timings]),
+        _json([timing.model_dump(mode="json") for timing in job.timings]),
         _json(job.metadata), job.callback_url, job.accepted_at, job.expires_at, finished.finished_at,
     )  # fmt: skip
 

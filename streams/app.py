@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -47,6 +49,7 @@ class StreamApp(faust.App):
             broker=access.faust_broker(),
             key_serializer="raw",
             value_serializer="raw",
+            datadir=Path(tempfile.gettempdir()) / "assistant-stream",  # of tables, which we have none of
             web_enabled=False,  # it would bind a port per app
             topic_disable_leader=True,
             stream_wait_empty=True,  # our wait_empty is the drain

@@ -1,11 +1,30 @@
-from collections.abc import AsyncIterator
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.conftest import KafkaForTests
-from tests.deployment import Deployment
+from tests.conftest import (
+    KafkaForTests,
+    PostgresForTests,
+    delete_topics,
+    drop_database,
+    new_database,
+    new_prefix,
+)
+from tests.deployment import ROOT, Deployment, Process
 from tests.stand_ins.openai_api import OpenAIStandIn
+
+
+def environment(base_url: str) -> dict[str, str]:
+    return {"ALLOWED_PROVIDERS": '["openai", "local"]', "OPENAI_API_KEY": "stand-in", "OPENAI_BASE_URL": base_url}
 
 
 @pytest.fixture
@@ -18,12 +37,51 @@ async def api() -> AsyncIterator[OpenAIStandIn]:
 async def deployment(
     kafka: KafkaForTests, database: str, topic_prefix: str, tmp_path: Path, api: OpenAIStandIn
 ) -> AsyncIterator[Deployment]:
-    """Set up, nothing started."""
-    environment = {
-        "ALLOWED_PROVIDERS": '["openai", "local"]', "OPENAI_API_KEY": "stand-in", "OPENAI_BASE_URL": api.base_url,
-    }  # fmt: skip
-    deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment)
-    done = deployment.run("setup", "--partitions", "4")
+    """Set up, nothing started; for tests that kill and stop."""
+    deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment(api.base_url))
+    done = await asyncio.to_thread(deployment.run, "setup", "--partitions", "4")
     assert done.returncode == 0, done.stdout + done.stderr
     yield deployment
     deployment.close()
+
+
+@dataclass
+class Running:
+    """A deployment that runs for all tests of a module, with the stand-in as a process of its own."""
+
+    deployment: Deployment
+    ingress: Process
+    worker: Process
+    api_url: str
+
+    def calls(self) -> dict[str, int]:
+        counts: dict[str, int] = json.loads(httpx.get(self.api_url.removesuffix("/v1") + "/counts").content)["calls"]
+        return counts
+
+
+@pytest.fixture(scope="module")
+def running(
+    kafka: KafkaForTests, postgres: PostgresForTests, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    prefix, dsn = new_prefix(), asyncio.run(new_database(postgres, template_database))
+    api = subprocess.Popen(
+        [sys.executable, "-m", "tests.stand_ins.openai_api"], stdout=subprocess.PIPE, cwd=ROOT, text=True
+    )  # fmt: skip
+    assert api.stdout is not None
+    url = api.stdout.readline().strip()
+    assert re.match(r"http://127", url)
+    deployment = Deployment(kafka, dsn, prefix, tmp_path_factory.mktemp("running"), environment(url))
+    done = deployment.run("setup", "--partitions", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
+    deadline = time.monotonic() + 60
+    while not (asyncio.run(ingress.is_ready()) and asyncio.run(worker.is_ready())):
+        assert time.monotonic() < deadline, ingress.log.read_text() + worker.log.read_text()
+        time.sleep(0.1)
+    yield Running(deployment, ingress, worker, url)
+    deployment.close()
+    api.kill()
+    api.wait(10)
+    api.stdout.close()
+    asyncio.run(delete_topics(kafka, prefix))
+    asyncio.run(drop_database(postgres, dsn))

@@ -25,6 +25,7 @@ class OpenAIStandIn:
     def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
         self._port, self._delay_s = port, delay_s
         self.calls: Counter[str] = Counter()
+        self.transports: set[asyncio.Transport] = set()
         self.open = 0
         self.max_busy = 0
         self.busy = 0
@@ -41,6 +42,10 @@ class OpenAIStandIn:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for transport in list(self.transports):
+            transport.abort()
+        await asyncio.sleep(0)  # the loop closes them in its next turn
+        await self._server.wait_closed()
 
 
 class _Connection(asyncio.Protocol):
@@ -52,10 +57,12 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._api.transports.add(transport)
         self._api.open += 1
 
     def connection_lost(self, error: Exception | None) -> None:
         self._api.open -= 1
+        self._api.transports.discard(self._transport)
         if self._task is not None:
             self._task.cancel()
 

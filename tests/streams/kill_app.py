@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 
 import faust
 from faust.contrib.asgi import faust_app_running
@@ -53,6 +54,7 @@ def ours() -> faust.App:
 def stock() -> faust.App:
     app = faust.App(
         GROUP, broker=f"kafka://{BROKER}", key_serializer="raw", value_serializer="raw", web_enabled=False,
+        datadir=tempfile.gettempdir(),
         topic_disable_leader=True, consumer_auto_offset_reset="earliest", broker_commit_interval=0.25,
         broker_session_timeout=6.0, broker_heartbeat_interval=1.0, worker_redirect_stdouts=False,
     )  # fmt: skip

@@ -1,0 +1,125 @@
+"""Straight to the topic: what the README shows, and what anybody may write there."""
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import confluent_kafka
+import pytest
+
+from schemas.ids import direct_job_id
+from tests.deployment import client_of
+from tests.pipeline.conftest import Running
+from tests.waiting import until
+
+pytestmark = pytest.mark.integration
+SOURCE = "https://shop.example/orders"
+
+
+def cloud_event(event_id: str, **more: str) -> dict[str, str]:
+    return {
+        "ce_id": event_id, "ce_source": SOURCE, "ce_specversion": "1.0", "ce_type": "job-requested",
+        "ce_time": datetime.now(UTC).isoformat(), "content-type": "application/json", **more,
+    }  # fmt: skip
+
+
+def publish(running: Running, value: Any, headers: dict[str, str], key: bytes | None = b"root") -> None:
+    producer = confluent_kafka.Producer({"bootstrap.servers": running.deployment.kafka.bootstrap})
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    producer.produce(running.deployment.prefix + "job-requested", body, key, headers=list(headers.items()))
+    assert producer.flush(10) == 0
+
+
+def request(prompt: str, **more: Any) -> dict[str, Any]:
+    return {"user_id": "root", "kind": "chat", "request": {"prompt": prompt}, **more}
+
+
+async def test_an_event_is_answered_like_a_call_and_twice_is_once(running: Running) -> None:
+    event_id, prompt = str(uuid.uuid4()), f"direct {uuid.uuid4()}"
+    job_id = direct_job_id(SOURCE, "root", event_id)
+    for _ in range(3):
+        publish(running, request(prompt, metadata={"order": "7"}), cloud_event(event_id))
+    async with client_of(running.ingress) as client:
+
+        async def completed() -> Any:
+            reply = await client.get(f"/jobs/{job_id}")
+            return reply.json() if reply.status_code == 200 and reply.json()["status"] == "completed" else None
+
+        view = await until(completed)
+    assert view["result"]["result"]["text"] == f"Answer to: {prompt}"
+    assert view["metadata"] == {"order": "7"}
+    assert running.calls()[prompt] == 1
+    rows = [row for row in await running.deployment.rows() if row["job_id"] == job_id]
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "code"),
+    [
+        (b"\xff\x00garbage", cloud_event("1"), "invalid-event"),
+        (b"", cloud_event("2"), "invalid-event"),
+        (b"[" * 5000, cloud_event("3"), "invalid-event"),
+        (request("hi"), {}, "invalid-event"),
+        (request("hi"), cloud_event("4", ce_specversion="0.3"), "invalid-event"),
+        ({"user_id": "root", "kind": "chat"}, cloud_event("5"), "invalid-event"),
+        ({"user_id": "root", "kind": "dance", "request": {"prompt": "x"}}, cloud_event("6"), "invalid-event"),
+        ({"user_id": "root", "kind": "chat", "request": {"prompt": ""}}, cloud_event("7"), "invalid-event"),
+        ({"user_id": "root", "kind": "chat", "request": {"prompt": "x", "nope": 1}}, cloud_event("8"), "invalid-event"),
+        ({"user_id": "nobody", "kind": "chat", "request": {"prompt": "x"}}, cloud_event("9"), "unknown-user"),
+    ],
+)
+async def test_what_is_no_request_is_a_dead_letter_and_the_partition_flows_on(
+    running: Running, value: Any, headers: dict[str, str], code: str
+) -> None:
+    mark = uuid.uuid4().hex
+    publish(running, value, {**headers, "mark": mark})
+
+    async def dead() -> Any:
+        return [
+            record
+            for record in await running.deployment.records("dead-letters")
+            if dict(record.headers).get("mark") == mark.encode()
+        ]
+
+    (letter,) = await until(dead)
+    told = dict(letter.headers)
+    assert told["dlq-code"].decode() == code
+    assert told["dlq-stage"] == b"sanitize_prompt"
+    assert told["dlq-reason"]
+    assert letter.value == (value if isinstance(value, bytes) else json.dumps(value).encode())
+    async with client_of(running.ingress) as client:
+        assert (await client.post("/chat/", json={"prompt": f"after {mark}"})).status_code == 200
+
+
+async def test_a_request_that_does_not_fit_ends_the_job_of_a_known_user(running: Running) -> None:
+    event_id = str(uuid.uuid4())
+    publish(running, {"user_id": "root", "kind": "chat", "request": {}}, cloud_event(event_id))
+    job_id = direct_job_id(SOURCE, "root", event_id)
+
+    async def ended() -> Any:
+        return (await running.deployment.finished_rows()).get(job_id)
+
+    row = await until(ended)
+    assert json.loads(row["error"])["code"] == "invalid-event"
+
+
+async def test_nobody_can_claim_another_users_job_id(running: Running) -> None:
+    """An id of root's, published for a user that is not root, is another job."""
+    async with client_of(running.ingress) as client:
+        reply = await client.post("/chat/async", json={"prompt": "mine"})
+        job_id = reply.json()["job_id"]
+        from tests.deployment import register
+
+        name = f"mallory-{uuid.uuid4().hex[:6]}"
+        await register(client, name)
+        publish(running, {**request("stolen"), "user_id": name}, cloud_event(job_id, ce_source="/ingress"))
+        other = direct_job_id("/ingress", name, job_id)
+
+        async def both() -> bool:
+            return {uuid.UUID(job_id), other} <= (await running.deployment.finished_rows()).keys()
+
+        await until(both)
+        rows = await running.deployment.finished_rows()
+        assert rows[uuid.UUID(job_id)]["user_id"] == "root"
+        assert "mine" in rows[uuid.UUID(job_id)]["result"]
