@@ -105,6 +105,8 @@ def ingress() -> None:
 @app.command()
 def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES))] = ",".join(ROLES)) -> None:
     """Run stages of the pipeline until told to stop."""
+    import uvloop
+
     from streams.worker import StartError, Worker
     from transport import logs
 
@@ -114,7 +116,7 @@ def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES)
     if not chosen or not set(chosen) <= set(ROLES):
         _fail(f"unknown roles in {roles!r}: there are {', '.join(ROLES)}")
     try:
-        asyncio.run(Worker(settings, chosen).run())
+        uvloop.run(Worker(settings, chosen).run())
     except StartError as error:
         _fail(error)
 
