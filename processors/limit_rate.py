@@ -6,9 +6,10 @@ the same id at the same time is the same event. So each owner of a partition, al
 has lost it, reaches the same verdicts, and nothing is stored beside the log (docs/adr/0004).
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from processors.stage import Emit, RecordFacts, StageResult
 from schemas.events import Job, JobAdmitted, JobError, JobFinished, PromptSanitized, RateLimit, ms_from_utc
@@ -24,13 +25,16 @@ class Admissions:
 
     def __init__(self, since: int, next_offset: int) -> None:
         self.since, self.next = since, next_offset
+        self._highest = -1  # source offset of any admission
         self._users: dict[str, list[Entry]] = {}
 
-    def near(self, user_id: str, at: int, window_ms: int) -> list[Entry]:
-        """The user's admissions less than a window away from a time."""
-        entries = self._users.get(user_id, [])
-        first, last = bisect_left(entries, (at - window_ms + 1,)), bisect_left(entries, (at + window_ms,))
-        return entries[first:last]
+    def of(self, user_id: str) -> list[Entry]:
+        """The user's, by time."""
+        return self._users.get(user_id, [])
+
+    def is_ahead_of(self, offset: int) -> bool:
+        """True if some admission has a higher source offset: then a part of the log is gone through again."""
+        return self._highest >= offset
 
     def add(self, user_id: str, entry: Entry) -> None:
         """Remember one. A duplicate from upstream has two offsets: the lower counts."""
@@ -43,6 +47,7 @@ class Admissions:
                 entries.remove(known)
                 break
         insort(entries, entry)
+        self._highest = max(self._highest, offset)
 
     def forget(self, since: int) -> None:
         """Let go what is older."""
@@ -53,11 +58,11 @@ class Admissions:
                 del self._users[user_id]
 
 
-def fits(times: Iterable[int], at: int, *, limit: int, window_ms: int) -> bool:
-    """True if one more at `at` leaves no window with more than `limit`; `times` lie less than a window from it."""
-    near = list(times)
-    ends = [at, *(time for time in near if time > at)]
-    return all(sum(end - window_ms < time <= end for time in near) < limit for end in ends)
+def fits(times: Sequence[int], at: int, *, limit: int, window_ms: int) -> bool:
+    """True if one more at `at` leaves no window with more than `limit`. `times`: in order, each less than one away."""
+    before = bisect_right(times, at)
+    ends = [at, *times[before:]]
+    return all(bisect_right(times, end) - bisect_right(times, end - window_ms) < limit for end in ends)
 
 
 class RateLimiter:
@@ -75,34 +80,63 @@ class RateLimiter:
             `Emit` with `JobAdmitted`, or with a `JobFinished` whose error is `rate-limited`, `retry_after_s` given.
         """
         job, admissions = event.job, self.partitions[record.partition]
+        admissions.next = max(admissions.next, record.offset + 1)
         limit = self._limit_of(job)
         if limit is None:
-            admissions.next = max(admissions.next, record.offset + 1)
             return Emit((JobAdmitted(job=job, request=event.request),))
         at = ms_from_utc(job.accepted_at)
-        near = admissions.near(job.user_id, at, self.window_ms)
-        known = any(entry[0] == at and entry[2] == record.event_id for entry in near)
-        before = [time for time, offset, event_id in near if offset < record.offset and event_id != record.event_id]
-        admitted = known or fits(before, at, limit=limit, window_ms=self.window_ms)
+        times, known = self._past(admissions, job.user_id, at, record)
+        # Fewer in reach than the limit: then no window holds too many, wherever it lies. Most events end here.
+        admitted = known or len(times) < limit or fits(times, at, limit=limit, window_ms=self.window_ms)
+        standing = self._standing(times, at, limit, admitted=admitted)
         if admitted:
             admissions.add(job.user_id, (at, record.offset, record.event_id))
-        admissions.next = max(admissions.next, record.offset + 1)
-        standing = self._standing(before, at, limit, admitted=admitted)
-        if admitted:
             return Emit((JobAdmitted(job=job, request=event.request, rate_limit=standing),))
         message = f"more than {limit} requests in {self.window_ms // 1000} s; try again in {standing.reset_s} s"
         error = JobError(code=RATE_LIMITED, message=message, retry_after_s=standing.reset_s)
         return Emit((JobFinished.failed(job, error=error, at=now, rate_limit=standing),))
 
-    def _standing(self, before: list[int], at: int, limit: int, *, admitted: bool) -> RateLimit:
+    def _past(self, admissions: Admissions, user_id: str, at: int, record: RecordFacts) -> tuple[Sequence[int], bool]:
+        """Times of the user's other admissions of lower offset less than a window away, in order; and if it is one."""
+        entries = admissions.of(user_id)
+        first, last = bisect_left(entries, (at - self.window_ms + 1,)), bisect_left(entries, (at + self.window_ms,))
+        same_time = entries[bisect_left(entries, (at,), first) : bisect_left(entries, (at + 1,), first)]
+        known = any(event_id == record.event_id for _, _, event_id in same_time)
+        if known or admissions.is_ahead_of(record.offset):
+            near = entries[first:last]
+            return [t for t, offset, event_id in near if offset < record.offset and event_id != record.event_id], known
+        return _Times(entries, first, last), False
+
+    def _standing(self, times: Sequence[int], at: int, limit: int, *, admitted: bool) -> RateLimit:
         """`reset_s`: until one more would be admitted; 0 where it would be now."""
-        in_window = sorted(time for time in [*before, *([at] if admitted else [])] if time > at - self.window_ms)
-        remaining = max(0, limit - len(in_window)) if admitted else 0
+        first, last = bisect_right(times, at - self.window_ms), bisect_right(times, at)
+        in_window = last - first + admitted
+        remaining = max(0, limit - in_window) if admitted else 0
         reset_ms = 0
         if remaining == 0:
-            # Free again when all but limit-1 of those in the window have left it.
-            oldest = in_window[-limit] if 0 < limit <= len(in_window) else (in_window[0] if in_window else at)
+            # Free again when all but limit-1 of those in the window have left it; this one is the last of them.
+            place = last - (limit - admitted)
+            oldest = times[place] if limit > 0 and first <= place < last else at
             reset_ms = max(1, oldest + self.window_ms - at)
         return RateLimit(
             limit=limit, remaining=remaining, window_s=self.window_ms // 1000, reset_s=-(-reset_ms // 1000)
         )
+
+
+class _Times(Sequence[int]):
+    """The times of a slice of entries, without copying it: a user may have a hundred thousand."""
+
+    __slots__ = ("_entries", "_first", "_size")
+
+    def __init__(self, entries: list[Entry], first: int, last: int) -> None:
+        self._entries, self._first, self._size = entries, first, last - first
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(self._size))]
+        if not 0 <= place < self._size:
+            raise IndexError(place)
+        return self._entries[self._first + place][0]
