@@ -1,0 +1,180 @@
+import asyncio
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+
+from processors.errors import PermanentError, RetryableError
+from processors.generate_completion import generate_completion
+from processors.ports import Completion, CompletionRequest, Usage
+from processors.run_stage import Limits, run_plain_stage, run_stage
+from processors.stage import DeadLetter, Drop, Emit
+from schemas.events import JobFinished
+from tests.factories import NOW, chat_request, completion_requested, job
+
+
+class FakeProvider:
+    """Answers, or raises, one of `replies` after the other."""
+
+    name, model = "openai", "m"
+
+    def __init__(self, *replies: Completion | Exception) -> None:
+        self.replies, self.requests = list(replies), list[CompletionRequest]()
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        self.requests.append(request)
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def completion(text: str = "Because.", **overrides: Any) -> Completion:
+    fields: dict[str, Any] = {"text": text, "model": "m-1", "finish_reason": "stop", "usage": Usage(1, 2, 3)}
+    return Completion(**fields | overrides)
+
+
+async def ran(*replies: Completion | Exception, limits: Limits | None = None, event=None, **options: Any):
+    provider = FakeProvider(*replies)
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async def stage(event, *, now):
+        return await generate_completion(event, provider=provider, max_response_chars=100, now=now)
+
+    event = event or completion_requested()
+    result = await run_stage(
+        stage, event, job=event.job, target="openai", limits=limits or Limits(3, 30, 3600), now=lambda: NOW,
+        sleep=sleep, random=Random(1), **options,
+    )  # fmt: skip
+    return result, provider, waits
+
+
+def outcome(result) -> JobFinished:
+    assert isinstance(result, Emit)
+    (event,) = result.events
+    assert isinstance(event, JobFinished)
+    return event
+
+
+async def test_an_answer_becomes_the_body_that_the_waiting_call_answers() -> None:
+    event = completion_requested(request=chat_request("Why?", instruction="short"))
+    result, provider, _ = await ran(completion(), event=event)
+    finished = outcome(result)
+    assert finished.result == {
+        "model": "m-1", "prompt": "Why?", "generation_config": {},
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        "result": {"text": "Because.", "finish_reason": "stop"},
+        "meta": {
+            "provider": "openai", "job_id": str(event.job.job_id),
+            "attempts": [{"provider": "openai", "ms": finished.attempts[0].ms}],
+        },
+    }  # fmt: skip
+    assert provider.requests[0].instruction == "short"
+
+
+async def test_a_blank_completion_is_a_dead_letter() -> None:
+    result, _, _ = await ran(completion(" \n"))
+    assert isinstance(result, DeadLetter)
+    assert result.code == "empty-completion"
+
+
+async def test_a_long_answer_is_cut_and_said_to_be() -> None:
+    result, _, _ = await ran(completion("x" * 101))
+    body = outcome(result).result
+    assert body is not None
+    assert body["result"] == {"text": "x" * 100, "finish_reason": "length"}
+
+
+async def test_a_failure_that_may_pass_is_tried_again_and_every_try_is_told() -> None:
+    told: list[tuple[int, str]] = []
+
+    async def on_retry(attempt: int, code: str) -> None:
+        told.append((attempt, code))
+
+    away = RetryableError("provider-unreachable", "away")
+    result, _, waits = await ran(away, away, completion(), on_retry=on_retry)
+    assert [attempt.code for attempt in outcome(result).attempts] == ["provider-unreachable"] * 2 + [None]
+    assert told == [(1, "provider-unreachable"), (2, "provider-unreachable")]
+    assert 0.125 <= waits[0] <= 0.375
+    assert 0.25 <= waits[1] <= 0.75
+
+
+async def test_retry_waits_as_long_as_the_provider_asked() -> None:
+    _, _, waits = await ran(RetryableError("provider-http-429", "slow down", retry_after_s=7), completion())
+    assert waits == [7]
+
+
+async def test_a_wait_that_is_too_long_and_tries_that_run_out_are_dead_letters() -> None:
+    result, _, waits = await ran(RetryableError("provider-http-429", "slow down", retry_after_s=60))
+    assert isinstance(result, DeadLetter)
+    assert (result.code, result.retry_after_s, waits) == ("provider-http-429", 60, [])
+    result, _, _ = await ran(*[RetryableError("provider-unreachable", "away")] * 4)
+    assert isinstance(result, DeadLetter)
+    assert len(result.attempts) == 4
+
+
+async def test_a_refusal_is_not_tried_again() -> None:
+    result, provider, _ = await ran(PermanentError("provider-http-401", "no"))
+    assert isinstance(result, DeadLetter)
+    assert (result.code, len(provider.requests)) == ("provider-http-401", 1)
+
+
+async def test_a_bug_is_a_dead_letter_and_never_an_exception() -> None:
+    result, _, _ = await ran(KeyError("oops"))
+    assert isinstance(result, DeadLetter)
+    assert result.code == "unexpected-error"
+    assert "oops" not in result.reason
+
+    def plain(event, *, now):
+        raise KeyError("oops")
+
+    assert isinstance(run_plain_stage(plain, completion_requested(), now=NOW), DeadLetter)
+
+
+async def test_work_that_takes_too_long_is_cancelled_and_ends_the_job() -> None:
+    cancelled = asyncio.Event()
+
+    async def hangs(event, *, now):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return Drop("never")
+
+    event = completion_requested()
+    result = await run_stage(
+        hangs, event, job=event.job, target="openai", limits=Limits(3, 0.01, 3600), now=lambda: NOW
+    )  # fmt: skip
+    finished = outcome(result)
+    assert finished.error is not None
+    assert finished.error.code == "timeout"
+    assert [attempt.code for attempt in finished.attempts] == ["timeout"]
+    assert cancelled.is_set()
+
+
+async def test_expired_work_is_never_begun() -> None:
+    result, provider, _ = await ran(completion(), limits=Limits(3, 30, -0.1))
+    finished = outcome(result)
+    assert finished.error is not None
+    assert finished.error.code == "expired"
+    assert provider.requests == []
+
+
+async def test_cancelling_is_passed_on() -> None:
+    async def hangs(event, *, now):
+        await asyncio.Event().wait()
+        return Drop("never")
+
+    event = completion_requested(job=job(expires_at=NOW + timedelta(hours=1)))
+    task = asyncio.create_task(
+        run_stage(hangs, event, job=event.job, target="x", limits=Limits(0, 60, 60), now=lambda: NOW)
+    )  # fmt: skip
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
