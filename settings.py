@@ -72,12 +72,12 @@ class Settings(BaseSettings):
     admission_wait_ms: int = Field(100, ge=0, le=5000)
     publish_timeout_s: float = Field(20, ge=1)
     expires_after_s: int = Field(3600, ge=1, le=86_400)
-    max_queue_wait_s: int = Field(300, ge=1)
     public_docs: bool = True
     public_metrics: bool = True
 
     # --- workers ---
     worker_id: str | None = None
+    worker_http_host: str = "127.0.0.1"
     worker_http_port: int = Field(0, ge=0, le=65_535)
     drain_timeout: float = Field(30, ge=0)
     revoke_drain_s: float = Field(2, ge=0)
@@ -105,6 +105,12 @@ class Settings(BaseSettings):
 
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
+
+    @field_validator("jwt_secret_key_previous", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        """Outside a rotation there is none; compose files then hand on an empty one."""
+        return None if value == "" else value
 
     @field_validator("jwt_secret_key", "jwt_secret_key_previous")
     @classmethod

@@ -15,8 +15,8 @@ class HealthServer:
         self._runner: web.AppRunner | None = None
         self.address: str | None = None
 
-    async def start(self, port: int) -> None:
-        """Listen on loopback's port, or on a free one where it is 0.
+    async def start(self, host: str, port: int) -> None:
+        """Listen there, on a free port where it is 0.
 
         Raises:
             OSError: The port is taken.
@@ -27,9 +27,9 @@ class HealthServer:
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
-        self.address = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.address = f"http://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """May be called before `start`."""

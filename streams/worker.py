@@ -79,7 +79,7 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         health = HealthServer(problems=self._current_problems, before_scrape=self._set_gauges)
         async with AsyncExitStack() as stack:
-            await health.start(self._settings.worker_http_port)
+            await health.start(self._settings.worker_http_host, self._settings.worker_http_port)
             stack.push_async_callback(health.stop)
             if not await self._unless_stopped(stop, self._check_topics()):
                 return

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,3 +24,14 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, 
             return found
         assert time.monotonic() < deadline, f"not within {within_s} s: {inspect.getsource(condition).strip()}"
         await asyncio.sleep(0.03)
+
+
+def listener(port: int) -> "subprocess.Popen[bytes]":
+    """Another process that has a port; returns once it listens. To be killed by the caller."""
+    script = (
+        f"import socket, time; s = socket.socket(); s.bind(('127.0.0.1', {port})); s.listen(); print(1, flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", f"{script}; time.sleep(600)"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process

@@ -1,0 +1,61 @@
+"""The compose file is well formed, and every container in it is bounded and locked down."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+FILE = ROOT / "docker-compose.kafka.yml"
+SERVICES: dict[str, Any] = yaml.safe_load(FILE.read_text())["services"]
+ONE_SHOT = {"setup"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_is_bounded_unprivileged_and_watched(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not str(service["user"]).startswith(("0", "root"))
+    assert {"mem_limit", "cpus", "pids_limit"} <= service.keys()
+    assert ("healthcheck" in service) != (name in ONE_SHOT)
+    assert all(not str(volume).startswith(("/", "./", "~")) for volume in service.get("volumes", []))
+
+
+def test_the_product_is_all_there_and_closed_to_the_outside() -> None:
+    assert {"kafka", "postgres", "qdrant", "vault", "setup", "ingress"} <= SERVICES.keys()
+    assert {"worker-gate", "worker-completion", "worker-sink"} <= SERVICES.keys()
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(published) == 1
+    assert published[0].startswith("127.0.0.1:")
+    environment = SERVICES["ingress"]["environment"]
+    assert (environment["PUBLIC_DOCS"], environment["PUBLIC_METRICS"]) == ("false", "false")
+
+
+def compose() -> list[str] | None:
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    if shutil.which("docker"):
+        found = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=20, check=False)
+        if found.returncode == 0:
+            return ["docker", "compose"]
+    return None
+
+
+@pytest.mark.skipif(compose() is None, reason="no docker-compose here: Debian's package docker-compose has it")
+def test_docker_compose_itself_takes_it_and_asks_for_what_is_missing() -> None:
+    command = [*(compose() or []), "-f", str(FILE), "config", "-q"]
+    given = {"JWT_SECRET_KEY": "x" * 40, "ROOT_USR_PASS": "y", "DB_PASS": "z"}
+    clean = {name: value for name, value in os.environ.items() if name not in given}
+    good = subprocess.run(command, env=clean | given, capture_output=True, text=True, timeout=60, check=False)
+    assert good.returncode == 0, good.stderr
+    for name in given:
+        less = {other: value for other, value in given.items() if other != name}
+        bad = subprocess.run(command, env=clean | less, capture_output=True, text=True, timeout=60, check=False)
+        assert bad.returncode != 0
+        assert name in bad.stderr

@@ -1,0 +1,73 @@
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from settings import Settings
+
+ROOT = Path(__file__).parent.parent
+STRONG = "Zq3v9KxT1mB7rWn5cJ2hYs8dLf4gPa6e0uXoIiEt"
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return Settings(_env_file=None)
+
+
+def test_the_example_names_exactly_the_settings_that_there_are() -> None:
+    named = re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("environment", "dsn"),
+    [
+        ({"DATABASE_URL": "postgresql://u:p@h:1/d"}, "postgresql://u:p@h:1/d"),
+        ({"DATABASE_URL": "postgresql+asyncpg://u:p@h/d"}, "postgresql://u:p@h/d"),
+        ({"DB_HOST": "h:5", "DB_USER": "u", "DB_PASS": "p/@", "DB_NAME": "d"}, "postgresql://u:p%2F%40@h:5/d"),
+        ({}, None),
+    ],
+)
+def test_the_database_is_named_in_any_of_its_ways(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], dsn: str | None
+) -> None:
+    assert settings(monkeypatch, **environment).postgres_dsn == dsn
+
+
+def test_another_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="DATABASE_URL must look like"):
+        _ = settings(monkeypatch, DATABASE_URL="mysql://h/d").postgres_dsn
+
+
+@pytest.mark.parametrize("secret", ["", "short", "a" * 64, '["list", "' + STRONG + '"]', "-----BEGIN" + STRONG])
+def test_a_weak_secret_is_refused_with_the_command_that_makes_a_good_one(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    with pytest.raises(ValidationError, match="openssl rand") as caught:
+        settings(monkeypatch, JWT_SECRET_KEY=secret)
+    assert not secret or secret not in str(caught.value)
+
+
+def test_lists_come_as_json_or_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(monkeypatch, ALLOWED_PROVIDERS='["openai"]').allowed_providers == ("openai",)
+    assert settings(monkeypatch, ALLOWED_PROVIDERS="openai, local").allowed_providers == ("openai", "local")
+
+
+def test_a_setting_of_another_product_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        settings(monkeypatch, REDIS_HOST="x", JWT_SECRET_KEY=STRONG)
+    assert "REDIS_HOST" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"INGRESS_PORT": "99999"}, {"LLM_TIMEOUT": "0"}, {"SESSION_TIMEOUT_S": "1"}, {"ALLOWED_PROVIDERS": "[1"}]
+)
+def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(monkeypatch, **wrong)

@@ -1,0 +1,42 @@
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from schemas.events import UserUpdated
+from schemas.topics import Catalog
+from tests.conftest import KafkaForTests
+from tests.factories import user_updated
+from tests.waiting import until
+from transport.table import CompactedTable
+
+pytestmark = pytest.mark.integration
+
+
+async def test_a_table_has_all_at_its_start_and_follows(kafka: KafkaForTests, catalog: Catalog) -> None:
+    topic = catalog.full_name("user-updated")
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+
+        async def put(key: str, value: bytes | None) -> None:
+            await producer.send_and_wait(topic, value, key=key.encode())
+
+        for n in range(50):
+            await put(f"user-{n}", user_updated(user_id=f"user-{n}").model_dump_json().encode())
+        await put("user-1", user_updated(user_id="user-1", disabled=True).model_dump_json().encode())
+        await put("broken", b"{")
+        table = CompactedTable(kafka.access, topic, UserUpdated)
+        await table.start()
+        assert len(table.values) == 50
+        assert table.values["user-1"].disabled
+        await put("late", user_updated(user_id="late").model_dump_json().encode())
+        await asyncio.wait_for(table.reach_end(), 10)
+        assert "late" in table.values
+        await put("user-2", None)
+        await until(lambda: "user-2" not in table.values)
+        await table.stop()
+
+
+async def test_a_table_without_its_topic_says_which(kafka: KafkaForTests, topic_prefix: str) -> None:
+    with pytest.raises(KafkaError, match="missing"):
+        await CompactedTable(kafka.access, f"{topic_prefix}nowhere", UserUpdated).start()
