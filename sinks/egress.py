@@ -9,7 +9,9 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
@@ -17,6 +19,8 @@ import httpx
 CONNECT_TIMEOUT_S = 5.0
 MAX_REPLY_BYTES = 64 * 1024
 MAX_URL_CHARS = 2048
+# The loop's own threads are few: a handful of nameservers that hang would keep everybody waiting for a name.
+_RESOLVING = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -63,6 +67,9 @@ def is_public(address: Address) -> bool:
 def check_url(url: str, *, allow_private: bool) -> SplitResult:
     """What can be told of a target before anything is resolved.
 
+    Returns:
+        Its parts; the host as ASCII, as nameservers and TLS know it, and no user.
+
     Raises:
         EgressRefusedError: With a sentence for whoever named it.
     """
@@ -81,13 +88,24 @@ def check_url(url: str, *, allow_private: bool) -> SplitResult:
         raise EgressRefusedError("it must not hold a user or password")
     if "%" in parts.netloc:
         raise EgressRefusedError("the host must be a plain name or address")
+    host = _ascii(parts.hostname)
     if not allow_private:
         if port not in (None, 443):
             raise EgressRefusedError("only port 443 is called")
-        literal = _literal(parts.hostname)
+        literal = _literal(host)
         if literal is not None and not is_public(literal):
             raise EgressRefusedError("the address is not public")
-    return parts
+    bracketed = f"[{host}]" if ":" in host else host
+    return parts._replace(netloc=bracketed if port is None else f"{bracketed}:{port}")
+
+
+def _ascii(host: str) -> str:
+    if ":" in host:
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError:  # a label that is empty, too long, or of characters that no name has
+        raise EgressRefusedError("the host is not a valid name") from None
 
 
 def _literal(host: str) -> Address | None:
@@ -103,7 +121,8 @@ def _literal(host: str) -> Address | None:
 
 async def resolve(host: str, port: int) -> list[str]:
     """All addresses of a host, by the system's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVING, look_up)
     return [str(entry[4][0]) for entry in found]
 
 
@@ -121,7 +140,8 @@ class EgressClient:
             trust_env=False,  # no proxy, no credentials of the machine's
             follow_redirects=False,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5),
+            # None is kept: httpx would take one for any name on that address, and TLS has verified one name only.
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=0),
         )
 
     async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> EgressReply:

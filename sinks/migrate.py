@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 
 FOLDER = Path(__file__).parent / "migrations"
 
@@ -16,13 +17,16 @@ async def migrate(dsn: str) -> None:
         dsn: `postgresql://...`
 
     Raises:
-        OSError, sqlalchemy.exc.DBAPIError: The database is away or refuses.
+        OSError: The database is away, lets nobody in, refuses a statement, or another process migrates for over 60 s.
     """
-    await asyncio.to_thread(command.upgrade, _config(dsn), "head")
+    try:
+        await asyncio.to_thread(command.upgrade, _config(dsn), "head")
+    except DBAPIError as error:
+        raise OSError(f"Postgres refuses: {error.orig}") from error
 
 
 def _config(dsn: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
-    config.attributes["dsn"] = dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
+    config.attributes["dsn"] = dsn
     return config

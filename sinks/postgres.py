@@ -6,6 +6,8 @@ to any other (a direct publisher's retry may be refused after the first was admi
 
 import base64
 import binascii
+import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +20,10 @@ from processors.errors import PermanentError
 from schemas.envelope import Envelope
 from schemas.events import JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
-from sinks.pool import Pool
+from sinks.pool import REFUSED, Pool
 from sinks.webhook_body import due_webhook
+
+logger = logging.getLogger(__name__)
 
 RATE_LIMITED = "rate-limited"
 MAX_PAGE = 100
@@ -55,10 +59,14 @@ RETURNING job_id
 """
 
 INSERT_WEBHOOKS = """
-INSERT INTO webhooks AS w (webhook_id, job_id, user_id, url, body)
+INSERT INTO webhooks (webhook_id, job_id, user_id, url, body)
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[])
-ON CONFLICT (webhook_id) DO UPDATE SET body = excluded.body, url = excluded.url WHERE w.attempt = 0
+ON CONFLICT (webhook_id) DO UPDATE SET
+    body = excluded.body, url = excluded.url, state = 'due', due_at = excluded.due_at, lease_id = NULL,
+    leased_until = NULL
 """
+# Its id exists already only where the outcome replaced one of the same run that was `rate-limited`: whatever was told
+# of that, or is being told, is void, and what stays is told anew.
 
 COLUMNS = """job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, accepted_at, expires_at,
              finished_at"""
@@ -72,6 +80,8 @@ class PendingSink:
 
     async def write(self, envelopes: Sequence[Envelope[JobAdmitted]]) -> None:
         """As `Sink.write`."""
+        if not envelopes:
+            return
         jobs = {envelope.payload.job.job_id: envelope.payload.job for envelope in envelopes}
         rows = [
             (job.job_id, job.run, job.user_id, job.kind, _json(job.metadata), job.callback_url, job.accepted_at,
@@ -91,14 +101,20 @@ class OutcomeSink:
 
     async def write(self, envelopes: Sequence[Envelope[JobFinished]]) -> None:
         """As `Sink.write`."""
-        await self._write(winners([envelope.payload for envelope in envelopes]))
+        if envelopes:
+            await self._write(winners([envelope.payload for envelope in envelopes]))
 
     async def write_poisoned(self, envelope: Envelope[JobFinished]) -> None:
         """As `PoisonableSink.write_poisoned`."""
         finished = envelope.payload
         error = JobError(code="unexpected-error", message="the result could not be stored")
-        job = finished.job.model_copy(update={"metadata": {}, "callback_url": None})
-        await self._write([JobFinished.failed(job, error=error, at=finished.finished_at)])
+        job = finished.job.model_copy(update={"metadata": {}, "timings": ()})
+        untold = job.model_copy(update={"callback_url": None})  # what is refused might be the URL
+        for told in (job, untold):
+            with contextlib.suppress(PermanentError):
+                await self._write([JobFinished.failed(told, error=error, at=finished.finished_at)])
+                return
+        logger.error("job %s can have no row: its id, user or times are refused too", job.job_id)
 
     async def _write(self, outcomes: Sequence[JobFinished]) -> None:
         rows = [_row(finished) for finished in outcomes]
@@ -148,8 +164,15 @@ def _row(finished: JobFinished) -> tuple[Any, ...]:
 
 
 def _json(value: Any) -> str | None:
-    """As text: the driver would take a list for one more dimension of the statement's arrays."""
-    return None if value is None else orjson.dumps(value).decode()
+    """As text: the driver would take a list for one more dimension of the statement's arrays.
+
+    Raises:
+        PermanentError: It holds what JSON in Postgres cannot, such as an integer of more than 64 bits.
+    """
+    try:
+        return None if value is None else orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:
+        raise PermanentError(REFUSED, "it cannot be written as JSON") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Webhooks that are due, in Postgres: leased, tried, recorded. Every statement on them lives here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,15 +10,35 @@ from sinks.pool import Pool
 
 LEASE = timedelta(seconds=60)  # longer than an attempt can take
 
+# Of those that are due longest, as many per host as it has room for; two senders at once never take the same.
+TAKE_LEASES = """
+WITH due AS (
+    SELECT webhook_id, host, row_number() OVER (PARTITION BY host ORDER BY due_at) AS place
+    FROM (SELECT webhook_id, due_at, host
+          FROM webhooks, coalesce(lower(substring(url from '^[A-Za-z]+://([^/?#]+)')), '') AS host
+          WHERE state = 'due' AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $2)
+            AND NOT host = ANY($7::text[])
+          ORDER BY due_at LIMIT $4) AS oldest),
+ours AS (
+    SELECT webhook_id, host
+    FROM webhooks JOIN due USING (webhook_id) LEFT JOIN unnest($5::text[], $6::int[]) AS b (host, busy) USING (host)
+    WHERE place <= $8 - coalesce(busy, 0)
+      AND state = 'due' AND (leased_until IS NULL OR leased_until <= $2)
+    FOR UPDATE OF webhooks SKIP LOCKED)
+UPDATE webhooks AS w SET lease_id = $1, leased_until = $3 FROM ours WHERE w.webhook_id = ours.webhook_id
+RETURNING w.webhook_id, job_id, user_id, url, host, body, attempt, lease_id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LeasedWebhook:
-    """One attempt that is ours to make. `attempt`: how many were made before."""
+    """One attempt that is ours to make. `host`: with its port; `attempt`: how many were made before."""
 
     webhook_id: str
     job_id: UUID
     user_id: str
     url: str
+    host: str
     body: str
     attempt: int
     lease_id: UUID
@@ -30,32 +50,19 @@ class WebhookStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def lease(self, limit: int, *, now: datetime, except_hosts: Sequence[str] = ()) -> list[LeasedWebhook]:
+    async def lease(
+        self, limit: int, *, now: datetime, per_host: int, busy: Mapping[str, int]
+    ) -> list[LeasedWebhook]:  # fmt: skip
         """Take at most so many that are due and that nobody has; after 60 s they are anybody's again.
 
-        `except_hosts`: those that have enough attempts under way.
+        `busy`: attempts under way per host, which count towards `per_host`.
         """
-        lease_id = uuid4()
+        full = [host for host, attempts in busy.items() if attempts >= per_host]
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
-                """UPDATE webhooks SET lease_id = $1, leased_until = $3
-                   WHERE webhook_id IN (
-                       SELECT webhook_id FROM webhooks
-                       WHERE state = 'due' AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $2)
-                         AND NOT (lower(substring(url from '^[a-z]+://([^/?#]+)')) = ANY($5::text[]))
-                       ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED)
-                   RETURNING webhook_id, job_id, user_id, url, body, attempt, lease_id""",
-                lease_id, now, now + LEASE, limit, list(except_hosts),
-            )  # fmt: skip
+                TAKE_LEASES, uuid4(), now, now + LEASE, limit, list(busy), list(busy.values()), full, per_host
+            )
         return [LeasedWebhook(**row) for row in rows]
-
-    async def give_back(self, leased: LeasedWebhook) -> None:
-        """Not tried after all."""
-        async with self._pool.connection() as connection:
-            await connection.execute(
-                "UPDATE webhooks SET lease_id = NULL, leased_until = NULL WHERE webhook_id = $1 AND lease_id = $2",
-                leased.webhook_id, leased.lease_id,
-            )  # fmt: skip
 
     async def record(
         self, leased: LeasedWebhook, *, at: datetime, status_code: int | None, error: str | None, state: str,

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from random import Random
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -65,6 +64,10 @@ class WebhookSender:
                 begun = 0
                 backoff = min(MAX_BACKOFF_S, backoff * 2)
                 logger.warning("webhooks wait: %s", error.message)
+            except Exception:  # nobody else would start it again
+                begun = 0
+                backoff = MAX_BACKOFF_S
+                logger.exception("a bug in sending webhooks")
             if not begun:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), backoff)
@@ -76,34 +79,28 @@ class WebhookSender:
         if room <= 0:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             return 0
-        full = [host for host, busy in self._by_host.items() if busy >= AT_ONCE_PER_HOST]
-        begun = 0
-        for leased in await self._store.lease(room, now=self._now(), except_hosts=full):
-            host = urlsplit(leased.url).netloc.lower()
-            if self._by_host[host] >= AT_ONCE_PER_HOST:
-                await self._store.give_back(leased)
-                continue
-            self._by_host[host] += 1
-            task = asyncio.create_task(self._attempt(leased, host))
+        ours = await self._store.lease(room, now=self._now(), per_host=AT_ONCE_PER_HOST, busy=self._by_host)
+        for leased in ours:
+            self._by_host[leased.host] += 1
+            task = asyncio.create_task(self._attempt(leased))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            begun += 1
-        return begun
+        return len(ours)
 
     async def settle(self) -> None:
         """Wait until no attempt is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _attempt(self, leased: LeasedWebhook, host: str) -> None:
+    async def _attempt(self, leased: LeasedWebhook) -> None:
         try:
             await self._post_and_record(leased)
         except RetryableError as error:  # the lease runs out, and it is sent again with the same id and body
             logger.warning("a webhook's attempt could not be recorded: %s", error.message)
         finally:
-            self._by_host[host] -= 1
-            if not self._by_host[host]:
-                del self._by_host[host]
+            self._by_host[leased.host] -= 1
+            if not self._by_host[leased.host]:
+                del self._by_host[leased.host]
             self.wake()
 
     async def _post_and_record(self, leased: LeasedWebhook) -> None:
@@ -123,6 +120,9 @@ class WebhookSender:
             error = "no answer in time"
         except (httpx.HTTPError, OSError) as why:
             error = f"not delivered: {type(why).__name__}"
+        except Exception as bug:  # counted as an attempt: unrecorded, it would come back with every lease for ever
+            logger.exception("a bug in delivering %s", leased.webhook_id)
+            error = f"not delivered: {type(bug).__name__}"
         status = reply.status_code if reply else None
         if reply is not None and 200 <= reply.status_code < 300:
             await self._store.record(leased, at=at, status_code=status, error=None, state="delivered", next_at=None)
@@ -144,7 +144,7 @@ class WebhookSender:
         said = reply.headers.get("retry-after") if reply else None
         if said is None:
             return 0.0
-        if said.isdigit():
+        if said.isascii() and said.isdigit():
             return min(float(said), MAX_RETRY_AFTER_S)
         with contextlib.suppress(ValueError, TypeError):
             return min(max(0.0, (parsedate_to_datetime(said) - self._now()).total_seconds()), MAX_RETRY_AFTER_S)
@@ -154,6 +154,8 @@ class WebhookSender:
         """Let what is under way finish, bounded; what does not is sent again after its lease."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
-        for task in list(self._tasks):
+        left = list(self._tasks)
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await self._client.close()

@@ -1,11 +1,15 @@
 """How alembic reaches the database: over asyncpg, one migrating process at a time."""
 
 import asyncio
+from functools import partial
 
+import asyncpg
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+from sinks.pool import CONNECT_TIMEOUT_S
 
 LOCK = 4_107_000_001  # any number; the same in every process
 
@@ -18,10 +22,14 @@ def _run(connection: Connection) -> None:
 
 
 async def _migrate() -> None:
-    engine = create_async_engine(context.config.attributes["dsn"], poolclass=NullPool)
-    async with engine.begin() as connection:
-        await connection.run_sync(_run)
-    await engine.dispose()
+    # asyncpg reads the address itself: SQLAlchemy would not understand libpq's parameters in it, such as sslmode.
+    connect = partial(asyncpg.connect, context.config.attributes["dsn"], timeout=CONNECT_TIMEOUT_S)
+    engine = create_async_engine("postgresql+asyncpg://", poolclass=NullPool, async_creator=connect)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_run)
+    finally:
+        await engine.dispose()
 
 
 asyncio.run(_migrate())

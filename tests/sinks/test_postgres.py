@@ -1,6 +1,9 @@
+import asyncio
 import random
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
@@ -9,6 +12,7 @@ import pytest
 from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Envelope
 from schemas.events import JobFinished, StageTiming
+from sinks.migrate import migrate
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink, winners
 from sinks.users import UserExistsError, UserStore
@@ -30,6 +34,15 @@ def wrapped(*events):
 
 def outcome(of, code: str | None = None, text: str = "a", run: int = 1) -> JobFinished:
     return job_finished(job=of.model_copy(update={"run": run}), code=code, result={"t": text})
+
+
+async def queried(dsn: str, statement: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows: list[asyncpg.Record] = await connection.fetch(statement)
+    finally:
+        await connection.close()
+    return rows
 
 
 async def stored(pool: Pool, job_id) -> tuple[int, str, object, object]:
@@ -98,9 +111,7 @@ async def test_a_webhook_is_due_once_per_outcome_that_stays(pool: Pool, database
     of = job(callback_url="https://example.com/hook")
     await sink.write(wrapped(outcome(of), outcome(job())))
     await sink.write(wrapped(outcome(of, text="again")))
-    connection = await asyncpg.connect(database)
-    rows = await connection.fetch("SELECT url, body FROM webhooks")
-    await connection.close()
+    rows = await queried(database, "SELECT url, body FROM webhooks")
     assert [row["url"] for row in rows] == ["https://example.com/hook"]
     assert '"type":"job.completed"' in rows[0]["body"]
     assert told == [1]
@@ -114,6 +125,82 @@ async def test_a_row_that_is_refused_is_said_so_and_leaves_its_mark(pool: Pool) 
         await sink.write(wrapped(outcome(job()), bad))
     await sink.write_poisoned(wrapped(bad)[0])
     assert await stored(pool, bad.job.job_id) == (1, "error", None, "unexpected-error")
+
+
+@pytest.mark.parametrize("result", [{"n": 10**30}, {"text": "\ud800"}, {"text": "nul \x00"}])
+async def test_what_json_in_postgres_cannot_hold_is_refused(pool: Pool, result) -> None:
+    with pytest.raises(PermanentError):
+        await OutcomeSink(pool).write(wrapped(outcome(job()).model_copy(update={"result": result})))
+
+
+async def test_who_waits_for_a_webhook_hears_of_a_row_that_was_refused(pool: Pool, database: str) -> None:
+    finished = outcome(job(callback_url="https://example.com/hook", metadata={"a": "\x00"}))
+    await OutcomeSink(pool).write_poisoned(wrapped(finished)[0])
+    (row,) = await queried(database, "SELECT url, body FROM webhooks")
+    assert '"type":"job.failed"' in row["body"]
+
+
+async def test_a_callback_that_cannot_be_stored_costs_only_the_webhook(pool: Pool, database: str) -> None:
+    finished = outcome(job(callback_url="https://example.com/\x00"))
+    await OutcomeSink(pool).write_poisoned(wrapped(finished)[0])
+    assert await stored(pool, finished.job.job_id) == (1, "error", None, "unexpected-error")
+    assert await queried(database, "SELECT * FROM webhooks") == []
+
+
+async def test_a_row_that_can_never_be_stored_stops_nothing(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    finished = outcome(job(), run=2**40)
+    await OutcomeSink(pool).write_poisoned(wrapped(finished)[0])
+    assert "can have no row" in caplog.text
+    assert await JobStore(pool).get(finished.job.job_id) is None
+
+
+async def test_nothing_to_write_is_no_error(pool: Pool) -> None:
+    await OutcomeSink(pool).write([])
+    await PendingSink(pool).write([])
+
+
+async def test_replicas_with_the_same_jobs_in_other_orders_never_block_each_other(pool: Pool) -> None:
+    jobs = [job() for _ in range(200)]
+    sink = OutcomeSink(pool)
+    orders = [random.Random(seed).sample(jobs, len(jobs)) for seed in range(4)]
+    await asyncio.gather(*(sink.write(wrapped(*(outcome(each) for each in order))) for order in orders))
+    assert len(await JobStore(pool).finished([each.job_id for each in jobs])) == 200
+
+
+async def test_the_pool_recovers_by_itself(pool: Pool, postgres, database: str) -> None:
+    """Every connection is cut and no new one is let in, as when the server restarts."""
+    name = urlsplit(database).path[1:]
+    sink, finished = OutcomeSink(pool), outcome(job())
+    await sink.write(wrapped(outcome(job())))
+    await queried(postgres.dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    await queried(postgres.dsn, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    for _ in range(3):
+        with pytest.raises(RetryableError):
+            await sink.write(wrapped(finished))
+    assert not await pool.answers()
+    await queried(postgres.dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    await sink.write(wrapped(finished))
+    assert (await stored(pool, finished.job.job_id))[1] == "completed"
+
+
+@pytest.mark.parametrize("parameters", ["", "?sslmode=prefer"])
+async def test_several_processes_may_migrate_at_once(postgres, parameters: str) -> None:
+    name = f"test_{uuid4().hex[:10]}"
+    await queried(postgres.dsn, f'CREATE DATABASE "{name}"')
+    dsn = urlunsplit(urlsplit(postgres.dsn)._replace(path=f"/{name}"))
+    try:
+        script = f"import asyncio; from sinks.migrate import migrate; asyncio.run(migrate({dsn + parameters!r}))"
+        started = [await asyncio.create_subprocess_exec(sys.executable, "-c", script) for _ in range(3)]
+        assert [await process.wait() for process in started] == [0, 0, 0]
+        (row,) = await queried(dsn, "SELECT version_num FROM alembic_version")
+        assert row["version_num"] == "0001"
+    finally:
+        await queried(postgres.dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def test_a_database_that_lets_nobody_in_is_named_by_migrate(postgres) -> None:
+    with pytest.raises(OSError, match="does not exist"):
+        await migrate(urlunsplit(urlsplit(postgres.dsn)._replace(path="/no_such_database")))
 
 
 async def test_a_database_that_is_away_is_retryable() -> None:

@@ -4,20 +4,25 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from random import Random
+from urllib.parse import urlsplit
 
+import asyncpg
 import openai
+import orjson
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from processors.errors import RetryableError
 from schemas.envelope import Attributes, Envelope
+from sinks.egress import EgressClient
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink
 from sinks.webhook_body import MAX_BODY_BYTES, due_webhook
 from sinks.webhook_signing import WebhookSecrets, signed_headers
 from sinks.webhook_store import WebhookStore
 from sinks.webhooks import SCHEDULE_S, WebhookSender
-from tests.conftest import SECRET
+from tests.conftest import SECRET, PostgresForTests
 from tests.factories import job, job_finished
 from tests.waiting import until
 
@@ -173,7 +178,7 @@ async def test_one_killed_after_posting_is_sent_again_with_the_same_id(
     there, url = receiver
     await bench.due(url)
     store = WebhookStore(bench.pool)
-    (leased,) = await store.lease(1, now=bench.clock())  # and then its process is gone
+    (leased,) = await store.lease(1, now=bench.clock(), per_host=4, busy={})  # and then its process is gone
     assert await bench.send() == 0
     bench.clock.now += timedelta(seconds=61)
     assert await bench.send() == 1
@@ -208,7 +213,7 @@ async def test_a_receiver_that_hangs_delays_no_other(bench: Bench, receiver: tup
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    await bench.due(f"http://127.0.0.1:{runner.addresses[0][1]}/slow", count=100)
+    await bench.due(f"http://127.0.0.1:{runner.addresses[0][1]}/slow", count=300)
     await bench.due(url)
     running = asyncio.create_task(bench.sender.run())
     began = time.monotonic()
@@ -229,6 +234,8 @@ async def test_after_a_rotation_both_secrets_sign_for_a_day(bench: Bench, receiv
     await bench.due(url)
     await bench.send()
     headers, body = there.calls[0]
+    with openai.OpenAI(api_key="none") as client:
+        assert client.webhooks.unwrap(body, headers, secret=new).to_dict()["type"] == "job.completed"
     Webhook(old).verify(body, headers)
     Webhook(new).verify(body, headers)
     assert len(await bench.secrets.signing_keys("alice", datetime.now(UTC) + timedelta(hours=25))) == 1
@@ -246,3 +253,92 @@ async def test_a_private_target_is_refused_and_not_tried_again(bench: Bench, rec
     (attempt,) = await WebhookStore(bench.pool).attempts(job_id)
     assert attempt["error"].startswith("refused")
     assert "next_at" not in attempt
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("url", ["https://[::1", "https://a..b/", "https://" + "a" * 64 + ".com/", "http://:80:80/"])
+async def test_a_target_that_is_no_url_is_given_up_and_stops_nobody(
+    bench: Bench, receiver: tuple[Receiver, str], url: str
+) -> None:
+    """Anybody may publish such a `callback_url` straight to the topic."""
+    there, good = receiver
+    job_id = await bench.due(url)
+    await bench.due(good)
+    assert await bench.send() == 2
+    assert len(there.calls) == 1
+    (attempt,) = await WebhookStore(bench.pool).attempts(job_id)
+    assert attempt["error"].startswith("refused")
+    bench.clock.now += timedelta(days=3)
+    assert await bench.send() == 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("said", ["\xb2", "soon", "-5", "9" * 400, "Fri, 31 Dec 99999 00:00:00 GMT"])
+async def test_no_retry_after_keeps_an_attempt_from_being_recorded(
+    bench: Bench, receiver: tuple[Receiver, str], said: str
+) -> None:
+    there, url = receiver
+    there.answers = [web.Response(status=503, headers={"retry-after": said}), web.Response(status=200)]
+    job_id = await bench.due(url)
+    await bench.send()
+    assert len(await WebhookStore(bench.pool).attempts(job_id)) == 1
+    bench.clock.now += timedelta(hours=24, minutes=1)
+    assert await bench.send() == 1
+
+
+@pytest.mark.integration
+async def test_a_bug_counts_as_an_attempt(
+    bench: Bench, receiver: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(EgressClient, "post", broken)
+    job_id = await bench.due(receiver[1])
+    assert await bench.send() == 1
+    (attempt,) = await WebhookStore(bench.pool).attempts(job_id)
+    assert attempt["error"] == "not delivered: KeyError"
+    assert attempt["next_at"] > bench.clock()
+
+
+@pytest.mark.integration
+async def test_an_outcome_that_replaces_a_refusal_is_told_too(bench: Bench, receiver: tuple[Receiver, str]) -> None:
+    there, url = receiver
+    of, sink = job(callback_url=url), OutcomeSink(bench.pool)
+    for finished in (job_finished(job=of, code="rate-limited"), job_finished(job=of)):
+        await sink.write([Envelope(Attributes("e", "/s", "t"), finished)])
+        bench.clock.now = datetime.now(UTC) + timedelta(seconds=1)
+        assert await bench.send() == 1
+        assert await bench.send() == 0
+    assert [orjson.loads(body)["type"] for _, body in there.calls] == ["job.failed", "job.completed"]
+
+
+@pytest.mark.integration
+async def test_a_sender_wakes_for_what_its_own_sink_wrote_and_outlives_postgres(
+    bench: Bench, receiver: tuple[Receiver, str], postgres: PostgresForTests, database: str,
+) -> None:  # fmt: skip
+    there, url = receiver
+    name = urlsplit(database).path[1:]
+    sink = OutcomeSink(bench.pool, webhook_due=bench.sender.wake)
+
+    async def finish() -> None:
+        await sink.write([Envelope(Attributes("e", "/s", "t"), job_finished(job=job(callback_url=url)))])
+
+    bench.clock.now = datetime.now(UTC) + timedelta(hours=1)
+    running = asyncio.create_task(bench.sender.run())
+    try:
+        await finish()
+        await until(lambda: len(there.calls) == 1)
+        other = await asyncpg.connect(postgres.dsn)
+        await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        await other.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        bench.sender.wake()
+        with pytest.raises(RetryableError):
+            await finish()
+        await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        await other.close()
+        await finish()
+        await until(lambda: len(there.calls) == 2)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
