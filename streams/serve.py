@@ -142,26 +142,36 @@ class StageServer:
             if ledger.is_repeated(envelope.attributes.event_id):
                 metrics.EVENTS.labels(name, "repeated").inc()
                 return
-            event = envelope.payload
-            job: Job = event.job
-            await self._progress(envelope, name, "started")
-
-            async def on_retry(attempt: int, code: str) -> None:
-                metrics.RETRIES.labels(name, code).inc()
-                await self._progress(envelope, name, "retrying", attempt=attempt, code=code)
-
-            limits = Limits(
-                max_retries=self._max_retries,
-                timeout_s=event.timeout_s,
-                expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
-            )
-            result = await run_stage(
-                stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry
-            )
-            await self._app.publish(self._records(record, envelope, result, name, started_at))
+            result = await self._run(stage, envelope, name=name, target=target, started_at=started_at)
+            await self._conclude(record, envelope, result, name, started_at)
 
         async for batch in stream:
             batch.lane.run_at_once(batch, handle)
+
+    async def _run(
+        self, stage: AsyncStage, envelope: Envelope[Any], *, name: str, target: str, started_at: datetime
+    ) -> StageResult:
+        """What the stage decided of one event, told as it goes."""
+        event = envelope.payload
+        job: Job = event.job
+        await self._progress(envelope, name, "started")
+
+        async def on_retry(attempt: int, code: str) -> None:
+            metrics.RETRIES.labels(name, code).inc()
+            await self._progress(envelope, name, "retrying", attempt=attempt, code=code)
+
+        limits = Limits(
+            max_retries=self._max_retries,
+            timeout_s=event.timeout_s,
+            expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
+        )
+        return await run_stage(stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry)
+
+    async def _conclude(
+        self, record: ConsumerRecord, envelope: Envelope[Any], result: StageResult, name: str, started_at: datetime
+    ) -> None:
+        """Return once all that follows from a result has happened."""
+        await self._app.publish(self._records(record, envelope, result, name, started_at))
 
     async def _progress(
         self, envelope: Envelope[Any], name: str, state: Any, *, attempt: int | None = None, code: str | None = None

@@ -193,7 +193,7 @@ async def test_several_processes_may_migrate_at_once(postgres, parameters: str) 
         started = [await asyncio.create_subprocess_exec(sys.executable, "-c", script) for _ in range(3)]
         assert [await process.wait() for process in started] == [0, 0, 0]
         (row,) = await queried(dsn, "SELECT version_num FROM alembic_version")
-        assert row["version_num"] == "0001"
+        assert row["version_num"] == "0002"
     finally:
         await queried(postgres.dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
 
