@@ -231,6 +231,22 @@ class JobStore:
             )
         return [JobRow(**row) for row in rows]
 
+    async def ended_runs(self, runs: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        """Those (job, run) of which nothing is left to do: the run has its outcome, or a later one has begun.
+
+        One that is stored as rate-limited may have been admitted all the same (see above), so it is none.
+        """
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT r.job_id, r.run
+                   FROM unnest($1::uuid[], $2::int[]) AS r (job_id, run) JOIN jobs j USING (job_id)
+                   WHERE j.run > r.run
+                      OR j.run = r.run AND j.status <> 'pending'
+                         AND j.error->>'code' IS DISTINCT FROM 'rate-limited'""",
+                [job_id for job_id, _ in runs], [run for _, run in runs],
+            )  # fmt: skip
+        return {(row["job_id"], row["run"]) for row in rows}
+
     async def page(
         self, *, user_id: str | None, status: str | None, limit: int, cursor: str | None
     ) -> tuple[list[JobRow], str | None]:

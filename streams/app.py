@@ -15,6 +15,7 @@ from faust.exceptions import ProducerSendError
 from schemas.envelope import Record
 from streams.consumer import Consumer, Producer
 from streams.lane import Lane
+from streams.quarantine import Quarantine
 from transport.clients import KafkaAccess
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,13 @@ class StreamApp(faust.App):
         revoke_drain_s: float = 2.0,
         commit_interval_s: float = 0.25,
         instance_id: str | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
-        """`drain_timeout_s`: on SIGTERM; `revoke_drain_s`: on a rebalance; `instance_id`: static membership."""
+        """`drain_timeout_s`: on SIGTERM; `revoke_drain_s`: on a rebalance; `instance_id`: static membership.
+
+        `quarantine`: shared by all apps of a process.
+        """
+        self.quarantine = quarantine or Quarantine()
         self.lanes: dict[str, Lane] = {}
         self.role = role
         self.drain_timeout_s, self.revoke_drain_s = drain_timeout_s, revoke_drain_s
@@ -67,9 +73,9 @@ class StreamApp(faust.App):
             worker_redirect_stdouts=False,
         )
 
-    def lane(self, topic: str, name: str, *, limit: int) -> Any:
+    def lane(self, topic: str, name: str, *, limit: int, is_sink: bool = False) -> Any:
         """A topic for an agent, with at most `limit` of its records in work."""
-        self.lanes[topic] = Lane(self, name, limit)
+        self.lanes[topic] = Lane(self, name, limit, is_sink=is_sink)
         return self.topic(topic)
 
     async def hand_over(self, record: Record) -> "asyncio.Future[Any]":

@@ -113,8 +113,8 @@ def declare_completion(
 
 def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink) -> None:
     """What stays: a row per job, and the webhooks that are due."""
-    job_admitted = app.lane(catalog.full_name("job-admitted"), "store_pending", limit=SINK_LIMIT)
-    job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT)
+    job_admitted = app.lane(catalog.full_name("job-admitted"), "store_pending", limit=SINK_LIMIT, is_sink=True)
+    job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT, is_sink=True)
 
     @app.agent(job_admitted, name="store_pending")
     async def store_pending_agent(stream: Stream) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 DRAIN_TICK_S = 0.01
+COMMIT_RETRY_S = 0.1
 
 
 class Consumer(driver.Consumer):
@@ -57,10 +58,8 @@ class Consumer(driver.Consumer):
                 generation = self.app.consumer_generation_id
                 if not self.flow_active:  # a rebalance began: hold the records until it is over
                     await self.wait(self.can_resume_flow)
-                for tp, batch in records.items():
-                    if generation != self.app.consumer_generation_id or self.should_stop:
-                        break  # positions were reset: these records come again
-                    self._deliver(tp, batch)
+                if generation == self.app.consumer_generation_id and not self.should_stop:
+                    await self._deliver(records)  # else positions were reset: these records come again
         except (*self.consumer_stopped_errors, asyncio.CancelledError):
             if not self.app.should_stop:
                 raise
@@ -68,14 +67,23 @@ class Consumer(driver.Consumer):
     def _is_full(self, tp: TP) -> bool:
         return self.app.lanes[tp.topic].is_full or (tp in self.ledgers and len(self.ledgers[tp].open) >= MAX_OPEN)
 
-    def _deliver(self, tp: TP, records: Sequence[ConsumerRecord]) -> None:
+    async def _deliver(self, records: Mapping[TP, Sequence[ConsumerRecord]]) -> None:
         self.delivered_at = monotonic()
-        if (ledger := self.ledgers.get(tp)) is None:
-            ledger = self.ledgers[tp] = Ledger(records[0], self._committed.get(tp))
-        if ledger.live and (fresh := ledger.deliver(records)):
-            batch = Batch(self.app.lanes[tp.topic], ledger, fresh)
-            for channel in self.app.topics._tp_index[tp]:  # one queue operation per batch
-                channel.queue.put_nowait(batch)
+        new = [tp for tp in records if tp not in self.ledgers]
+        for tp in new:
+            lane = self.app.lanes[tp.topic]
+            self.ledgers[tp] = Ledger(
+                records[tp][0], self._committed.get(tp), end=self.highwater(tp) or 0,
+                at_once=0 if lane.is_sink else lane.limit,
+            )  # fmt: skip
+        fresh = {tp: (self.ledgers[tp], self.ledgers[tp].deliver(found)) for tp, found in records.items()}
+        if new:  # that they are worked on is written down before anything of them begins
+            await self.commit_begun(new)
+        for tp, (ledger, found) in fresh.items():
+            if found and ledger.live:
+                batch = Batch(self.app.lanes[tp.topic], ledger, found)
+                for channel in self.app.topics._tp_index[tp]:  # one queue operation per batch
+                    channel.queue.put_nowait(batch)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Called by Faust after an assignment, before the flow resumes; keeps the metadata for the ledgers."""
@@ -100,8 +108,17 @@ class Consumer(driver.Consumer):
         assigned = self.assignment()
         offsets = {tp: ledger.committable() for tp, ledger in self.ledgers.items() if tp in assigned}
         offsets = {tp: at for tp, at in offsets.items() if at != self._committed.get(tp)}
-        if not offsets:
-            return False
+        return bool(offsets) and await self._commit(offsets)
+
+    async def commit_begun(self, tps: Sequence[TP]) -> bool:
+        """Return once the brokers know what of these partitions is in hand; False where one of them is leaving."""
+        while not self.should_stop and all(tp in self.ledgers and self.ledgers[tp].live for tp in tps):
+            if await self._commit({tp: self.ledgers[tp].committable() for tp in tps}):
+                return True
+            await asyncio.sleep(COMMIT_RETRY_S)
+        return False
+
+    async def _commit(self, offsets: Mapping[TP, OffsetAndMetadata]) -> bool:
         try:
             await self._thread.call_thread(
                 self._thread._ensure_consumer().commit,
@@ -123,7 +140,7 @@ class Consumer(driver.Consumer):
     def finished_up_to(self, tp: TP) -> int:
         """The lowest offset of a partition that is not finished."""
         if ledger := self.ledgers.get(tp):
-            return int(ledger.committable().offset)
+            return ledger.lowest_unfinished()
         committed = self._committed.get(tp)
         return max(0, int(committed.offset)) if committed else 0
 

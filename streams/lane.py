@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import ConsumerRecord
+from faust.types import TP
 
 from schemas.envelope import Record
 from streams.ledger import Ledger
@@ -32,6 +33,25 @@ class Batch:
     ledger: Ledger
     records: list[ConsumerRecord]
     envelopes: list[Any] = field(default_factory=list)
+    at: int = 0  # the offset in hand, of one that is handled in order
+
+    @property
+    def is_suspect(self) -> bool:
+        """It is one record, to be handled alone."""
+        return len(self.records) == 1 and self.ledger.is_suspect(self.records[0].offset)
+
+    def with_suspects_apart(self) -> "list[Batch]":
+        """The same in order, each suspect in a batch of its own."""
+        if not any(self.ledger.is_suspect(record.offset) for record in self.records):
+            return [self]
+        parts: list[Batch] = []
+        for record in self.records:
+            apart = self.ledger.is_suspect(record.offset)
+            if apart or not parts or parts[-1].is_suspect:
+                parts.append(Batch(self.lane, self.ledger, [record]))
+            else:
+                parts[-1].records.append(record)
+        return parts
 
     @property
     def partition(self) -> int:
@@ -40,7 +60,7 @@ class Batch:
 
     async def settled(self) -> bool:
         """Wait until all before this batch is finished; False if the partition was lost meanwhile."""
-        while self.ledger.live and self.ledger.committable().offset < self.records[0].offset:
+        while self.ledger.live and self.ledger.lowest_unfinished() < self.records[0].offset:
             await asyncio.sleep(0.005)
         return self.ledger.live
 
@@ -54,18 +74,24 @@ class Work:
         self.id: RecordId = (record.topic, record.partition, record.offset, record.timestamp)
         self.record, self.ledger, self.left = record, ledger, left
 
+    def is_wanted(self) -> bool:
+        """Its partition is still ours."""
+        return self.ledger.live
+
 
 AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
 PlainHandler = Callable[[Batch, int], Sequence[Record]]
 BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 Prepare = Callable[[Batch], Awaitable[None]]
+LookUp = Callable[[Batch], Awaitable[set[int]]]
 
 
 class Lane:
     """The records that one stage has in hand: at most `limit` at work, a bounded number waiting."""
 
-    def __init__(self, app: "StreamApp", name: str, limit: int) -> None:
-        self.app, self.name, self.limit = app, name, limit
+    def __init__(self, app: "StreamApp", name: str, limit: int, *, is_sink: bool = False) -> None:
+        """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call."""
+        self.app, self.name, self.limit, self.is_sink = app, name, limit, is_sink
         self._slots = asyncio.Semaphore(limit)
         # Delivered and not finished: at this many its topics are not polled until some are.
         self.high_water = max(2 * limit, 500)
@@ -76,6 +102,8 @@ class Lane:
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        if not is_sink:
+            app.quarantine.watch(self)
 
     @property
     def is_full(self) -> bool:
@@ -89,36 +117,88 @@ class Lane:
 
     # --- many at once ---
 
-    def run_at_once(self, batch: Batch, handle: AsyncHandler) -> None:
-        """Run each record beside the others; it is finished when its handler returns."""
+    def run_at_once(self, batch: Batch, handle: AsyncHandler, look_up: LookUp | None = None) -> None:
+        """Run each record beside the others; it is finished when its handler returns.
+
+        `look_up`: asked, where an earlier owner may have worked, for the offsets of which nothing is left to do.
+        """
+        if look_up is not None and batch.records[0].offset < batch.ledger.zone_end:
+            self.pending += len(batch.records)
+            self._spawn(self._without_ended(batch, handle, look_up))
+        else:
+            self._begin_all(batch, handle)
+
+    async def _without_ended(self, batch: Batch, handle: AsyncHandler, look_up: LookUp) -> None:
+        try:
+            ended = await look_up(batch)
+        except Exception as error:
+            self.app.fail(batch.records[0].offset, error)
+            return
+        finally:
+            self.pending -= len(batch.records)
+        for offset in ended:
+            batch.ledger.finish(offset)
+        batch.records = [record for record in batch.records if record.offset not in ended]
+        self._begin_all(batch, handle)
+
+    def _begin_all(self, batch: Batch, handle: AsyncHandler) -> None:
         for record in batch.records if batch.ledger.live else ():
             work = Work(record, batch.ledger)
             if (still_running := self.running.get(work.id)) is not None:
                 still_running.ledger = batch.ledger  # it runs since before a rebalance: adopt that run
+                batch.ledger.begin(record.offset)
             elif work.id in self._late:
                 batch.ledger.finish(record.offset)
             else:
                 self.pending += 1
-                self._spawn(self._run_one(work, handle))
+                suspect = batch.ledger.is_suspect(record.offset)
+                self._spawn(self._run_alone(work, handle) if suspect else self._run_one(work, handle))
 
     async def _run_one(self, work: Work, handle: AsyncHandler) -> None:
         try:
             async with self._slots:
-                if not work.ledger.live:  # its partition was lost while it waited
-                    return
-                self.running[work.id] = work
-                try:
-                    await handle(work.record, work.ledger)
-                finally:
-                    del self.running[work.id]
-                work.ledger.finish(work.record.offset)  # only when the handler returned
-                self.finished += 1
-                if not work.ledger.live:
-                    self._late.append(work.id)  # its partition may come back to us: not again
-        except Exception as error:
-            self.app.fail(work.id, error)
+                await self.app.quarantine.calm()
+                if work.ledger.live:  # else its partition was lost while it waited
+                    work.ledger.begin(work.record.offset)
+                    await self._handle(work, handle)
         finally:
             self.pending -= 1
+
+    async def _run_alone(self, work: Work, handle: AsyncHandler) -> None:
+        try:
+            async with self.app.quarantine.alone(wanted=work.is_wanted):
+                if await self._begin_alone(work):
+                    await self._handle(work, handle)
+                    await self._write_down(work)  # that it was not this one
+        finally:
+            self.pending -= 1
+
+    async def _begin_alone(self, work: Work) -> bool:
+        """Have it written down that this record is in hand; False if its partition was lost."""
+        if not work.ledger.live:
+            return False
+        work.ledger.begin(work.record.offset)
+        return await self._write_down(work)
+
+    async def _write_down(self, work: Work) -> bool:
+        """Commit what of its partition is in hand and what is finished; False if it was lost."""
+        told: bool = await self.app.consumer.commit_begun([TP(work.record.topic, work.record.partition)])
+        return told
+
+    async def _handle(self, work: Work, handle: AsyncHandler) -> None:
+        self.running[work.id] = work
+        try:
+            await handle(work.record, work.ledger)
+        except Exception as error:
+            work.ledger.blame(work.record.offset)
+            self.app.fail(work.id, error)
+        else:
+            work.ledger.finish(work.record.offset)  # only when the handler returned
+            self.finished += 1
+            if not work.ledger.live:
+                self._late.append(work.id)  # its partition may come back to us: not again
+        finally:
+            del self.running[work.id]
 
     # --- in offset order ---
 
@@ -127,34 +207,59 @@ class Lane:
 
         The order of handling is kept; that of outputs is not once one of them had to be sent again.
         """
-        self._enqueue(batch, (batch, handle, prepare), self._in_order)
+        for part in batch.with_suspects_apart():
+            self._enqueue(part, (part, handle, prepare), self._in_order)
 
     async def _in_order(self, queue: deque[Any]) -> None:
         batch: Batch | None = None
         try:
             while queue:  # what is at work stays in it until it is done
                 batch, handle, prepare = queue[0]
-                waiting = len(batch.records)
-                if prepare is not None and batch.ledger.live:
-                    await prepare(batch)
-                for index, record in enumerate(batch.records):
-                    await self._slots.acquire()
-                    if not batch.ledger.live:
-                        self._slots.release()
-                        break
-                    outputs = handle(batch, index)
-                    work = Work(record, batch.ledger, len(outputs))
-                    self.unanswered += 1
-                    waiting -= 1
-                    for output in outputs:  # waits only while the producer's buffer is full
-                        answer = await self.app.hand_over(output)
-                        answer.add_done_callback(partial(self._answered, work, output))
-                    if not outputs:
-                        self._finish(work)
-                self.pending -= waiting
+                left = len(batch.records)
+                if batch.is_suspect:
+                    work = Work(batch.records[0], batch.ledger)
+                    async with self.app.quarantine.alone(wanted=work.is_wanted):
+                        if await self._begin_alone(work):
+                            left -= await self._handle_in_order(batch, handle, prepare)
+                            await self._until_answered()
+                            await self._write_down(work)  # that it was not this one
+                else:
+                    await self.app.quarantine.calm()
+                    left -= await self._handle_in_order(batch, handle, prepare)
+                self.pending -= left
                 queue.popleft()
         except Exception as error:
-            self.app.fail(batch.records[0].offset if batch else None, error)
+            if batch is not None:
+                batch.ledger.blame(batch.at)
+            self.app.fail(batch.at if batch else None, error)
+
+    async def _handle_in_order(self, batch: Batch, handle: PlainHandler, prepare: Prepare | None) -> int:
+        """How many of them were begun, before the partition was lost."""
+        batch.at = batch.records[0].offset
+        if prepare is not None and batch.ledger.live:
+            await prepare(batch)
+        for index, record in enumerate(batch.records):
+            await self._slots.acquire()
+            if not (self.app.quarantine.is_calm or batch.is_suspect):
+                await self.app.quarantine.calm()
+            if not batch.ledger.live:
+                self._slots.release()
+                return index
+            batch.at = record.offset
+            batch.ledger.begin(record.offset)
+            outputs = handle(batch, index)
+            work = Work(record, batch.ledger, len(outputs))
+            self.unanswered += 1
+            for output in outputs:  # waits only while the producer's buffer is full
+                answer = await self.app.hand_over(output)
+                answer.add_done_callback(partial(self._answered, work, output))
+            if not outputs:
+                self._finish(work)
+        return len(batch.records)
+
+    async def _until_answered(self) -> None:
+        while self.unanswered:
+            await asyncio.sleep(0.005)
 
     def _answered(self, work: Work, output: Record, answer: "asyncio.Future[Any]") -> None:
         if answer.cancelled() or answer.exception() is not None:

@@ -2,13 +2,17 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from aiokafka.structs import OffsetAndMetadata
 
+from streams.commit_metadata import LIVES, decode, encode
+
 MAX_OPEN = 20_000  # offsets between the lowest unfinished one and the newest delivered
-MAX_METADATA_BYTES = 3_500  # brokers refuse 4,097
 MAX_RECENT_IDS = 20_000
+SUSPECT_FROM = 2  # deaths of processes that had a record in hand, before it is handled alone
+MAX_CRASHES = 3  # then it is not handled any more
 
 
 class Delivered(Protocol):
@@ -31,17 +35,38 @@ R = TypeVar("R", bound=Delivered)
 class Ledger:
     """Delivered and finished offsets of one partition, for as long as this process owns it.
 
-    Committed is the lowest unfinished offset. What is finished above it goes into the commit's metadata as
-    "<append time> <gap>.<run> ...", in hex, upward; the next owner does not deliver that again.
+    Committed is the lowest unfinished offset. In the commit's metadata rides what is finished above it, which the next
+    owner does not deliver again, and what is in hand, so that a record that kills its process is found: after the first
+    death those that may have been in hand are written down before they begin; after the second they are handled alone,
+    one after another; the one that was alone at the third is not handled any more.
     """
 
-    def __init__(self, first: Delivered, committed: OffsetAndMetadata | None = None) -> None:
-        """`first`: the first record delivered; `committed`: what the group has committed for the partition."""
+    def __init__(
+        self, first: Delivered, committed: OffsetAndMetadata | None = None, *, end: int = 0, at_once: int = 0
+    ) -> None:
+        """What is known of the partition before anything of it begins.
+
+        Args:
+            first: The first record delivered.
+            committed: What the group has committed for the partition.
+            end: The partition's high watermark now; below it an earlier owner may have worked.
+            at_once: As many as an owner has in hand at once.
+        """
         self.live = True  # False: the partition is leaving; nothing more of it is begun
         self.open: deque[tuple[int, int]] = deque()
+        self.zone_end = min(end, first.offset + MAX_OPEN)
         self._done: set[int] = set()
         self._next = first.offset
-        self._finished_before = _decode(first, committed)
+        at, metadata = (committed.offset, committed.metadata or "") if committed else (first.offset, "")
+        told = decode(metadata, at, first.offset, first.timestamp)
+        self._finished_before, self._crashes = told.finished, told.crashes
+        if told.crashed:  # what it had begun since its last commit is not on the list
+            unfinished = (n for n in range(first.offset, self.zone_end) if n not in self._finished_before)
+            for offset in islice(unfinished, at_once):
+                self._crashes.setdefault(offset, 1)
+        # Those that died once begin soon: written down by the first commit, which comes before any of them begins.
+        self._in_hand = {offset for offset, crashes in self._crashes.items() if crashes < SUSPECT_FROM}
+        self._blamed: set[int] = set()
         self._recent_ids: OrderedDict[str, None] = OrderedDict()
 
     def deliver(self, records: Sequence[R]) -> list[R]:
@@ -56,9 +81,29 @@ class Ledger:
         self._next = fresh[-1].offset + 1
         return [record for record in fresh if record.offset not in again] if again else fresh
 
+    def begin(self, offset: int) -> None:
+        """This record is in hand now."""
+        self._in_hand.add(offset)
+
     def finish(self, offset: int) -> None:
         """All that follows from this record has happened."""
         self._done.add(offset)
+        self._in_hand.discard(offset)
+        if self._crashes:
+            self._crashes.pop(offset, None)
+
+    def blame(self, offset: int) -> None:
+        """This process ends because of the record: the next owner hears of it, though the leaving is in order."""
+        self._in_hand.add(offset)
+        self._blamed.add(offset)
+
+    def crashes(self, offset: int) -> int:
+        """How many processes have died with this record in hand."""
+        return self._crashes.get(offset, 0) if self._crashes else 0
+
+    def is_suspect(self, offset: int) -> bool:
+        """True if the record must be handled alone."""
+        return self.crashes(offset) >= SUSPECT_FROM
 
     def is_repeated(self, event_id: str) -> bool:
         """True if an event of this id was seen lately: a crash upstream leaves the same event at two offsets."""
@@ -69,40 +114,28 @@ class Ledger:
             self._recent_ids.popitem(last=False)
         return False
 
-    def committable(self) -> OffsetAndMetadata:
-        """The lowest offset unfinished, and in its metadata what is finished above it."""
+    def lowest_unfinished(self) -> int:
+        """The offset that may be committed."""
         while self.open and self.open[0][0] in self._done:
             self._done.discard(self.open.popleft()[0])
+        return self.open[0][0] if self.open else self._next
+
+    def committable(self) -> OffsetAndMetadata:
+        """The lowest offset unfinished, and in its metadata what the next owner must know."""
+        lowest = self.lowest_unfinished()
         if not self.open:
-            return OffsetAndMetadata(self._next, "")
-        return OffsetAndMetadata(self.open[0][0], self._encode())
-
-    def _encode(self) -> str:
-        lowest, append_time = self.open[0]
-        words: list[str] = []
-        size, at = 0, lowest
-        start = stop = -1
-        for offset in [*sorted(n for n in self._done | self._finished_before if n > lowest), -1]:
-            if start >= 0 and offset != stop:  # a run of finished offsets ends here
-                words.append(f"{start - at:x}.{stop - start:x}")
-                at, start, size = stop, -1, size + len(words[-1]) + 1
-                if size > MAX_METADATA_BYTES - 40:
-                    break  # the rest is done again: at least once
-            if start < 0:
-                start = offset
-            stop = offset + 1
-        return " ".join([f"{append_time:x}", *words]) if words else ""
-
-
-def _decode(first: Delivered, committed: OffsetAndMetadata | None) -> set[int]:
-    stamp, *words = committed.metadata.split() if committed and committed.metadata else ("",)
-    # Another append time at the committed offset: the topic was made anew, and the offsets mean other records.
-    if committed is None or not stamp or committed.offset != first.offset or int(stamp, 16) != first.timestamp:
-        return set()
-    finished: set[int] = set()
-    at = committed.offset
-    for gap, run in (word.split(".") for word in words):
-        start = at + int(gap, 16)
-        at = start + int(run, 16)
-        finished.update(range(start, at))
-    return finished
+            return OffsetAndMetadata(lowest, LIVES if self.live else "")
+        in_hand = self._in_hand if self.live else self._blamed
+        metadata = encode(
+            lowest,
+            self.open[0][1],
+            finished=(offset for offset in (*self._done, *self._finished_before) if offset > lowest),
+            in_hand={offset: self._crashes.get(offset, 0) for offset in in_hand if offset >= lowest},
+            known={
+                offset: crashes
+                for offset, crashes in self._crashes.items()
+                if offset >= lowest and offset not in in_hand
+            },
+            lives=self.live,
+        )
+        return OffsetAndMetadata(lowest, metadata)

@@ -6,11 +6,12 @@ A stage's input is finished only when the brokers have all its outputs. What goe
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, TypeVar
+from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
@@ -25,11 +26,13 @@ from streams import metrics
 from streams.app import StreamApp
 from streams.encode import Encoder, TooLargeError, failure, timed, validation_reason
 from streams.lane import Batch, Prepare
-from streams.ledger import Ledger
+from streams.ledger import MAX_CRASHES, Ledger
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
+ENDED_TIMEOUT_S = 3.0
+CRASHED = DeadLetter("crashed-worker", "three processes died while they had it in hand; it is not tried again")
 SINK_FIRST_BACKOFF_S = 0.1
 SINK_MAX_BACKOFF_S = 5.0
 
@@ -45,6 +48,7 @@ class Undecodable:
 
 
 Decode = Callable[[ConsumerRecord], Envelope[Any] | Undecodable]
+EndedRuns = Callable[[Sequence[tuple[UUID, int]]], Awaitable[Set[tuple[UUID, int]]]]
 Stream = AsyncIterator[Batch]
 
 
@@ -75,10 +79,19 @@ class StageServer:
         *,
         max_retries: int,
         clock_is_right: Callable[[], bool] = lambda: True,
+        ended_runs: EndedRuns | None = None,
     ) -> None:
-        """`clock_is_right`: False while nothing may be expired, since nobody knows what time it is."""
+        """What is there for all stages.
+
+        Args:
+            app: Of the role.
+            encoder: Of the worker.
+            max_retries: Quick tries after the first.
+            clock_is_right: False while nothing may be expired, since nobody knows what time it is.
+            ended_runs: Which of these runs of jobs have ended; asked after an assignment, so that none is paid twice.
+        """
         self._app, self._encoder, self._max_retries = app, encoder, max_retries
-        self._clock_is_right = clock_is_right
+        self._clock_is_right, self._ended_runs = clock_is_right, ended_runs
 
     async def in_order(
         self,
@@ -103,7 +116,7 @@ class StageServer:
         """
 
         async def decode_and_prepare(batch: Batch) -> None:
-            batch.envelopes = [decode(record) for record in batch.records]
+            batch.envelopes = [_decoded(decode, record, batch.ledger) for record in batch.records]
             if prepare is not None:
                 await prepare(batch)
 
@@ -112,6 +125,8 @@ class StageServer:
             started_at = datetime.now(UTC)
             if isinstance(envelope, Undecodable):
                 return self._undecodable(record, envelope, name, started_at)
+            if batch.ledger.crashes(record.offset) >= MAX_CRASHES:
+                return self._dead(record, envelope.attributes, envelope.payload.job, CRASHED, name, started_at)
             facts = RecordFacts(record.partition, record.offset, envelope.attributes.event_id)
             result = run_plain_stage(stage, envelope.payload, now=started_at, record=facts)
             outputs = self._records(record, envelope, result, name, started_at)
@@ -134,10 +149,13 @@ class StageServer:
         """
 
         async def handle(record: ConsumerRecord, ledger: Ledger) -> None:
-            envelope = decode(record)
+            envelope = _decoded(decode, record, ledger)
             started_at = datetime.now(UTC)
             if isinstance(envelope, Undecodable):
                 await self._app.publish(self._undecodable(record, envelope, name, started_at))
+                return
+            if ledger.crashes(record.offset) >= MAX_CRASHES:
+                await self._conclude(record, envelope, CRASHED, name, started_at)
                 return
             if ledger.is_repeated(envelope.attributes.event_id):
                 metrics.EVENTS.labels(name, "repeated").inc()
@@ -145,8 +163,30 @@ class StageServer:
             result = await self._run(stage, envelope, name=name, target=target, started_at=started_at)
             await self._conclude(record, envelope, result, name, started_at)
 
+        async def without_a_job_left(batch: Batch) -> set[int]:
+            return await self._ended(batch, decode, name)
+
         async for batch in stream:
-            batch.lane.run_at_once(batch, handle)
+            batch.lane.run_at_once(batch, handle, without_a_job_left if self._ended_runs else None)
+
+    async def _ended(self, batch: Batch, decode: Decode, name: str) -> set[int]:
+        """Offsets of those whose job has its outcome: an earlier owner did them and did not come to say so."""
+        runs: dict[int, tuple[UUID, int]] = {}
+        for record in batch.records:
+            if not batch.ledger.is_suspect(record.offset):  # what may kill is not touched beside others
+                envelope = decode(record)
+                if isinstance(envelope, Envelope):
+                    runs[record.offset] = (envelope.payload.job.job_id, envelope.payload.job.run)
+        if not runs or self._ended_runs is None:
+            return set()
+        try:
+            async with asyncio.timeout(ENDED_TIMEOUT_S):
+                ended = await self._ended_runs(list(runs.values()))
+        except (RetryableError, TimeoutError):
+            return set()  # nobody knows: they run, at least once
+        found = {offset for offset, run in runs.items() if run in ended}
+        metrics.EVENTS.labels(name, "already-ended").inc(len(found))
+        return found
 
     async def _run(
         self, stage: AsyncStage, envelope: Envelope[Any], *, name: str, target: str, started_at: datetime
@@ -280,6 +320,13 @@ async def write_all(
             return
         else:
             return
+
+
+def _decoded(decode: Decode, record: ConsumerRecord, ledger: Ledger) -> Envelope[Any] | Undecodable:
+    """Its envelope; one that killed a process once more, on the way to its dead letter, is not even looked into."""
+    if ledger.crashes(record.offset) > MAX_CRASHES:
+        return Undecodable(CRASHED.code, CRASHED.reason, None, None)
+    return decode(record)
 
 
 def _beside(output: Record, facts: RecordFacts) -> Record:

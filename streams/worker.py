@@ -23,7 +23,7 @@ from schemas.ids import JobIds
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.pool import Pool
-from sinks.postgres import OutcomeSink, PendingSink
+from sinks.postgres import JobStore, OutcomeSink, PendingSink
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams import metrics
@@ -34,6 +34,7 @@ from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
+from streams.quarantine import Quarantine
 from streams.serve import StageServer
 from streams.watchdog import Watchdog
 from transport.admin import TopicsError, missing_topics
@@ -66,6 +67,8 @@ class Worker:
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
         self._apps: list[StreamApp] = []
+        self._quarantine = Quarantine()
+        self._pool: Pool | None = None
         self._stalled_since: float | None = None
 
     async def run(self) -> None:
@@ -122,9 +125,18 @@ class Worker:
 
     async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
         offers: list[ProviderOffer] = []
+        if self._settings.postgres_dsn is not None:
+            self._pool = Pool(self._settings.postgres_dsn, size=6)
+            stack.push_async_callback(self._pool.close)
         for role in self._roles:
             app = self._new_app(role)
-            server = StageServer(app, self._encoder, max_retries=self._settings.max_retries, clock_is_right=self._clock)
+            server = StageServer(
+                app,
+                self._encoder,
+                max_retries=self._settings.max_retries,
+                clock_is_right=self._clock,
+                ended_runs=JobStore(self._pool).ended_runs if self._pool else None,
+            )
             if role == "gate":
                 declare_gate(app, server, self._catalog, await self._gate_parts(stack))
             elif role == "completion":
@@ -150,6 +162,7 @@ class Worker:
             revoke_drain_s=settings.revoke_drain_s,
             # A member that comes back under its name is not waited for; only for names that are the user's own.
             instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
+            quarantine=self._quarantine,
         )
 
     async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
@@ -226,12 +239,11 @@ class Worker:
 
     async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack) -> None:
         settings = self._settings
-        if settings.postgres_dsn is None:
+        pool = self._pool
+        if pool is None:
             raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
         if settings.jwt_secret_key is None:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
-        pool = Pool(settings.postgres_dsn, size=6)
-        stack.push_async_callback(pool.close)
         secrets = WebhookSecrets(pool, master=settings.jwt_secret_key.get_secret_value())
         sender = WebhookSender(
             pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s

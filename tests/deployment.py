@@ -43,6 +43,13 @@ class Process:
         self.popen.send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self.popen.wait, within_s)
 
+    async def metric(self, name: str, *labels: str) -> float:
+        """The sum of a counter over those of its lines that have these label values."""
+        async with httpx.AsyncClient(timeout=5) as client:
+            lines = (await client.get(f"{self.http}/metrics")).text.splitlines()
+        found = [line for line in lines if line.startswith(name) and all(f'"{label}"' in line for label in labels)]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
     async def is_ready(self) -> bool:
         assert self.popen.poll() is None, f"{self.name} ended: {self.log.read_text()[-3000:]}"
         async with httpx.AsyncClient(timeout=5) as client:
@@ -81,14 +88,15 @@ class Deployment:
             text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def start(self, *words: str, **extra: str) -> Process:
+    def start(self, *words: str, module: str = "cli", **extra: str) -> Process:
+        """`module`: what is run with these words; the command itself, or one that breaks it on purpose."""
         port = free_port()
         name = f"{'-'.join(words)}-{len(self.processes)}"
         log = self.folder / f"{name}.log"
         ports = {"INGRESS_PORT": str(port), "WORKER_HTTP_PORT": str(port)}
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "cli", *words], env=self._environment(ports | extra), cwd=ROOT,
+                [sys.executable, "-m", module, *words], env=self._environment(ports | extra), cwd=ROOT,
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         process = Process(name, popen, f"http://127.0.0.1:{port}", log)

@@ -34,10 +34,11 @@ async def test_a_completion_worker_killed_with_200_jobs_in_flight(deployment: De
     victim = deployment.worker("completion")
     await deployment.ready()
     async with client_of(ingress) as client:
-        prompts = [f"question {n} [delay=3]" for n in range(200)]
+        prompts = [f"question {n} [held]" for n in range(200)]
         job_ids = await accept(client, prompts)
         await until(lambda: api.busy == 200)
         victim.kill()
+        api.released.set()
         deployment.worker("completion")
         await all_completed(deployment, job_ids)
     assert set(api.calls) == set(prompts)
@@ -71,10 +72,13 @@ async def test_a_stop_under_load_loses_nothing_and_repeats_nothing(deployment: D
     victim = deployment.worker("completion")
     await deployment.ready()
     async with client_of(ingress) as client:
-        prompts = [f"question {n} [delay=1]" for n in range(200)]
+        prompts = [f"question {n} [held]" for n in range(200)]
         job_ids = await accept(client, prompts)
-        await until(lambda: api.busy > 100)
-        assert await victim.stop() == 0
+        await until(lambda: api.busy == 200)
+        stopping = asyncio.create_task(victim.stop())
+        await until(lambda: "drains" in victim.log.read_text())
+        api.released.set()
+        assert await stopping == 0
         deployment.worker("completion")
         await all_completed(deployment, job_ids)
     assert set(api.calls.values()) == {1}

@@ -1,6 +1,7 @@
 """A stand-in of the OpenAI API, fast enough to measure against; the official client can talk to it.
 
-The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds. In-process:
+The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[held]`
+waits until `released` is set. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
 `GET /counts` tells calls by prompt and connections open.
 """
@@ -29,6 +30,7 @@ class OpenAIStandIn:
         self.open = 0
         self.max_busy = 0
         self.busy = 0
+        self.released = asyncio.Event()
 
     @property
     def base_url(self) -> str:
@@ -109,6 +111,8 @@ class _Connection(asyncio.Protocol):
         delay = float(delay_found.group(1)) if delay_found else self._api._delay_s
         if delay:
             await asyncio.sleep(delay)
+        if "[held]" in prompt:
+            await self._api.released.wait()
         if mode.isdigit():
             self._send(int(mode), _error(mode))
         elif mode.startswith("429-"):

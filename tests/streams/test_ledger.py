@@ -4,7 +4,8 @@ from aiokafka.structs import OffsetAndMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.ledger import MAX_METADATA_BYTES, MAX_RECENT_IDS, Ledger
+from streams.commit_metadata import MAX_BYTES, decode, encode
+from streams.ledger import MAX_RECENT_IDS, Ledger
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ def test_nothing_is_committed_past_the_lowest_unfinished_record() -> None:
         ledger.finish(offset)
     assert ledger.committable().offset == 0
     ledger.finish(0)
+    assert ledger.committable() == OffsetAndMetadata(21, "L")  # while its owner lives
+    ledger.live = False
     assert ledger.committable() == OffsetAndMetadata(21, "")
 
 
@@ -49,7 +52,7 @@ def test_metadata_stays_below_what_brokers_take() -> None:
     ledger.deliver(records(0, 19_999))
     for offset in range(1, 20_000, 2):
         ledger.finish(offset)
-    assert 1000 < len(ledger.committable().metadata) <= MAX_METADATA_BYTES
+    assert 1000 < len(ledger.committable().metadata) <= MAX_BYTES
 
 
 def test_records_that_come_twice_are_delivered_once() -> None:
@@ -65,6 +68,95 @@ def test_an_id_is_repeated_only_while_it_is_remembered() -> None:
     for number in range(MAX_RECENT_IDS):
         ledger.is_repeated(str(number))
     assert not ledger.is_repeated("a")
+
+
+def died(ledger: Ledger, *, end: int, at_once: int = 4) -> Ledger:
+    """The next owner after a kill -9."""
+    committed = ledger.committable()
+    heir = Ledger(Delivered(committed.offset), committed, end=end, at_once=at_once)
+    heir.deliver(records(committed.offset, end - 1))
+    return heir
+
+
+def test_what_was_in_hand_when_its_process_died_is_counted_and_handled_alone_from_the_second_time_on() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    ledger.begin(3)
+    first = died(ledger, end=10)
+    # 0, 1, 2 may have been begun after the last commit: as many as are in hand at once are counted with it.
+    assert [first.crashes(offset) for offset in range(10)] == [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert not first.is_suspect(3)
+    first.finish(0)
+    second = died(first, end=10)
+    assert [offset for offset in range(10) if second.is_suspect(offset)] == [1, 2, 3]
+
+
+def test_those_behind_what_is_finished_may_have_been_in_hand_too() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    for offset in range(1, 7):
+        ledger.finish(offset)
+    heir = died(ledger, end=10, at_once=3)
+    assert [offset for offset in range(10) if heir.crashes(offset)] == [0, 7, 8]
+
+
+def test_only_the_one_that_was_alone_is_counted_when_suspects_are_handled() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    second = died(died(ledger, end=10), end=10)
+    second.begin(0)  # alone
+    second.finish(0)
+    second.begin(1)
+    third = died(second, end=10)
+    assert [third.crashes(offset) for offset in range(1, 6)] == [3, 2, 2, 1, 0]
+
+
+def test_an_owner_that_leaves_in_order_raises_no_suspicion() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    for offset in range(10):
+        ledger.begin(offset)
+    ledger.finish(4)
+    ledger.live = False
+    heir = died(ledger, end=10)
+    assert not any(heir.crashes(offset) for offset in range(10))
+
+
+def test_a_record_that_is_blamed_is_counted_though_its_owner_leaves_in_order() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    for offset in range(10):
+        ledger.begin(offset)
+    ledger.blame(7)
+    ledger.live = False
+    heir = died(ledger, end=10)
+    assert [offset for offset in range(10) if heir.crashes(offset)] == [7]
+
+
+def test_what_somebody_else_wrote_into_the_metadata_is_ignored() -> None:
+    for metadata in ("hello", "18bcfe56800 x", "18bcfe56800 1.2.3.4 s1", "L zz"):
+        ledger = Ledger(Delivered(0), OffsetAndMetadata(0, metadata))
+        assert len(ledger.deliver(records(0, 3))) == 4
+
+
+@given(
+    st.dictionaries(st.integers(0, 400), st.integers(0, 3), max_size=200),
+    st.dictionaries(st.integers(0, 400), st.integers(1, 3), max_size=200),
+    st.sets(st.integers(1, 400), max_size=200),
+)
+def test_metadata_says_what_it_was_told_as_far_as_there_is_room(
+    in_hand: dict[int, int], known: dict[int, int], finished: set[int]
+) -> None:
+    known = {offset: count for offset, count in known.items() if offset not in in_hand}
+    metadata = encode(0, 1_700_000_000_000, finished=finished, in_hand=in_hand, known=known, lives=True)
+    assert len(metadata) <= MAX_BYTES
+    told = decode(metadata, 0, 0, 1_700_000_000_000)
+    assert told.crashed
+    assert told.finished <= finished
+    wanted = known | {offset: count + 1 for offset, count in in_hand.items()}
+    assert told.crashes.items() <= wanted.items()
+    if len(metadata) < 1_000:
+        assert (told.finished, told.crashes) == (finished, wanted)
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(0, 60))
