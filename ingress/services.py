@@ -68,6 +68,11 @@ def services(request: Request) -> Services:
     return found
 
 
+async def _services(request: Request) -> Services:
+    """The same as a dependency: a plain function would be run in another thread for each request."""
+    return services(request)
+
+
 # Its dialog in Swagger takes name and password; every other client sends what POST /auth/login gave it.
 _bearer = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
 
@@ -97,6 +102,6 @@ async def admin(user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpda
     return user
 
 
-Found = Annotated[Services, Depends(services)]
+Found = Annotated[Services, Depends(_services)]
 CurrentUser = Annotated[UserUpdated, Depends(current_user)]
 Admin = Annotated[UserUpdated, Depends(admin)]

@@ -126,3 +126,21 @@ def test_an_old_key_is_honoured_during_a_rotation_and_not_after() -> None:
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="32"):
         Tokens(["short"], lifetime_s=60)
+
+
+def test_a_token_that_was_seen_before_expires_all_the_same() -> None:
+    at = time.time()
+    tokens = Tokens([SECRET], lifetime_s=60, now=lambda: at)
+    token = tokens.issue("alice", role="user", epoch=0)
+    assert tokens.verify(token) == tokens.verify(token)
+    at += 60 + 31
+    with pytest.raises(InvalidTokenError):
+        tokens.verify(token)
+
+
+def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.tokens.MAX_VERIFIED", 3)
+    tokens = Tokens([SECRET], lifetime_s=60)
+    for n in range(10):
+        tokens.verify(tokens.issue(f"user-{n}", role="user", epoch=0))
+    assert len(tokens._verified) == 3
