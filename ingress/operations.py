@@ -1,5 +1,6 @@
 """For whoever runs it: health, metrics, and the documentation in which a person logs in and calls everything."""
 
+import asyncio
 from pathlib import Path
 
 import fastapi_offline
@@ -9,9 +10,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.staticfiles import StaticFiles
 
-from ingress.services import Services, admin, current_user, live_workers, services
+from ingress.services import Services, admin, current_user, services
+from sinks.pool import Pool
+from transport.workers import live_workers
 
 router = APIRouter(tags=["operations"])
+DATABASE_WITHIN_S = 1.0
 
 
 def problems(found: Services) -> dict[str, str]:
@@ -38,9 +42,17 @@ async def ready(request: Request) -> Response:
     """Jobs can be taken; with what is wrong where not, and warnings where they can all the same."""
     found = services(request)
     wrong = problems(found)
-    warnings = {} if await found.database.answers() else {"postgres": "stored jobs cannot be looked at now"}
+    warnings = {} if await _answers(found.database) else {"postgres": "stored jobs cannot be looked at now"}
     body = {"ready": not wrong, "problems": wrong, "warnings": warnings, "workers": len(live_workers(found.workers))}
     return Response(orjson.dumps(body), 503 if wrong else 200, media_type="application/json")
+
+
+async def _answers(database: Pool) -> bool:
+    """Soon: whoever asks for readiness has a deadline of their own, and a frozen Postgres takes connections."""
+    try:
+        return await asyncio.wait_for(database.answers(), DATABASE_WITHIN_S)
+    except TimeoutError:
+        return False
 
 
 def install_metrics(app: FastAPI, *, public: bool) -> None:
