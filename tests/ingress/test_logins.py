@@ -3,15 +3,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from ingress.login_limit import MAX_KEPT, PER_ADDRESS, LoginLimit
 from ingress.passwords import AT_ONCE, MAX_WAITING, Passwords
 from ingress.problems import Problem
 from ingress.services import current_user
 from ingress.tokens import Tokens
+from ingress.users import _announced_token
 from processors.errors import RetryableError
+from schemas.events import UserUpdated
+from schemas.topics import Catalog
+from sinks.users import UserRow
 from tests.conftest import SECRET
 from tests.factories import user_updated
+from transport.clients import KafkaAccess
+from transport.table import CompactedTable
 
 
 class Clock:
@@ -95,3 +102,30 @@ async def test_a_good_token_is_not_called_bad_before_the_users_are_read(running:
     assert caught.value.status == 401
     table.is_running, table.values = True, {"alice": user_updated()}
     assert (await current_user(request, token)).user_id == "alice"
+
+
+class _Known:
+    """Takes what a login publishes and writes down."""
+
+    async def publish(self, record: object) -> None:
+        pass
+
+    async def mark_announced(self, user_id: str) -> None:
+        pass
+
+
+async def test_a_login_before_the_users_are_read_is_a_503_and_no_bug() -> None:
+    table: Any = CompactedTable(KafkaAccess("nowhere:1"), "user-updated", UserUpdated)
+    found: Any = SimpleNamespace(user_table=table, users=_Known(), publisher=_Known(), catalog=Catalog.load())
+    row = UserRow("alice", "hash", "user", False, 0, None, True)
+    with pytest.raises(Problem) as caught:
+        await _announced_token(found, row)
+    assert (caught.value.status, caught.value.code, caught.value.headers) == (503, "not-accepted", {"Retry-After": "2"})
+    table.reach_end = _raise_kafka_error
+    with pytest.raises(Problem) as caught:
+        await _announced_token(found, row)
+    assert caught.value.status == 503
+
+
+async def _raise_kafka_error() -> None:
+    raise KafkaConnectionError
