@@ -247,11 +247,9 @@ async def test_a_postgres_that_hangs_is_waited_for_and_holds_up_nobody(
         with frozen(postgres):
             for n in range(5):
                 assert (await client.post("/chat/", json={"prompt": f"during {n}"})).status_code == 200
-            began = asyncio.get_running_loop().time()
-            reply = await client.get("/readyz")
-            assert reply.status_code == 200
-            assert reply.json()["warnings"].keys() == {"postgres"}
-            assert asyncio.get_running_loop().time() - began < 5  # 1 s is its own bound, 10 s Postgres'
+            for reply in await asyncio.gather(*(client.get("/readyz", timeout=4) for _ in range(20))):
+                assert reply.status_code == 200  # within a second, and not the ten that Postgres is given
+                assert reply.json()["warnings"].keys() == {"postgres"}
             reply = await client.get("/jobs")
             assert (reply.status_code, reply.json()["code"]) == (503, "postgres-unavailable")
 
