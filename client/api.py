@@ -84,8 +84,9 @@ class AssistantClient:
             poll = min(MAX_POLL_S, poll * 1.5)
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest ones."""
-        items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params={"limit": limit}))["items"]
+        """The user's own newest ones, also where the user is an admin, who could see everybody's."""
+        params = {"limit": limit, "user_id": self._user}
+        items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params=params))["items"]
         return items
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -54,21 +54,15 @@ class Home:
     def secret(self, name: str) -> tuple[str, bool]:
         """A secret that is invented once and kept, mode 600; and whether it was just now."""
         path = self.secrets / name
-        if path.exists():
-            return path.read_text().strip(), False
+        if path.exists() and (kept := path.read_text().strip()):
+            return kept, False
         value = secrets.token_urlsafe(48 if "key" in name else 15)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(value)
+        _write_whole(path, value)
         return value, True
 
     def write_status(self, status: Status) -> None:
         """Whole or not at all: others read it at any time."""
-        draft = self.status_file.with_suffix(".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(status), file)
-        draft.replace(self.status_file)
+        _write_whole(self.status_file, json.dumps(asdict(status)))
 
     def read_status(self) -> Status | None:
         """What was written last, whether or not it still runs."""
@@ -91,3 +85,12 @@ class Home:
         except psutil.Error:
             pass
         return None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """For nobody else to read, and never half there: a kill in between leaves a draft."""
+    draft = path.with_suffix(".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    draft.replace(path)

@@ -13,11 +13,12 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from ingress import chat, jobs, operations, users
 from ingress.follower import Follower
+from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
 from ingress.passwords import Passwords
 from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
-from ingress.services import Services, present_providers
+from ingress.services import Services
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
@@ -31,6 +32,7 @@ from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.workers import present_providers
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -123,9 +125,10 @@ def compose(settings: Settings) -> Services:
         jobs=store,
         users=UserStore(database),
         webhooks=WebhookStore(database),
-        webhook_secrets=WebhookSecrets(database, master=keys[0]),
+        webhook_secrets=WebhookSecrets(database, masters=keys),
         tokens=Tokens(keys, lifetime_s=settings.jwt_expires_min * 60),
         passwords=Passwords(),
+        login_limit=LoginLimit(per_min=settings.login_failures_per_min),
         job_ids=job_ids,
         expires_after_s=settings.expires_after_s,
     )

@@ -129,6 +129,10 @@ class Follower:
                 self.problem = "job events are not followed: Kafka cannot be reached; the ingress keeps trying"
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(RETRY_S)
+            except Exception:  # nobody else would start it again
+                self.problem = "job events are not followed: a bug, which the log has; the ingress keeps trying"
+                logger.exception("a bug in following job events")
+                await asyncio.sleep(RETRY_S)
             finally:
                 with contextlib.suppress(KafkaError, OSError):
                     await consumer.stop()
@@ -194,6 +198,9 @@ class Follower:
                 rows = await store.finished(waiting)
             except RetryableError:
                 continue  # outcomes still come by Kafka
+            except Exception:  # as in _follow
+                logger.exception("a bug in looking up outcomes")
+                continue
             for row in rows:
                 for watch in self._watches.get(str(row.job_id).encode(), ()):
                     watch.finish(Outcome(row.status, row.result, row.error))

@@ -14,6 +14,7 @@ from schemas.events import UserUpdated, utc_from_ms
 from schemas.ids import JobIds
 from schemas.job_view import job_view
 from sinks.postgres import MAX_PAGE, InvalidCursorError, JobRow
+from sinks.webhook_signing import RotatedTooOftenError
 
 router = APIRouter()
 FRESH_GRACE_S = 300
@@ -26,9 +27,10 @@ async def jobs(
     status: Literal["pending", "completed", "error"] | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
+    user_id: Annotated[str | None, Query(max_length=128, description="For admins: only this user's")] = None,
 ) -> Response:
     """Own jobs (an admin's view: everybody's), newest first; `next` is the cursor of the page after."""
-    whose = None if user.role == "admin" else user.user_id
+    whose = user_id if user.role == "admin" else user.user_id
     try:
         rows, after = await found.jobs.page(user_id=whose, status=status, limit=limit, cursor=cursor)
     except InvalidCursorError as error:
@@ -64,8 +66,11 @@ async def webhook_secret(user: CurrentUser, found: Found) -> Response:
 
 @router.post("/webhook-secret/rotate", tags=["webhooks"])
 async def rotate_webhook_secret(user: CurrentUser, found: Found) -> Response:
-    """A new secret; for 24 h the old one signs beside it."""
-    return _json({"secret": await found.webhook_secrets.rotate(user.user_id)})
+    """A new secret; for 24 h those that it replaces sign beside it."""
+    try:
+        return _json({"secret": await found.webhook_secrets.rotate(user.user_id)})
+    except RotatedTooOftenError as error:
+        raise Problem(429, error.code, error.message, headers={"Retry-After": "3600"}) from None
 
 
 async def _view(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, Any]:

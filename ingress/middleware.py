@@ -1,5 +1,6 @@
 """Around every request: an id, security headers, the body limit, and what is counted. Pure ASGI: microseconds."""
 
+import logging
 import re
 from time import perf_counter
 from uuid import uuid4
@@ -7,7 +8,9 @@ from uuid import uuid4
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress.problems import CONTENT_TYPE, Problem, problem_response
+from ingress.problems import CONTENT_TYPE, Problem, a_bug, problem_response
+
+logger = logging.getLogger(__name__)
 
 REQUESTS = Counter("assistant_requests_total", "Requests by route and status", ["route", "status"])
 REQUEST_SECONDS = Histogram(
@@ -39,8 +42,7 @@ class Edge:
         scope.setdefault("state", {})["request_id"] = request_id.decode()
 
         began = perf_counter()
-
-        replaced = False
+        replaced = started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal replaced
@@ -53,6 +55,8 @@ class Edge:
             await send_headers(message)
 
         async def send_headers(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # never the path itself: it has no bound
                 REQUESTS.labels(route, str(message["status"])).inc()
@@ -71,7 +75,13 @@ class Edge:
             # Chunked bodies are counted by Starlette's middleware, inside this one.
             await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
             return
-        await self._app(scope, receive, send_with_headers)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            logger.error("request %s failed", request_id.decode(), exc_info=error)  # noqa: TRY400 one line, as others
+            if started:  # half an answer cannot be taken back: uvicorn closes the connection
+                raise
+            await problem_response(a_bug(), request_id.decode())(scope, receive, send_headers)
 
     def _too_large(self) -> Problem:
         return Problem(413, "body-too-large", f"the body is larger than {self._max_body_bytes} bytes: send less")

@@ -9,9 +9,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.staticfiles import StaticFiles
 
-from ingress.services import Services, admin, current_user, live_workers, services
+from ingress.services import Services, admin, current_user, services
+from transport.workers import live_workers
 
 router = APIRouter(tags=["operations"])
+DATABASE_WITHIN_S = 1.0  # whoever asks for readiness has a deadline of their own
 
 
 def problems(found: Services) -> dict[str, str]:
@@ -38,7 +40,8 @@ async def ready(request: Request) -> Response:
     """Jobs can be taken; with what is wrong where not, and warnings where they can all the same."""
     found = services(request)
     wrong = problems(found)
-    warnings = {} if await found.database.answers() else {"postgres": "stored jobs cannot be looked at now"}
+    stored = await found.database.answers(within_s=DATABASE_WITHIN_S)
+    warnings = {} if stored else {"postgres": "stored jobs cannot be looked at now"}
     body = {"ready": not wrong, "problems": wrong, "warnings": warnings, "workers": len(live_workers(found.workers))}
     return Response(orjson.dumps(body), 503 if wrong else 200, media_type="application/json")
 

@@ -1,24 +1,30 @@
 """Passwords: Argon2id with the parameters of RFC 9106 (64 MiB each), so at most two at once, off the event loop."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from pwdlib import PasswordHash
 from pwdlib.exceptions import UnknownHashError
 
+from processors.errors import RetryableError
+
 AT_ONCE = 2
+MAX_WAITING = 20  # some 50 ms each on two cores: a second until it is one's turn
 
 
 class Passwords:
-    """Hashes and checks."""
+    """Hashes and checks; every method raises RetryableError where too many wait for it."""
 
     def __init__(self) -> None:
         self._hash = PasswordHash.recommended()
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
         self._nobodys: str | None = None
 
     async def hash(self, password: str) -> str:
         """As it is stored."""
-        async with self._slots:
+        async with self._turn():
             return await asyncio.to_thread(self._hash.hash, password)
 
     async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
@@ -29,11 +35,25 @@ class Passwords:
         if stored is None:
             if self._nobodys is None:
                 self._nobodys = await self.hash("nobody's password")
-            async with self._slots:
+            async with self._turn():
                 await asyncio.to_thread(self._hash.verify, password, self._nobodys)
             return False, None
-        async with self._slots:
+        async with self._turn():
             try:
                 return await asyncio.to_thread(self._hash.verify_and_update, password, stored)
             except UnknownHashError:
                 return False, None
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._waiting >= MAX_WAITING:
+            raise RetryableError("logins-busy", "too many passwords wait to be checked")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()

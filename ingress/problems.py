@@ -1,6 +1,5 @@
 """Errors as clients see them: `application/problem+json` (RFC 9457), with a stable code and what to do."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +11,12 @@ from starlette.exceptions import HTTPException
 from processors.errors import RetryableError
 from schemas.events import RateLimit
 
-logger = logging.getLogger(__name__)
-
 CONTENT_TYPE = "application/problem+json"
 TITLES = {
     400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
     413: "Body too large", 415: "Unsupported media type", 422: "The body does not fit", 429: "Too many requests",
-    500: "Internal error", 502: "The provider refused", 503: "Not available at the moment", 504: "No answer in time",
+    500: "Internal error", 431: "Headers too large",
+    502: "The provider refused", 503: "Not available at the moment", 504: "No answer in time",
 }  # fmt: skip
 NOT_FOUND = "there is no such thing, or it is somebody else's"
 
@@ -70,8 +68,13 @@ def problem_response(problem: Problem, request_id: str) -> Response:
     return Response(orjson.dumps(body, default=str), problem.status, problem.headers, CONTENT_TYPE)
 
 
+def a_bug() -> Problem:
+    """What was not foreseen; its traceback is in the log."""
+    return Problem(500, "internal-error", "a bug on our side; the log has it under this request_id")
+
+
 def install(app: FastAPI) -> None:
-    """Answer every error this way."""
+    """Answer every error this way; a bug is answered by `ingress.middleware`, outside of all that may have it."""
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, error: Problem) -> Response:
@@ -103,12 +106,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RecursionError)
     async def on_deep(request: Request, error: RecursionError) -> Response:  # noqa: ARG001 Starlette's signature
         return problem_response(invalid_body([]), request.state.request_id)
-
-    @app.exception_handler(Exception)
-    async def on_bug(request: Request, error: Exception) -> Response:
-        logger.error("request %s failed", request.state.request_id, exc_info=error)
-        problem = Problem(500, "internal-error", "a bug on our side; the log has it under this request_id")
-        return problem_response(problem, request.state.request_id)
 
 
 def invalid_body(errors: Sequence[Any]) -> Problem:

@@ -8,6 +8,7 @@ import psutil
 import uvicorn
 
 from ingress.app import create_app
+from ingress.bounded_http import BoundedHttp
 from settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def serve_ingress(settings: Settings) -> None:
     listener = _listen(settings.ingress_host, settings.ingress_port)
     config = uvicorn.Config(
         app, access_log=False, log_config=None, timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_S,
-        server_header=False, backlog=2048, h11_max_incomplete_event_size=16_384,
+        server_header=False, backlog=2048, http=BoundedHttp, ws="none",
     )  # fmt: skip
     logger.info("listening on http://%s:%d", *listener.getsockname()[:2])
     _Server(config).run(sockets=[listener])

@@ -1,13 +1,13 @@
 """What the routes work with, and who is asking."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from ingress.follower import Follower
+from ingress.login_limit import LoginLimit
 from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import Publisher
@@ -22,8 +22,6 @@ from sinks.users import UserStore
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.table import CompactedTable
-
-SILENT_WORKER_S = 15.0
 
 
 @dataclass
@@ -43,23 +41,9 @@ class Services:
     webhook_secrets: WebhookSecrets
     tokens: Tokens
     passwords: Passwords
+    login_limit: LoginLimit
     job_ids: JobIds
     expires_after_s: int
-
-
-def live_workers(workers: CompactedTable[WorkerHeartbeat]) -> list[WorkerHeartbeat]:
-    """Those heard of in the last 15 s."""
-    now = datetime.now(UTC)
-    return [
-        beat
-        for beat in workers.values.values()
-        if not beat.stopped and (now - beat.at).total_seconds() < SILENT_WORKER_S
-    ]
-
-
-def present_providers(workers: CompactedTable[WorkerHeartbeat]) -> list[str]:
-    """Providers that a live worker can reach."""
-    return sorted({offer.name for beat in live_workers(workers) for offer in beat.providers})
 
 
 def services(request: Request) -> Services:
@@ -86,6 +70,9 @@ async def current_user(request: Request, token: Annotated[str | None, Depends(_b
         except InvalidTokenError:
             pass
         else:
+            if not found.user_table.is_running:
+                detail = "the users are not read yet, so nobody can be told from a stranger; try again soon"
+                raise Problem(503, "not-ready", detail, headers={"Retry-After": "2"})
             user = found.user_table.values.get(claims.user_id)
             if user is not None and not user.disabled and user.token_epoch <= claims.epoch:
                 return user

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from aiokafka.errors import KafkaError
+from fastapi import APIRouter, Form, Request
 from pydantic import Field
 
 from ingress.passwords import Passwords
@@ -13,6 +14,7 @@ from ingress.services import Admin, Found, Services
 from schemas.envelope import Attributes, Record
 from schemas.requests import RequestBody, Role, UserId
 from sinks.users import UserExistsError, UserRow, UserStore
+from transport.table import NotStartedError
 
 router = APIRouter(prefix="/auth", tags=["users"])
 KNOWN_WITHIN_S = 5.0
@@ -42,17 +44,20 @@ class TokenReply(RequestBody):
 
 
 @router.post("/login")
-async def login(body: LoginBody, found: Found) -> TokenReply:
+async def login(body: LoginBody, request: Request, found: Found) -> TokenReply:
     """Get a token for a name and password."""
-    return await _log_in(found, body.user_id, body.password)
+    return await _log_in(found, body.user_id, body.password, _address(request))
 
 
 @router.post("/token", include_in_schema=False)
 async def login_by_form(
-    username: Annotated[str, Form(max_length=128)], password: Annotated[str, Form(max_length=256)], found: Found
+    username: Annotated[str, Form(max_length=128)],
+    password: Annotated[str, Form(max_length=256)],
+    request: Request,
+    found: Found,
 ) -> TokenReply:
     """The same as Swagger's dialog sends it (OAuth 2 password form)."""
-    return await _log_in(found, username, password)
+    return await _log_in(found, username, password, _address(request))
 
 
 @router.post("/register", status_code=201)
@@ -65,11 +70,17 @@ async def register(body: RegisterBody, user: Admin, found: Found) -> TokenReply:
     return await _announced_token(found, row)
 
 
-async def _log_in(found: Services, user_id: str, password: str) -> TokenReply:
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+async def _log_in(found: Services, user_id: str, password: str, address: str) -> TokenReply:
+    found.login_limit.take(user_id, address)
     row = await found.users.get(user_id) if "\x00" not in user_id else None
     fits, newer_hash = await found.passwords.verify(password, row.password_hash if row else None)
     if row is None or not fits or row.disabled:
         raise Problem(401, "wrong-credentials", "the user or the password is wrong")
+    found.login_limit.give_back(user_id, address)
     if newer_hash is not None:
         await found.users.set_password_hash(user_id, newer_hash)
     return await _announced_token(found, row)
@@ -82,7 +93,7 @@ async def _announced_token(found: Services, row: UserRow) -> TokenReply:
             await announce(row, found.users, found.publisher, found.catalog.full_name("user-updated"))
             async with asyncio.timeout(KNOWN_WITHIN_S):
                 await found.user_table.reach_end()
-        except (NotAcceptedError, OutcomeUnknownError, TimeoutError):
+        except (NotAcceptedError, OutcomeUnknownError, TimeoutError, KafkaError, NotStartedError):
             detail = "Kafka does not answer, so the user is not known everywhere yet; log in again soon"
             raise Problem(503, "not-accepted", detail, headers={"Retry-After": "2"}) from None
     return TokenReply(access_token=found.tokens.issue(row.user_id, role=row.role, epoch=row.token_epoch))

@@ -1,43 +1,60 @@
 """Stage: job-admitted -> completion-requested-<provider>, and word of it to whoever waits."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from processors.stage import Emit, StageResult
 from schemas.events import CompletionRequested, JobAdmitted, JobError, JobFinished, JobProgressed
 
 
+@dataclass(frozen=True, slots=True)
+class KnownProviders:
+    """Names of providers: `alive`, that live workers can reach; `seen`, that any worker could ever reach;
+    `configured`, that this deployment has the key or address of."""
+
+    alive: Sequence[str] = ()
+    seen: Sequence[str] = ()
+    configured: Sequence[str] = ()
+
+
 def route_job(
     event: JobAdmitted,
     *,
-    providers: Callable[[], Sequence[str]],
+    providers: Callable[[], KnownProviders],
     allowed: Sequence[str],
     default: str | None,
     default_timeout_s: float,
+    clock_is_right: Callable[[], bool],
     now: datetime,
 ) -> StageResult:
     """Send the job to the provider asked for, else the default, else the first that is present.
 
+    While no worker lives that could do it, it waits in the topic of one that somebody will come back for: never in
+    one that nobody has ever read where there is another.
+
     Args:
         event: The job.
-        providers: Names of those that live workers can reach at the moment.
-        allowed: Names that have a topic; a job for one of these waits there where no worker says anything yet.
+        providers: What is known of them now.
+        allowed: Names that have a topic.
         default: Its name, if one is set.
         default_timeout_s: Of a request that does not say it.
+        clock_is_right: False while nothing may be expired, since nobody knows what time it is.
         now: The time.
 
     Returns:
         `Emit` with `CompletionRequested` and `JobProgressed`, or with a `JobFinished`: `expired`, `no-such-provider`.
     """
     job = event.job
-    if now >= job.expires_at:
+    if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    alive = providers()
-    candidates = [name for name in allowed if name in alive] or list(allowed)
+    known = providers()
+    ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
+    candidates = next(filter(None, ranks), list(allowed))
     wanted = event.request.provider or (default if default in candidates else candidates[0] if candidates else None)
-    if wanted is None or wanted not in candidates:
-        there = ", ".join(candidates) or "none"
+    if wanted is None or (event.request.provider is not None and not any(wanted in names for names in ranks)):
+        there = ", ".join(candidates) if any(ranks) else "none"
         error = JobError(code="no-such-provider", message=f"the provider {wanted} is not present; present are: {there}")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     requested = CompletionRequested(

@@ -45,6 +45,7 @@ async def run_stage(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     random: Random | None = None,
     on_retry: Callable[[int, str], Awaitable[None]] | None = None,
+    name: str = "",
 ) -> StageResult:
     """What the stage decided. Raises nothing but cancellation: a bug in a stage is a dead letter, too.
 
@@ -58,6 +59,7 @@ async def run_stage(
         sleep: Between tries.
         random: For the jitter.
         on_retry: Told before each wait: the number of the try that failed, and its code.
+        name: The stage's, for the log.
     """
     if limits.expires_in_s <= 0:
         return _ended(job, "expired", "the job waited longer than it was good for; send it again", now())
@@ -89,17 +91,18 @@ async def run_stage(
         message = "there was no answer in time and the work was cut; allow more with `timeout` (at most 120 s)"
         return _ended(job, "timeout", message, now(), tuple(attempts))
     except Exception:
-        logger.exception("stage failed", extra={"job_id": str(job.job_id), "target": target})
+        logger.exception("a stage failed", extra={"job_id": str(job.job_id), "stage": name, "target": target})
         return DeadLetter(UNEXPECTED, "a bug in the stage; its traceback is in the worker's log", None, tuple(attempts))
 
 
-def run_plain_stage(stage: PlainStage, event: Event, **context: object) -> StageResult:
+def run_plain_stage(stage: PlainStage, event: Event, *, name: str = "", **context: object) -> StageResult:
     """The same for a gate stage, which tries once and does not wait."""
     try:
         return stage(event, **context)
     except Exception:
         job: Job | None = getattr(event, "job", None)
-        logger.exception("stage failed", extra={"job_id": str(job.job_id) if job else None})
+        told = {"job_id": str(job.job_id) if job else None, "stage": name}
+        logger.exception("a stage failed", extra=told)
         return DeadLetter(UNEXPECTED, "a bug in the stage; its traceback is in the worker's log")
 
 

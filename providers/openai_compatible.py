@@ -1,12 +1,12 @@
 """Completions from any server with the OpenAI chat API, by the `openai` SDK (POST /v1/chat/completions)."""
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import Completion, CompletionRequest, Usage
@@ -28,9 +28,17 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int | None = None
+
+
+def _none_where_it_does_not_fit(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+    """The answer is paid for, whatever its server counts."""
+    try:
+        return parse(value)
+    except ValidationError:
+        return None
 
 
 class _Reply(BaseModel):
@@ -38,7 +46,15 @@ class _Reply(BaseModel):
 
     model: str
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Annotated[_Usage | None, WrapValidator(_none_where_it_does_not_fit)] = None
+
+    def counted(self) -> Usage | None:
+        """Tokens; servers that are compatible with OpenAI's may leave the total out."""
+        if self.usage is None:
+            return None
+        asked, answered = self.usage.prompt_tokens, self.usage.completion_tokens
+        total = self.usage.total_tokens
+        return Usage(asked, answered, asked + answered if total is None else total)
 
 
 class OpenAICompatibleProvider:
@@ -47,6 +63,9 @@ class OpenAICompatibleProvider:
     def __init__(self, client: AsyncOpenAI, *, name: str, model: str) -> None:
         """`client`: from `make_client`; its own retries are off, for `run_stage` decides."""
         self._client, self.name, self.model = client, name, model
+        # OpenAI itself has renamed it; servers that are compatible with it know the older name.
+        is_openai = client.base_url.host == "openai.com" or client.base_url.host.endswith(".openai.com")
+        self._max_tokens = "max_completion_tokens" if is_openai else "max_tokens"
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `CompletionProvider.complete`."""
@@ -82,8 +101,7 @@ class OpenAICompatibleProvider:
         if generation.top_p is not None:
             body["top_p"] = generation.top_p
         if generation.max_tokens is not None:
-            # OpenAI itself has renamed it; servers that are compatible with it know the older name.
-            body["max_completion_tokens" if self.name == "openai" else "max_tokens"] = generation.max_tokens
+            body[self._max_tokens] = generation.max_tokens
         return body
 
     def _parse(self, body: bytes) -> Completion:
@@ -92,12 +110,11 @@ class OpenAICompatibleProvider:
             choice = reply.choices[0]
         except (ValidationError, IndexError):
             raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from None
-        usage = reply.usage
         return Completion(
             text=choice.message.content or "",
             model=reply.model,
             finish_reason=choice.finish_reason or "stop",
-            usage=Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else None,
+            usage=reply.counted(),
         )
 
     def _error_for(self, error: APIStatusError) -> RetryableError | PermanentError:

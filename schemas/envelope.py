@@ -3,7 +3,7 @@
 Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (attributes are headers `ce_*`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, Self, TypeVar
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from schemas.events import Event
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes | None]]
 E = TypeVar("E", bound=Event)
 SPEC_VERSION = b"1.0"
 CONTENT_TYPE = b"application/json"
@@ -97,13 +97,17 @@ class Envelope(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record to be published; `topic` is the full name, prefix included."""
+    """One record to be published; `topic` is the full name, prefix included.
+
+    `instead`: what is published where the brokers refuse it for good, as too large; without it that is a failure.
+    """
 
     topic: str
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     headers: Headers = field(default_factory=list)
     partition: int | None = None
+    instead: "Callable[[], Sequence[Record]] | None" = field(default=None, compare=False, repr=False)
 
 
 def first_header(headers: Sequence[tuple[str, bytes | None]], name: str) -> str | None:

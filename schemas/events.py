@@ -16,7 +16,8 @@ from schemas.requests import CallbackUrl, ChatRequest, JobKind, Metadata, Role, 
 class Event(BaseModel):
     """Base of all that travels on a topic."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Inputs are prompts and answers: an error that reaches a log must not carry them there.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class JobRequested(Event):

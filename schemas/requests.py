@@ -34,7 +34,7 @@ Metadata = Annotated[dict[MetadataName, MetadataText], Field(max_length=16)]
 class RequestBody(BaseModel):
     """A body from outside: an unknown field is a mistake that its sender wants to hear of."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class GenerationConfig(RequestBody):

@@ -30,6 +30,7 @@ class Topic(BaseModel):
     retention_ms: Annotated[int, Field(ge=60_000)] | None = None
     cleanup: Literal["delete", "compact"] = "delete"
     timestamp: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
+    compression: Literal["uncompressed"] | None = None  # None: as its producers pack it
     max_message_bytes: Annotated[int, Field(ge=1024)] = MAX_MESSAGE_BYTES
 
     def config(self) -> dict[str, str]:
@@ -41,6 +42,8 @@ class Topic(BaseModel):
         }
         if self.retention_ms is not None:
             config["retention.ms"] = str(self.retention_ms)
+        if self.compression is not None:
+            config["compression.type"] = self.compression
         return config
 
     def event_class(self) -> type[Event] | None:

@@ -24,6 +24,7 @@ class Pool:
         self._dsn, self._size = dsn, size
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._asking: asyncio.Task[bool] | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -57,8 +58,19 @@ class Pool:
                 )
             return self._pool
 
-    async def answers(self) -> bool:
-        """True if the database can be used now."""
+    async def answers(self, *, within_s: float) -> bool:
+        """True if the database can be used now, and says so in time.
+
+        Who asks is answered then; the question itself is not cancelled, for taking one back asks the server again.
+        There is one at a time, however many ask.
+        """
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(self._answers(), name="postgres answers")
+        await asyncio.wait({asking}, timeout=within_s)
+        return asking.done() and asking.result()
+
+    async def _answers(self) -> bool:
         try:
             async with self.connection() as connection:
                 await connection.execute("SELECT 1")
@@ -68,6 +80,8 @@ class Pool:
 
     async def close(self) -> None:
         """Bounded; may be called without ever having connected."""
+        if self._asking is not None:
+            self._asking.cancel()
         if self._pool is not None:
             try:
                 await asyncio.wait_for(self._pool.close(), 5)

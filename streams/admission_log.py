@@ -5,9 +5,12 @@ has all its admissions in that log, because an input is finished only when the b
 """
 
 import asyncio
+import logging
+import re
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import ValidationError
 
 from processors.limit_rate import KEPT_WINDOWS, Admissions, RateLimiter
 from schemas.envelope import Envelope, first_header
@@ -15,7 +18,10 @@ from schemas.events import JobAdmitted, PromptSanitized, ms_from_utc
 from streams.lane import Batch
 from transport.clients import KafkaAccess
 
+logger = logging.getLogger(__name__)
+
 CLOCK_SKEW_MS = 30_000  # how far the brokers' clocks may differ
+_OFFSET = re.compile(r"^[0-9]{1,19}$")
 READ_BACK_TIMEOUT_S = 30.0  # then the worker ends, and another one tries
 
 
@@ -78,7 +84,11 @@ class AdmissionLog:
 def _remember(memory: Admissions, record: Any) -> None:
     """One admission; a record that somebody else wrote there, or that has no limit, is none."""
     offset, event_id = first_header(record.headers, "source-offset"), first_header(record.headers, "source-id")
-    if offset is None or event_id is None or not offset.isdigit():
+    if offset is None or event_id is None or not _OFFSET.match(offset):
         return
-    admitted = JobAdmitted.model_validate_json(record.value)
+    try:
+        admitted = JobAdmitted.model_validate_json(record.value or b"")
+    except ValidationError:
+        logger.error("job-admitted: the record at offset %d is no admission and is passed over", record.offset)  # noqa: TRY400
+        return
     memory.add(admitted.job.user_id, (ms_from_utc(admitted.job.accepted_at), int(offset), event_id))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from faust.exceptions import ProducerSendError
 
 from schemas.envelope import Record
@@ -86,6 +86,10 @@ class StreamApp(faust.App):
                     record.topic, record.key, record.value, record.partition, None, record.headers
                 )
             except (KafkaError, ProducerSendError) as error:
+                if _is_too_large(error):  # the same answer, whether the producer gives it or the broker
+                    answer = asyncio.get_running_loop().create_future()
+                    answer.set_exception(error)
+                    return answer
                 if not _is_passing(error):
                     raise
                 await asyncio.sleep(SEND_RETRY_S)
@@ -93,7 +97,7 @@ class StreamApp(faust.App):
                 return answer
 
     async def publish(self, records: Sequence[Record]) -> None:
-        """Return once the brokers have all of them; waited for together."""
+        """Return once the brokers have all of them, or what is said instead; waited for together."""
         answers = [await self.hand_over(record) for record in records]
         for record, answer in zip(records, answers, strict=True):
             waiting = answer
@@ -102,6 +106,10 @@ class StreamApp(faust.App):
                     await waiting
                     break
                 except (KafkaError, ProducerSendError) as error:
+                    if record.instead is not None and _is_too_large(error):
+                        logger.error("%s: a record is larger than the brokers take", record.topic)  # noqa: TRY400
+                        await self.publish(record.instead())
+                        break
                     if not _is_passing(error):
                         raise
                     await asyncio.sleep(SEND_RETRY_S)
@@ -142,3 +150,8 @@ def _is_passing(error: BaseException) -> bool:
     """True if the same record may be taken later."""
     cause = error.__cause__ or error
     return isinstance(cause, KafkaTimeoutError) or bool(getattr(cause, "retriable", False))
+
+
+def _is_too_large(error: BaseException) -> bool:
+    """True if no broker will ever take it."""
+    return isinstance(error.__cause__ or error, MessageSizeTooLargeError | RecordListTooLargeError)

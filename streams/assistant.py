@@ -15,7 +15,7 @@ from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
 from processors.ports import CompletionProvider
 from processors.prompt_policy import PromptPolicy
-from processors.route_job import route_job
+from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
 from schemas.events import CompletionRequested, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
 from schemas.topics import Catalog
@@ -40,10 +40,11 @@ class GateParts:
     policy: PromptPolicy
     limiter: RateLimiter
     admission_log: AdmissionLog
-    present_providers: Callable[[], Sequence[str]]
+    known_providers: Callable[[], KnownProviders]
     allowed_providers: Sequence[str]
     default_provider: str | None
     default_timeout_s: float
+    clock_is_right: Callable[[], bool]
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -78,10 +79,11 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
         stage = _without_record(
             partial(
                 route_job,
-                providers=parts.present_providers,
+                providers=parts.known_providers,
                 allowed=parts.allowed_providers,
                 default=parts.default_provider,
                 default_timeout_s=parts.default_timeout_s,
+                clock_is_right=parts.clock_is_right,
             )
         )
         await server.in_order(stream, decoder(JobAdmitted), stage, name="route_job")

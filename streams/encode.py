@@ -61,7 +61,10 @@ class Encoder:
     def dead_letter(
         self, record: ConsumerRecord, letter: DeadLetter, *, stage: str, outcome_id: str | None, at: datetime
     ) -> Record:
-        """A record that can never work: key, value and headers as they came, and why."""
+        """A record that can never work: key, value and headers as they came, and why.
+
+        Where the brokers refuse it as too large, it is told of without its value; where still, without all of its own.
+        """
         told = {
             "dlq-topic": record.topic,
             "dlq-code": letter.code,
@@ -72,9 +75,16 @@ class Encoder:
         }
         if outcome_id is not None:
             told["dlq-outcome-id"] = outcome_id
-        headers: Headers = [(name, value or b"") for name, value in record.headers]
-        headers.extend((name, value.encode()) for name, value in told.items())
-        return Record(self._catalog.full_name("dead-letters"), record.key or b"", record.value or b"", headers)
+        why: Headers = [(name, value.encode()) for name, value in told.items()]
+        left_out: Headers = [*why, ("dlq-value-left-out", str(len(record.value or b"")).encode())]
+        topic, own = self._catalog.full_name("dead-letters"), list(record.headers)
+        bare = Record(topic, None, b"", left_out)
+        # aiokafka sends nothing that has neither key nor value: then the value is empty.
+        without_value = Record(
+            topic, record.key, _or_empty(None, record.key), [*own, *left_out], instead=lambda: [bare]
+        )
+        value = _or_empty(record.value, record.key)
+        return Record(topic, record.key, value, [*own, *why], instead=lambda: [without_value])
 
     def _name(self, topic: Topic, event: Event) -> str:
         provider: str | None = getattr(event, "provider", None) if PROVIDER in topic.name else None
@@ -82,6 +92,10 @@ class Encoder:
         if name is None:
             name = self._names[topic.name, provider] = self._catalog.full_name(topic.name, provider=provider)
         return name
+
+
+def _or_empty(value: bytes | None, key: bytes | None) -> bytes | None:
+    return b"" if value is None and key is None else value
 
 
 def timed(events: Sequence[Event], stage: str, started_at: datetime) -> list[Event]:

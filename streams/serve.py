@@ -7,7 +7,7 @@ A stage's input is finished only when the brokers have all its outputs. What goe
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from processors.errors import PermanentError, RetryableError
 from processors.run_stage import Limits, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, PlainStage, RecordFacts, StageResult
-from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record
+from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header
 from schemas.events import Event, Job, JobProgressed
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
@@ -128,7 +128,7 @@ class StageServer:
             if batch.ledger.crashes(record.offset) >= MAX_CRASHES:
                 return self._dead(record, envelope.attributes, envelope.payload.job, CRASHED, name, started_at)
             facts = RecordFacts(record.partition, record.offset, envelope.attributes.event_id)
-            result = run_plain_stage(stage, envelope.payload, now=started_at, record=facts)
+            result = run_plain_stage(stage, envelope.payload, name=name, now=started_at, record=facts)
             outputs = self._records(record, envelope, result, name, started_at)
             if beside_source is None:
                 return outputs
@@ -205,7 +205,9 @@ class StageServer:
             timeout_s=event.timeout_s,
             expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
         )
-        return await run_stage(stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry)
+        return await run_stage(
+            stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry, name=name
+        )
 
     async def _conclude(
         self, record: ConsumerRecord, envelope: Envelope[Any], result: StageResult, name: str, started_at: datetime
@@ -235,14 +237,18 @@ class StageServer:
             return []
         if isinstance(result, DeadLetter):
             return self._dead(record, cause, envelope.payload.job, result, name, started_at)
+
+        def refused(why: str = "the brokers refuse it") -> list[Record]:
+            letter = DeadLetter("output-too-large", f"the result is larger than a topic takes ({why})")
+            return self._dead(record, cause, envelope.payload.job, letter, name, started_at)
+
         try:
             records = [
-                self._encoder.event(event, cause=cause, stage=name, index=index)
+                replace(self._encoder.event(event, cause=cause, stage=name, index=index), instead=refused)
                 for index, event in enumerate(timed(result.events, name, started_at))
             ]
         except TooLargeError as error:
-            letter = DeadLetter("output-too-large", f"the result is larger than a topic takes ({error})")
-            return self._dead(record, cause, envelope.payload.job, letter, name, started_at)
+            return refused(str(error))
         metrics.EVENTS.labels(name, "emitted").inc()
         return records
 
@@ -260,7 +266,7 @@ class StageServer:
         metrics.DEAD_LETTERS.labels(name, letter.code).inc()
         (finished,) = timed([failure(job, letter, _utc_now())], name, started_at)
         outcome = self._encoder.event(finished, cause=cause, stage=name, index=0)
-        outcome_id = dict(outcome.headers)["ce_id"].decode()
+        outcome_id = first_header(outcome.headers, "ce_id")
         return [
             outcome,
             self._encoder.dead_letter(record, letter, stage=name, outcome_id=outcome_id, at=_utc_now()),
@@ -335,7 +341,7 @@ def _beside(output: Record, facts: RecordFacts) -> Record:
         ("source-offset", b"%d" % facts.offset),
         ("source-id", facts.event_id.encode()),
     ]
-    return Record(output.topic, output.key, output.value, headers, facts.partition)
+    return replace(output, headers=headers, partition=facts.partition)
 
 
 def _utc_now() -> datetime:

@@ -8,8 +8,8 @@ import signal
 import socket
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from time import monotonic
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from aiokafka.errors import KafkaError
@@ -17,8 +17,9 @@ from faust.contrib.asgi import faust_app_running
 
 from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
+from processors.route_job import KnownProviders
 from providers.openai_compatible import OpenAICompatibleProvider, make_client
-from schemas.events import Job, ProviderOffer, UserUpdated, WorkerHeartbeat
+from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
 from settings import Settings
@@ -37,14 +38,15 @@ from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
 from streams.quarantine import Quarantine
 from streams.serve import StageServer
 from streams.watchdog import Watchdog
-from transport.admin import TopicsError, missing_topics
+from transport.admin import TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.workers import present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
 
+E = TypeVar("E", bound=Event)
 RETRY_S = 1.0
-SILENT_WORKER_S = 15.0
 HEARTBEAT_LATE_S = 20.0
 
 
@@ -69,6 +71,7 @@ class Worker:
         self._apps: list[StreamApp] = []
         self._quarantine = Quarantine()
         self._pool: Pool | None = None
+        self._tables: dict[str, CompactedTable[Any]] = {}
         self._stalled_since: float | None = None
 
     async def run(self) -> None:
@@ -84,9 +87,12 @@ class Worker:
         async with AsyncExitStack() as stack:
             await health.start(self._settings.worker_http_host, self._settings.worker_http_port)
             stack.push_async_callback(health.stop)
-            if not await self._unless_stopped(stop, self._check_topics()):
+            if not await _unless_stopped(stop, self._check_topics()):
                 return
-            offers = await self._compose(stack)
+            composing = asyncio.ensure_future(self._compose(stack))
+            if not await _unless_stopped(stop, composing):
+                return
+            offers = composing.result()
             self._heartbeat = Heartbeat(
                 self._apps, self._catalog.full_name("worker-heartbeat"), worker=self._worker_id, http=health.address,
                 offers=offers,
@@ -107,11 +113,11 @@ class Worker:
     # --- composing ---
 
     async def _check_topics(self) -> None:
-        """Wait for the cluster; then every topic must be there: a missing one is ignored for ever by consumers."""
+        """Wait for the cluster; then every topic must be right: a missing one is ignored for ever by consumers."""
         told = False
         while True:
             try:
-                missing = await missing_topics(self._access, self._catalog, self._settings.allowed_providers)
+                wrong = await unusable(self._access, self._catalog, self._settings.allowed_providers)
                 break
             except TopicsError as error:
                 self._problems["kafka"] = f"{error}; this worker keeps trying"
@@ -120,8 +126,9 @@ class Worker:
                 told = True
             await asyncio.sleep(RETRY_S)
         self._problems.pop("kafka", None)
-        if missing:
-            raise StartError(f"topics are missing: {', '.join(missing)}; create them with `assistant topics apply`")
+        if wrong:
+            differences = "; ".join(str(difference) for difference in wrong)
+            raise StartError(f"the topics are not what this version needs: {differences}; run `assistant topics apply`")
 
     async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
         offers: list[ProviderOffer] = []
@@ -169,10 +176,7 @@ class Worker:
         settings = self._settings
         users = await self._table(stack, "user-updated", UserUpdated)
         workers = await self._table(stack, "worker-heartbeat", WorkerHeartbeat)
-        if settings.jwt_secret_key is None:
-            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
-        previous = [settings.jwt_secret_key_previous] if settings.jwt_secret_key_previous else []
-        job_ids = JobIds([secret.get_secret_value() for secret in [settings.jwt_secret_key, *previous]])
+        job_ids = JobIds(self._master_secrets())
 
         def limit_of(job: Job) -> int | None:
             user: UserUpdated | None = users.values.get(job.user_id)
@@ -181,14 +185,10 @@ class Worker:
             admin = job.role == "admin"
             return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
 
-        def present_providers() -> list[str]:
-            now = datetime.now(UTC)
-            return [
-                offer.name
-                for beat in workers.values.values()
-                if not beat.stopped and (now - beat.at).total_seconds() < SILENT_WORKER_S
-                for offer in beat.providers
-            ]
+        configured = list(self._configured())
+
+        def known_providers() -> KnownProviders:
+            return KnownProviders(present_providers(workers), seen_providers(workers), configured)
 
         limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
         policy = PromptPolicy(
@@ -206,27 +206,39 @@ class Worker:
             policy=policy,
             limiter=limiter,
             admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
-            present_providers=present_providers,
+            known_providers=known_providers,
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
             default_timeout_s=settings.llm_timeout,
+            clock_is_right=self._clock,
         )
+
+    def _master_secrets(self) -> list[str]:
+        """The deployment's secret, and the one that it replaces during a rotation."""
+        current, previous = self._settings.jwt_secret_key, self._settings.jwt_secret_key_previous
+        if current is None:
+            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
+        return [secret.get_secret_value() for secret in (current, previous) if secret]
+
+    def _configured(self) -> dict[str, tuple[str, str, str, int]]:
+        """Address, key, model and calls at once of the providers that have an address and a key."""
+        settings = self._settings
+        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+        known = {
+            "openai": (settings.openai_base_url, key, settings.openai_model, settings.completion_concurrency),
+            "local": (settings.local_base_url, "none", settings.local_model, settings.local_slots),
+        }
+        return {
+            name: (base_url, secret, model, slots)
+            for name, (base_url, secret, model, slots) in known.items()
+            if name in settings.allowed_providers and base_url and secret
+        }
 
     def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> list[ProviderOffer]:
         settings = self._settings
         providers: dict[str, OpenAICompatibleProvider] = {}
         concurrency: dict[str, int] = {}
-        configured = {
-            "openai": (settings.openai_base_url, settings.openai_api_key, settings.openai_model,
-                       settings.completion_concurrency),
-            "local": (settings.local_base_url, settings.local_base_url and "none", settings.local_model,
-                      settings.local_slots),
-        }  # fmt: skip
-        for name in settings.allowed_providers:
-            base_url, key, model, slots = configured.get(name, (None, None, "", 1))
-            if not base_url or not key:
-                continue
-            secret = key if isinstance(key, str) else key.get_secret_value()
+        for name, (base_url, secret, model, slots) in self._configured().items():
             client = make_client(base_url=base_url, api_key=secret, connections=slots)
             providers[name] = OpenAICompatibleProvider(client, name=name, model=model)
             concurrency[name] = slots
@@ -242,9 +254,7 @@ class Worker:
         pool = self._pool
         if pool is None:
             raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
-        if settings.jwt_secret_key is None:
-            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
-        secrets = WebhookSecrets(pool, master=settings.jwt_secret_key.get_secret_value())
+        secrets = WebhookSecrets(pool, masters=self._master_secrets())
         sender = WebhookSender(
             pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
         )
@@ -255,8 +265,8 @@ class Worker:
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
         )  # fmt: skip
 
-    async def _table(self, stack: AsyncExitStack, topic: str, event: type) -> "CompactedTable":  # type: ignore[type-arg]  # of `event`
-        table: CompactedTable = CompactedTable(self._access, self._catalog.full_name(topic), event)  # type: ignore[type-arg]  # as above
+    async def _table(self, stack: AsyncExitStack, topic: str, event: type[E]) -> CompactedTable[E]:
+        table = CompactedTable(self._access, self._catalog.full_name(topic), event)
         while True:
             try:
                 await table.start()
@@ -265,20 +275,10 @@ class Worker:
                 logger.warning("%s cannot be read yet: %s", topic, error)
                 await asyncio.sleep(RETRY_S)
         stack.push_async_callback(table.stop)
+        self._tables[topic] = table
         return table
 
     # --- watching ---
-
-    async def _unless_stopped(self, stop: asyncio.Event, work: Awaitable[None]) -> bool:
-        """Do it, or leave off when told to stop; True if it was done."""
-        doing, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if doing.done():
-            await doing
-            return True
-        await _end(doing)
-        return False
 
     async def _watch(self, stop: asyncio.Event, watchdog: Watchdog) -> None:
         while not stop.is_set():
@@ -293,6 +293,9 @@ class Worker:
 
     def _current_problems(self) -> dict[str, str]:
         problems = dict(self._problems)
+        for topic, table in self._tables.items():
+            if not table.is_running:
+                problems[topic] = "it is not followed; this worker keeps trying"
         if self._heartbeat is not None:
             if monotonic() - self._heartbeat.answered_at > HEARTBEAT_LATE_S:
                 problems["kafka"] = "the cluster has not answered a heartbeat for 20 s"
@@ -332,7 +335,19 @@ def _running(app: StreamApp) -> "contextlib.AbstractAsyncContextManager[object]"
     return running
 
 
-async def _end(task: "asyncio.Future[None]") -> None:
+async def _unless_stopped(stop: asyncio.Event, work: Awaitable[object]) -> bool:
+    """Do it, or leave off when told to stop; True if it was done."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if doing.done():
+        await doing
+        return True
+    await _end(doing)
+    return False
+
+
+async def _end(task: "asyncio.Future[Any]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -16,6 +16,10 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from schemas.topics import Catalog
 from transport.clients import KafkaAccess
 
+NATURE = ("message.timestamp.type", "cleanup.policy", "compression.type")
+SIZE = "max.message.bytes"
+SET_ON_THE_TOPIC = 1  # a configuration's source in the protocol, DYNAMIC_TOPIC_CONFIG
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -69,11 +73,23 @@ def wanted_partitions(catalog: Catalog, providers: Sequence[str], at_most: int |
     }
 
 
-async def missing_topics(access: KafkaAccess, catalog: Catalog, providers: Sequence[str]) -> list[str]:
-    """The full names of the topics that are not there."""
-    async with _admin(access) as admin:
-        found = set(await admin.list_topics())
-    return sorted(catalog.deployed(providers).keys() - found)
+async def unusable(access: KafkaAccess, catalog: Catalog, providers: Sequence[str]) -> list[Difference]:
+    """What a worker cannot run with: a topic that is missing, or one of another nature.
+
+    Partitions and retention are the operator's. With `CreateTime` a client would choose when its request was accepted,
+    and so its own rate limit; with another clean-up users or jobs would be thrown away; what is too large for a topic
+    would end jobs.
+
+    Raises:
+        TopicsError: The cluster cannot be reached.
+    """
+    return [
+        found
+        for found in await plan(access, catalog, providers)
+        if found.action == "create"
+        or found.field in NATURE
+        or (found.field == SIZE and int(found.found or 0) < int(found.wanted))
+    ]
 
 
 async def apply(
@@ -110,11 +126,9 @@ async def apply(
             for name, code, *_ in reply.topic_errors:
                 if code not in (0, TopicAlreadyExistsError.errno):  # another replica was faster
                     raise TopicsError(f"{name}: the cluster refused to create it: {for_code(code).__name__}")
-        changed = {found.topic for found in differences if found.action == "configure"}
+        changed = sorted({found.topic for found in differences if found.action == "configure"})
         if changed:
-            await admin.alter_configs(
-                [ConfigResource(ConfigResourceType.TOPIC, name, configs=configs[name]) for name in sorted(changed)]
-            )
+            await _configure(admin, {name: configs[name] for name in changed})
     if refused := [str(found) for found in differences if found.action == "refuse"]:
         raise TopicsError("to be mended by hand, since it moves keys to other partitions: " + "; ".join(refused))
     return differences
@@ -153,13 +167,34 @@ async def _differences(
     return differences
 
 
-async def _configs(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+async def _configs(
+    admin: AIOKafkaAdminClient, names: Sequence[str], *, set_on_the_topic: bool = False
+) -> dict[str, dict[str, str]]:
+    """Topic -> field -> value; only what somebody has set on the topic itself, or also what the brokers default to."""
     if not names:
         return {}
     replies = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
     return {
-        resource[3]: {entry[0]: entry[1] for entry in resource[4]} for reply in replies for resource in reply.resources
+        resource[3]: {
+            entry[0]: entry[1] for entry in resource[4] if not set_on_the_topic or entry[3] == SET_ON_THE_TOPIC
+        }
+        for reply in replies
+        for resource in reply.resources
     }
+
+
+async def _configure(admin: AIOKafkaAdminClient, configs: dict[str, dict[str, str]]) -> None:
+    """Set these, beside what operators have set: the request replaces all that a topic has."""
+    kept = await _configs(admin, list(configs), set_on_the_topic=True)
+    replies = await admin.alter_configs(
+        [
+            ConfigResource(ConfigResourceType.TOPIC, name, configs=kept.get(name, {}) | config)
+            for name, config in configs.items()
+        ]
+    )
+    for code, message, _, name in (resource for reply in replies for resource in reply.resources):
+        if code:
+            raise TopicsError(f"{name}: the cluster refused to change it: {message or for_code(code).__name__}")
 
 
 @asynccontextmanager

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from transport import tolerant_records
+
+tolerant_records.install()
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaAccess:

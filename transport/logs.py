@@ -4,6 +4,9 @@ import logging
 import time
 
 MAX_PER_KEY, PERIOD_S = 5, 60.0  # of the same logger, level and message, before they are only counted
+MAX_TRACEBACKS = 100  # of the same kind and from our own packages: each is of another job
+OURS = ("client", "embedded", "ingress", "processors", "providers", "schemas", "sinks", "streams", "transport")
+EXTRAS = ("job_id", "event_id", "stage", "target")
 NOISY = ("aiokafka", "kafka", "faust", "mode", "httpx", "httpx2", "openai", "asyncio")
 
 
@@ -16,23 +19,34 @@ class RateLimitFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """True if it may pass."""
+        is_our_bug = bool(record.exc_info) and record.name.partition(".")[0] in OURS
+        most = MAX_TRACEBACKS if is_our_bug else MAX_PER_KEY
         key = (record.name, record.levelno, str(record.msg)[:200])
         began, count = self._seen.get(key, (0.0, 0))
         now = time.monotonic()
         if now - began > PERIOD_S:
-            if count > MAX_PER_KEY:
-                record.msg = f"{record.msg} (and {count - MAX_PER_KEY} more like it before)"
+            if count > most:
+                record.msg = f"{record.msg} (and {count - most} more like it before)"
             began, count = now, 0
         if len(self._seen) > 1000:
             self._seen.clear()
         self._seen[key] = (began, count + 1)
-        return count < MAX_PER_KEY
+        return count < most
+
+
+class Formatter(logging.Formatter):
+    """One line, with what a record says beside its message at the end of it: `job_id=...`."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the library's name
+        """The line before a traceback."""
+        told = [f"{name}={getattr(record, name)}" for name in EXTRAS if getattr(record, name, None)]
+        return " ".join([super().formatMessage(record), *told])
 
 
 def set_up(*, debug: bool) -> None:
     """To standard error; libraries only from WARNING on."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(RateLimitFilter())
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], force=True)
     for name in NOISY:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
 RETRY_S = 1.0
+
+
+class NotStartedError(Exception):
+    """The table is not followed yet, or no more."""
 
 
 class CompactedTable(Generic[E]):
@@ -33,38 +38,40 @@ class CompactedTable(Generic[E]):
         self._access, self._topic, self._event, self._on_change = access, topic, event, on_change
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
+        self._reached_end = False
         self._positions: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
         self.values: dict[str, E] = {}
+        self._appended_ms: dict[str, int] = {}
+        self._newest_ms, self._newest_read_at = 0, monotonic()
 
     @property
     def is_running(self) -> bool:
         """It was read to its end, and is followed."""
-        return self._task is not None and not self._task.done()
+        return self._reached_end and self._consumer is not None and self._task is not None and not self._task.done()
+
+    def age_s(self, key: str) -> float:
+        """How long ago a key's event was appended, by the brokers' clock: what ours says is not asked.
+
+        The newest record of the topic is taken to be as old as it is long read; so it needs one that is written often.
+        """
+        behind_ms = self._newest_ms - self._appended_ms.get(key, 0)
+        return behind_ms / 1000 + monotonic() - self._newest_read_at
 
     async def start(self) -> None:
-        """Read the topic to its end; then follow it until `stop`.
+        """Read the topic to its end; then follow it until `stop`, whatever happens.
 
         Raises:
             KafkaError: The cluster or the topic is not there.
         """
-        consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, fetch_max_wait_ms=100)
-        try:
-            await consumer.start()
-            partitions = [TopicPartition(self._topic, number) for number in await self._partitions(consumer)]
-            consumer.assign(partitions)
-            await consumer.seek_to_beginning(*partitions)
-            self._positions = {partition: await consumer.position(partition) for partition in partitions}
-        except BaseException:
-            await consumer.stop()
-            raise
-        self._consumer = consumer
-        self._task = asyncio.create_task(self._follow(consumer), name=f"table {self._topic}")
+        self._consumer = await self._open()
+        self._task = asyncio.create_task(self._run(), name=f"table {self._topic}")
         try:
             await self.reach_end()
         except BaseException:
             await self.stop()
             raise
+        self._reached_end = True
 
     async def stop(self) -> None:
         """May be called twice."""
@@ -81,13 +88,50 @@ class CompactedTable(Generic[E]):
         """Return once all that is in the topic now has been read.
 
         Raises:
+            NotStartedError: It is not followed yet, or no more.
             KafkaError: The cluster did not tell where the end is.
         """
-        if self._consumer is None:
-            raise RuntimeError("the table was not started")
-        ends = await self._consumer.end_offsets(list(self._positions))
+        if self._task is None:
+            raise NotStartedError
+        async with self._moved:
+            await self._moved.wait_for(lambda: self._consumer is not None)
+        consumer = self._consumer
+        if consumer is None:
+            raise NotStartedError
+        ends = await consumer.end_offsets(list(self._positions))
         async with self._moved:
             await self._moved.wait_for(lambda: all(self._positions[at] >= end for at, end in ends.items()))
+
+    async def _open(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, fetch_max_wait_ms=100)
+        try:
+            await consumer.start()
+            partitions = [TopicPartition(self._topic, number) for number in await self._partitions(consumer)]
+            consumer.assign(partitions)
+            await consumer.seek_to_beginning(*partitions)
+            self._positions = {partition: await consumer.position(partition) for partition in partitions}
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
+
+    async def _run(self) -> None:
+        """Follow; after what nobody has foreseen begin anew, for nobody else would."""
+        while True:
+            try:
+                if self._consumer is None:
+                    consumer = await self._open()
+                    async with self._moved:
+                        self._consumer = consumer
+                        self._moved.notify_all()
+                await self._follow(self._consumer)
+            except Exception:
+                logger.exception("%s is not followed: it is read again from its beginning", self._topic)
+                broken, self._consumer = self._consumer, None
+                if broken is not None:
+                    with contextlib.suppress(Exception):
+                        await broken.stop()
+                await asyncio.sleep(RETRY_S)
 
     async def _partitions(self, consumer: AIOKafkaConsumer) -> list[int]:
         # Asked for by name: a client knows only the topics that it was told of.
@@ -115,7 +159,11 @@ class CompactedTable(Generic[E]):
 
     def _take(self, record: Any) -> None:
         key = (record.key or b"").decode(errors="replace")
+        self._appended_ms[key] = record.timestamp
+        if record.timestamp >= self._newest_ms:
+            self._newest_ms, self._newest_read_at = record.timestamp, monotonic()
         if record.value is None:
+            del self._appended_ms[key]
             self.values.pop(key, None)
             event = None
         else:

@@ -82,6 +82,19 @@ def test_a_job_that_fails_is_an_error_with_its_code(tmp_path: Path) -> None:
         ask(tmp_path, Ingress(end={"status": "error", "error": {"code": "timeout", "message": "too slow"}}))
 
 
+def test_jobs_are_ones_own_also_for_an_admin(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def ingress(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json={"access_token": "fresh", "items": [{"job_id": "7"}]})
+
+    with AssistantClient(tmp_path, {"ASSISTANT_URL": "http://x", "ASSISTANT_PASSWORD": "secret"},
+                         transport=httpx.MockTransport(ingress)) as found:  # fmt: skip
+        assert found.jobs(5) == [{"job_id": "7"}]
+    assert asked[-1] == "http://x/jobs?limit=5&user_id=root"
+
+
 def test_a_wrong_password_and_nothing_running_are_said(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="wrong-credentials"):
         ask(tmp_path, Ingress(), ASSISTANT_PASSWORD="wrong")

@@ -147,6 +147,27 @@ def test_secrets_are_invented_once_and_for_nobody_else(tmp_path: Path) -> None:
     assert home.secrets.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_kill_while_a_secret_is_written_leaves_none_that_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("embedded.home.os.fdopen", killed)
+        with pytest.raises(KeyboardInterrupt):
+            home.secret("jwt_secret_key")
+    assert not (home.secrets / "jwt_secret_key").exists()
+    (home.secrets / "jwt_secret_key").touch()  # of a version that did leave one
+    secret, new = home.secret("jwt_secret_key")
+    assert new
+    assert len(secret) >= 32
+    assert home.secret("jwt_secret_key") == (secret, False)
+
+
 def test_a_supervisor_is_known_by_its_start_and_not_by_its_pid_alone(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.make()

@@ -7,9 +7,11 @@ from typing import Any
 
 import confluent_kafka
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 
 from schemas.ids import direct_job_id
 from tests.deployment import client_of
+from tests.foreign_records import BrokenName, Foreign, publish_as_one_batch
 from tests.pipeline.conftest import Running
 from tests.waiting import until
 
@@ -24,11 +26,40 @@ def cloud_event(event_id: str, **more: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def publish(running: Running, value: Any, headers: dict[str, str], key: bytes | None = b"root") -> None:
-    producer = confluent_kafka.Producer({"bootstrap.servers": running.deployment.kafka.bootstrap})
-    body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    producer.produce(running.deployment.prefix + "job-requested", body, key, headers=list(headers.items()))
+PARTITION = 1
+
+
+def publish(
+    running: Running, value: Any, headers: dict[str, str], *, key: bytes | None = b"root", compression: str = "none"
+) -> None:
+    """Always to the same partition: what stands in the way of one stands in the way of the next."""
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": running.deployment.kafka.bootstrap, "compression.type": compression}
+    )
+    body = value if isinstance(value, bytes | None) else json.dumps(value).encode()
+    topic = running.deployment.prefix + "job-requested"
+    producer.produce(topic, body, key, partition=PARTITION, headers=list(headers.items()))
     assert producer.flush(10) == 0
+
+
+async def the_partition_flows(running: Running) -> None:
+    """Whatever was published before on it."""
+    await outcome_of(running, published(running, f"after {uuid.uuid4()}"))
+
+
+def published(running: Running, prompt: str, **options: Any) -> uuid.UUID:
+    event_id = str(uuid.uuid4())
+    publish(running, request(prompt), cloud_event(event_id), **options)
+    return direct_job_id(SOURCE, "root", event_id)
+
+
+async def outcome_of(running: Running, job_id: uuid.UUID, status: str = "completed") -> Any:
+    async def ended() -> Any:
+        return (await running.deployment.finished_rows()).get(job_id)
+
+    row = await until(ended)
+    assert row["status"] == status, row["error"]
+    return row
 
 
 def request(prompt: str, **more: Any) -> dict[str, Any]:
@@ -59,6 +90,8 @@ async def test_an_event_is_answered_like_a_call_and_twice_is_once(running: Runni
     [
         (b"\xff\x00garbage", cloud_event("1"), "invalid-event"),
         (b"", cloud_event("2"), "invalid-event"),
+        (None, cloud_event("10"), "invalid-event"),
+        (None, cloud_event("11", keyless="yes"), "invalid-event"),
         (b"[" * 5000, cloud_event("3"), "invalid-event"),
         (request("hi"), {}, "invalid-event"),
         (request("hi"), cloud_event("4", ce_specversion="0.3"), "invalid-event"),
@@ -73,7 +106,8 @@ async def test_what_is_no_request_is_a_dead_letter_and_the_partition_flows_on(
     running: Running, value: Any, headers: dict[str, str], code: str
 ) -> None:
     mark = uuid.uuid4().hex
-    publish(running, value, {**headers, "mark": mark})
+    key = None if "keyless" in headers else b"root"
+    publish(running, value, {**headers, "mark": mark}, key=key)
 
     async def dead() -> Any:
         return [
@@ -87,20 +121,55 @@ async def test_what_is_no_request_is_a_dead_letter_and_the_partition_flows_on(
     assert told["dlq-code"].decode() == code
     assert told["dlq-stage"] == b"sanitize_prompt"
     assert told["dlq-reason"]
-    assert letter.value == (value if isinstance(value, bytes) else json.dumps(value).encode())
-    async with client_of(running.ingress) as client:
-        assert (await client.post("/chat/", json={"prompt": f"after {mark}"})).status_code == 200
+    assert letter.key == key  # untouched, also where there is none
+    if key is None:
+        assert letter.value == b""  # a record with neither cannot be sent
+    else:
+        assert letter.value == (value if isinstance(value, bytes | None) else json.dumps(value).encode())
+    await the_partition_flows(running)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
+async def test_a_request_may_come_packed(running: Running, compression: str) -> None:
+    prompt = f"packed with {compression} {uuid.uuid4()}"
+    await outcome_of(running, published(running, prompt, compression=compression))
+    assert running.calls()[prompt] == 1
+
+
+async def test_what_is_too_large_once_unpacked_is_refused_by_the_broker(running: Running) -> None:
+    topic = running.deployment.prefix + "job-requested"
+    batch: list[Foreign] = [(b"root", b"x" * 5_000_000, [])]
+    with pytest.raises(MessageSizeTooLargeError):
+        await publish_as_one_batch(running.deployment.kafka.bootstrap, topic, batch, compression="gzip")
+    await the_partition_flows(running)
+
+
+async def test_a_header_whose_name_is_not_utf_8_stands_in_nobodys_way(running: Running) -> None:
+    event_id, mark = str(uuid.uuid4()), uuid.uuid4().hex
+    headers = [(name, value.encode()) for name, value in cloud_event(event_id).items()]
+    broken = [(BrokenName("mine"), b"\xff"), ("mark", mark.encode())]
+    good = json.dumps(request(f"odd header {mark}")).encode()
+    batch: list[Foreign] = [(b"root", good, [*headers, *broken]), (b"root", b"no request", broken)]
+    topic = running.deployment.prefix + "job-requested"
+    await publish_as_one_batch(running.deployment.kafka.bootstrap, topic, batch, partition=PARTITION)
+    await outcome_of(running, direct_job_id(SOURCE, "root", event_id))
+
+    async def dead() -> Any:
+        return [letter for letter in await running.deployment.records("dead-letters")
+                if ("mark", mark.encode()) in letter.headers]  # fmt: skip
+
+    (letter,) = await until(dead)
+    assert (letter.key, letter.value) == (b"root", b"no request")
+    assert letter.headers[0] == ("mine\\xff", b"\xff")
+    await the_partition_flows(running)
+    assert running.worker.popen.poll() is None
 
 
 async def test_a_request_that_does_not_fit_ends_the_job_of_a_known_user(running: Running) -> None:
     event_id = str(uuid.uuid4())
     publish(running, {"user_id": "root", "kind": "chat", "request": {}}, cloud_event(event_id))
     job_id = direct_job_id(SOURCE, "root", event_id)
-
-    async def ended() -> Any:
-        return (await running.deployment.finished_rows()).get(job_id)
-
-    row = await until(ended)
+    row = await outcome_of(running, job_id, "error")
     assert json.loads(row["error"])["code"] == "invalid-event"
 
 

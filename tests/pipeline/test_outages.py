@@ -1,17 +1,23 @@
 """Kafka and Postgres away: at the start, and in between. On services of their own, to be killed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from embedded.services import Running, start_kafka, start_postgres
-from tests.conftest import KafkaForTests
-from tests.deployment import Deployment, client_of
+from ingress.tokens import Tokens
+from tests.conftest import SECRET, KafkaForTests
+from tests.deployment import PASSWORD, Deployment, client_of
 from tests.pipeline.conftest import environment
+from tests.pipeline.test_kill import accept, all_completed
 from tests.stand_ins.openai_api import OpenAIStandIn
+from tests.stand_ins.webhook_receiver import WebhookReceiver
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -128,10 +134,143 @@ async def test_kafka_away_at_the_start_is_said_in_one_sentence_and_waited_for(
         return True
 
     await until(both_say_so, within_s=30)
-    async with httpx.AsyncClient(base_url=ingress.http) as client:
+    token = Tokens([SECRET], lifetime_s=60).issue("root", role="admin", epoch=0)  # of before, or of another replica
+    credentials = {"user_id": "root", "password": PASSWORD}
+    headers = {"authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=ingress.http, timeout=5) as client:
         assert (await client.get("/livez")).status_code == 200
+        for reply in (
+            await client.post("/chat/", json={"prompt": "hello"}, headers=headers),
+            await client.post("/chat/async", json={"prompt": "hello"}, headers=headers),
+            await client.get("/jobs", headers=headers),
+            await client.post("/auth/login", json=credentials),
+        ):
+            assert reply.status_code == 503, reply.text
+            assert reply.json()["code"] in ("not-ready", "not-accepted")
+            assert int(reply.headers["retry-after"]) >= 1
+        reply = await client.get("/jobs", headers={"authorization": "Bearer a.b.c"})
+        assert reply.status_code == 401
+    waiting = [line for line in worker.log.read_text().splitlines() if "keeps trying" in line]
+    assert len(waiting) == 1
+    assert own.kafka.bootstrap in waiting[0]
     await asyncio.to_thread(kafka.start)
     await own.ready(ingress, worker)
     async with client_of(ingress) as client:
         assert (await client.post("/chat/", json={"prompt": "hello"})).status_code == 200
+        assert (await client.get("/jobs", headers=headers)).status_code == 200
     assert len(ingress.log.read_text()) < 20_000  # and not in a thousand lines
+
+
+async def test_a_worker_that_waits_for_kafka_stops_when_it_is_told_to(
+    own: Deployment, services: tuple[Running, Running]
+) -> None:
+    kafka, _ = services
+    await asyncio.to_thread(kafka.stop)
+    late = own.worker("gate")
+    await until(lambda: "keeps trying" in late.log.read_text())
+    assert await late.stop(within_s=10) == 0
+
+
+async def test_kafka_killed_with_hundreds_of_jobs_in_flight(
+    own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
+) -> None:
+    kafka, _ = services
+    ingress, worker = own.start("ingress"), own.worker("gate,completion,sink")
+    await own.ready()
+    async with client_of(ingress) as client:
+        prompts = [f"question {n} [delay=3]" for n in range(300)]
+        job_ids = await accept(client, prompts)
+        await until(lambda: api.busy == 300)
+        await asyncio.to_thread(kafka.kill)
+        await until(lambda: api.busy == 0)  # all of them are answered while nobody can be told
+        await asyncio.to_thread(kafka.start)
+        await all_completed(own, job_ids)
+    assert set(api.calls) == set(prompts)
+    assert max(api.calls.values()) == 1  # the worker has lived on: nothing is paid for twice
+    assert worker.popen.poll() is None
+    outcomes = Counter(record.key for record in await own.records("job-finished"))
+    assert outcomes.keys() == {job_id.encode() for job_id in job_ids}
+
+
+async def test_a_webhook_that_is_due_outlives_a_postgres_that_goes_away(
+    own: Deployment, services: tuple[Running, Running]
+) -> None:
+    _, postgres = services
+    ingress, _ = own.start("ingress"), own.worker("gate,completion,sink")
+    await own.ready()
+    async with WebhookReceiver(failures=1) as receiver, client_of(ingress) as client:
+        body = {"prompt": "tell me", "callback_url": receiver.url}
+        job_id = (await client.post("/chat/async", json=body)).json()["job_id"]
+
+        async def first_attempt_recorded() -> bool:
+            reply = await client.get(f"/jobs/{job_id}/webhooks")
+            return reply.status_code == 200 and len(reply.json()["items"]) == 1
+
+        await until(first_attempt_recorded)
+        await asyncio.to_thread(postgres.kill)
+        late = await client.post("/chat/async", json={**body, "prompt": "while it is away"})
+        assert late.status_code == 202
+        await asyncio.to_thread(postgres.start)
+        await until(lambda: sum(map(len, receiver.received.values())) == 3, within_s=30)
+    counts = sorted(len(bodies) for bodies in receiver.received.values())
+    assert counts == [1, 2]  # the one that failed a second time, under its id; the other once
+    assert {len(set(bodies)) for bodies in receiver.received.values()} == {1}
+
+
+async def test_a_sink_that_starts_without_postgres_begins_once_it_is_there(
+    own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
+) -> None:
+    _, postgres = services
+    ingress = own.start("ingress")
+    await own.ready(ingress)
+    async with client_of(ingress) as client:
+        await asyncio.to_thread(postgres.kill)
+        worker = own.worker("gate,completion,sink")
+        await own.ready(worker)
+        job_ids = await accept(client, [f"question {n}" for n in range(20)])
+        await until(lambda: len(api.calls) == 20)
+        await asyncio.to_thread(postgres.start)
+        await all_completed(own, job_ids)
+    assert worker.popen.poll() is None
+    assert set(api.calls.values()) == {1}
+
+
+async def test_a_postgres_that_hangs_is_waited_for_and_holds_up_nobody(
+    own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
+) -> None:
+    """Its sockets stay open, and nothing comes of them."""
+    _, postgres = services
+    ingress, worker = own.start("ingress"), own.worker("gate,completion,sink")
+    await own.ready()
+    async with client_of(ingress) as client:
+        assert (await client.post("/chat/", json={"prompt": "before"})).status_code == 200
+        with frozen(postgres):
+            for n in range(5):
+                assert (await client.post("/chat/", json={"prompt": f"during {n}"})).status_code == 200
+            for reply in await asyncio.gather(*(client.get("/readyz", timeout=4) for _ in range(20))):
+                assert reply.status_code == 200  # within a second, and not the ten that Postgres is given
+                assert reply.json()["warnings"].keys() == {"postgres"}
+            reply = await client.get("/jobs")
+            assert (reply.status_code, reply.json()["code"]) == (503, "postgres-unavailable")
+
+        async def all_stored() -> bool:
+            return len(await own.finished_rows()) == 6
+
+        await until(all_stored, within_s=60)
+    assert set(api.calls.values()) == {1}
+    assert worker.popen.poll() is None
+
+
+@contextmanager
+def frozen(part: Running) -> Iterator[None]:
+    """Stopped with all its children, and let go at the end."""
+    assert part._process is not None
+    tree = [psutil.Process(part._process.pid), *psutil.Process(part._process.pid).children(recursive=True)]
+    for process in tree:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()

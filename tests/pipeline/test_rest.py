@@ -194,6 +194,22 @@ async def test_another_users_job_is_as_unknown_as_one_that_is_not_there(running:
                 "not-allowed")  # fmt: skip
 
 
+async def test_an_admins_list_can_be_one_users_and_a_users_cannot_be_anothers(running: Running) -> None:
+    async with client_of(running.ingress) as admin:
+        name = f"listed-{uuid.uuid4().hex[:6]}"
+        headers = await register(admin, name)
+        job_id = (await admin.post("/chat/", json={"prompt": "x"}, headers=headers)).json()["meta"]["job_id"]
+
+        async def listed() -> Any:
+            return (await admin.get("/jobs", params={"user_id": name})).json()["items"]
+
+        assert [item["job_id"] for item in await until(listed)] == [job_id]
+        own = (await admin.get("/jobs", params={"user_id": "root"})).json()["items"]
+        assert job_id not in [item["job_id"] for item in own]
+        foreign = (await admin.get("/jobs", params={"user_id": "root"}, headers=headers)).json()["items"]
+        assert [item["job_id"] for item in foreign] == [job_id]
+
+
 async def test_a_user_that_exists_is_a_400(running: Running) -> None:
     async with client_of(running.ingress) as client:
         body = {"user_id": "root", "password": "long enough"}

@@ -1,14 +1,19 @@
 from datetime import timedelta
 
-from processors.route_job import route_job
+from processors.route_job import KnownProviders, route_job
 from processors.stage import Emit
 from schemas.events import CompletionRequested, JobFinished, JobProgressed
 from tests.factories import NOW, chat_request, job, job_admitted
 
 
-def routed(event, *, present=("openai", "local"), allowed=("openai", "local"), default=None):
+def routed(
+    event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
+    clock_is_right=True,
+):  # fmt: skip
+    known = KnownProviders(present, (*present, *seen), configured)
     result = route_job(
-        event, providers=lambda: present, allowed=allowed, default=default, default_timeout_s=30, now=NOW
+        event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
+        clock_is_right=lambda: clock_is_right, now=NOW,
     )  # fmt: skip
     assert isinstance(result, Emit)
     return result.events
@@ -37,8 +42,27 @@ def test_a_provider_that_is_not_present_ends_the_job_with_the_list() -> None:
     assert "openai, local" in finished.error.message
 
 
-def test_while_no_worker_has_said_anything_a_job_waits_in_its_topic() -> None:
-    assert isinstance(routed(job_admitted(), present=())[0], CompletionRequested)
+def test_while_no_worker_lives_a_job_waits_where_somebody_will_come_back_for_it() -> None:
+    """Best first: a topic that somebody has read, one whose provider is configured here, any."""
+    assert routed(job_admitted(), present=(), seen=("local",), configured=("openai",))[0].provider == "local"
+    assert routed(job_admitted(), present=(), seen=("local",), default="openai")[0].provider == "local"
+    assert routed(job_admitted(), present=(), configured=("local",))[0].provider == "local"
+    assert routed(job_admitted(), present=())[0].provider == "openai"
+
+
+def test_a_provider_asked_for_that_is_away_at_the_moment_is_waited_for() -> None:
+    event = job_admitted(request=chat_request(provider="openai"))
+    assert routed(event, present=("local",), seen=("openai",))[0].provider == "openai"
+    assert routed(event, present=("local",), configured=("openai",))[0].provider == "openai"
+
+
+def test_a_provider_asked_for_that_nobody_knows_ends_the_job() -> None:
+    for present, there in ((("local",), "local"), ((), "none")):
+        (finished,) = routed(job_admitted(request=chat_request(provider="openai")), present=present)
+        assert isinstance(finished, JobFinished)
+        assert finished.error is not None
+        assert finished.error.code == "no-such-provider"
+        assert finished.error.message.endswith(f"present are: {there}")
 
 
 def test_an_expired_job_is_not_sent_on() -> None:
@@ -46,3 +70,8 @@ def test_an_expired_job_is_not_sent_on() -> None:
     assert isinstance(finished, JobFinished)
     assert finished.error is not None
     assert finished.error.code == "expired"
+
+
+def test_nothing_expires_by_a_clock_that_is_wrong() -> None:
+    event = job_admitted(job=job(expires_at=NOW - timedelta(seconds=1)))
+    assert isinstance(routed(event, clock_is_right=False)[0], CompletionRequested)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -10,7 +11,7 @@ import openai
 import pytest
 
 from processors.errors import PermanentError, RetryableError
-from processors.ports import CompletionRequest
+from processors.ports import CompletionRequest, Usage
 from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from providers.retry_after import retry_after_s
 from schemas.requests import GenerationConfig
@@ -112,6 +113,40 @@ async def test_cancelling_closes_the_connection(
         await call
     await until(lambda: api.open == 0, within_s=5)
     assert time.monotonic() - cancelled_at < 1
+
+
+@pytest.mark.parametrize(
+    ("base_url", "field"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("https://notopenai.com/v1", "max_tokens"),
+        ("http://127.0.0.1:1234/v1", "max_tokens"),
+    ],
+)
+async def test_the_limit_is_named_as_its_server_knows_it(base_url: str, field: str) -> None:
+    client = make_client(base_url=base_url, api_key="key", connections=1)
+    provider = OpenAICompatibleProvider(client, name="openai", model="m")
+    body = provider._body(request("hello", max_tokens=9))
+    assert {name for name in body if "tokens" in name} == {field}
+    assert body[field] == 9
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 5}, Usage(7, 5, 12)),
+        ({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 13}, Usage(7, 5, 13)),
+        ({"prompt_tokens": 7}, Usage(7, 0, 7)), ({"prompt_tokens": "many"}, None), ("free", None), (None, None),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_was_paid_for_is_kept_whatever_was_counted(
+    provider: OpenAICompatibleProvider, usage: object, counted: Usage | None
+) -> None:
+    choices = [{"message": {"content": "Because."}, "finish_reason": "stop"}]
+    completion = provider._parse(json.dumps({"model": "m", "choices": choices, "usage": usage}).encode())
+    assert (completion.text, completion.usage) == ("Because.", counted)
 
 
 def test_a_wait_that_makes_no_sense_is_none() -> None:

@@ -177,7 +177,7 @@ async def test_the_pool_recovers_by_itself(pool: Pool, postgres, database: str) 
     for _ in range(3):
         with pytest.raises(RetryableError):
             await sink.write(wrapped(finished))
-    assert not await pool.answers()
+    assert not await pool.answers(within_s=10)
     await queried(postgres.dsn, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     await sink.write(wrapped(finished))
     assert (await stored(pool, finished.job.job_id))[1] == "completed"

@@ -19,7 +19,7 @@ from sinks.egress import EgressClient
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink
 from sinks.webhook_body import MAX_BODY_BYTES, due_webhook
-from sinks.webhook_signing import WebhookSecrets, signed_headers
+from sinks.webhook_signing import MAX_ROTATIONS, RotatedTooOftenError, WebhookSecrets, signed_headers
 from sinks.webhook_store import WebhookStore
 from sinks.webhooks import SCHEDULE_S, WebhookSender
 from tests.conftest import SECRET, PostgresForTests
@@ -94,7 +94,7 @@ class Bench:
 
     def __init__(self, pool: Pool, timeout_s: float = 2.0) -> None:
         self.pool, self.clock = pool, Clock()
-        self.secrets = WebhookSecrets(pool, master=SECRET)
+        self.secrets = WebhookSecrets(pool, masters=[SECRET])
         self.sender = self.another(timeout_s)
 
     def another(self, timeout_s: float = 2.0) -> WebhookSender:
@@ -239,6 +239,40 @@ async def test_after_a_rotation_both_secrets_sign_for_a_day(bench: Bench, receiv
     Webhook(old).verify(body, headers)
     Webhook(new).verify(body, headers)
     assert len(await bench.secrets.signing_keys("alice", datetime.now(UTC) + timedelta(hours=25))) == 1
+
+
+@pytest.mark.integration
+async def test_several_rotations_in_a_day_all_sign_and_too_many_are_refused(bench: Bench) -> None:
+    made = [await bench.secrets.current("alice")]
+    made += [await bench.secrets.rotate("alice") for _ in range(MAX_ROTATIONS)]
+    with pytest.raises(RotatedTooOftenError):
+        await bench.secrets.rotate("alice")
+    keys = await bench.secrets.signing_keys("alice", datetime.now(UTC))
+    signing = ["whsec_" + base64.b64encode(key).decode() for key in keys]
+    assert signing == made[::-1]
+    async with bench.pool.connection() as connection:  # the first two were more than a day ago
+        await connection.execute(
+            "UPDATE webhook_secrets SET rotations[1] = now() - interval '25 h', rotations[2] = now() - interval '25 h'"
+        )
+    assert len(await bench.secrets.signing_keys("alice", datetime.now(UTC))) == MAX_ROTATIONS + 1 - 2
+    assert await bench.secrets.rotate("alice") not in made
+    assert len(await bench.secrets.signing_keys("alice", datetime.now(UTC))) == MAX_ROTATIONS + 1 - 2 + 1
+
+
+@pytest.mark.integration
+async def test_a_new_deployment_secret_signs_beside_the_one_that_it_replaces(
+    bench: Bench, receiver: tuple[Receiver, str]
+) -> None:
+    there, url = receiver
+    known_to_users = await bench.secrets.current("alice")
+    bench.secrets = WebhookSecrets(bench.pool, masters=["another-deployment-secret", SECRET])
+    bench.sender = bench.another()
+    await bench.due(url)
+    await bench.send()
+    headers, body = there.calls[0]
+    Webhook(known_to_users).verify(body, headers)
+    Webhook(await bench.secrets.current("alice")).verify(body, headers)
+    assert await bench.secrets.current("alice") != known_to_users
 
 
 @pytest.mark.integration

@@ -9,7 +9,7 @@ from schemas.topics import Catalog
 from tests.conftest import KafkaForTests
 from tests.factories import user_updated
 from tests.waiting import until
-from transport.table import CompactedTable
+from transport.table import CompactedTable, NotStartedError
 
 pytestmark = pytest.mark.integration
 
@@ -40,3 +40,34 @@ async def test_a_table_has_all_at_its_start_and_follows(kafka: KafkaForTests, ca
 async def test_a_table_without_its_topic_says_which(kafka: KafkaForTests, topic_prefix: str) -> None:
     with pytest.raises(KafkaError, match="missing"):
         await CompactedTable(kafka.access, f"{topic_prefix}nowhere", UserUpdated).start()
+
+
+async def test_a_table_outlives_a_bug_and_reads_again(kafka: KafkaForTests, catalog: Catalog) -> None:
+    topic = catalog.full_name("user-updated")
+    fails = [True]
+
+    def on_change(key: str, event: UserUpdated | None) -> None:
+        if key == "bob" and fails.pop():
+            fails.append(False)
+            raise ValueError("a bug")
+
+    table = CompactedTable(kafka.access, topic, UserUpdated, on_change=on_change)
+    with pytest.raises(NotStartedError):
+        await table.reach_end()
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+
+        async def put(name: str) -> None:
+            value = user_updated(user_id=name).model_dump_json().encode()
+            await producer.send_and_wait(topic, value, key=name.encode())
+
+        await put("alice")
+        await table.start()
+        assert table.is_running
+        await put("bob")
+        await put("carol")
+    await until(lambda: not table.is_running)  # it is said
+    await asyncio.wait_for(table.reach_end(), 20)  # whoever waits in the meantime waits for its coming back
+    assert table.is_running
+    assert table.values.keys() == {"alice", "bob", "carol"}
+    await table.stop()
+    assert not table.is_running

@@ -67,6 +67,8 @@ STATEMENTS = (
     """,
     "CREATE INDEX idempotency_keys_by_time ON idempotency_keys (created_at)",
     "CREATE INDEX webhooks_of_a_user ON webhooks (user_id, created_at)",
+    "ALTER TABLE webhook_secrets ADD COLUMN rotations timestamptz[] NOT NULL DEFAULT '{}'",
+    "UPDATE webhook_secrets SET rotations = ARRAY[rotated_at] WHERE version > 1",
 )
 
 
@@ -78,6 +80,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Take them away, with all that is in them."""
+    op.execute("ALTER TABLE webhook_secrets DROP COLUMN rotations")
     op.execute("DROP INDEX webhooks_of_a_user")
     for table in ("idempotency_keys", "dead_letters", "due_events"):
         op.execute(f"DROP TABLE {table}")

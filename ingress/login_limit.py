@@ -1,0 +1,58 @@
+"""How often one may guess: wrong passwords are counted per user and address, and per address."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+
+from ingress.problems import Problem
+
+PERIOD_S = 60.0
+PER_ADDRESS = 5  # times as many for one address as for one user from there: people share addresses
+MAX_KEPT = 20_000
+
+
+class LoginLimit:
+    """Token buckets of this replica, so that guessing costs nobody a hash. A right password costs nothing."""
+
+    def __init__(self, *, per_min: int, clock: Callable[[], float] = monotonic) -> None:
+        """`per_min`: wrong passwords for one user from one address."""
+        self._per_min, self._clock = per_min, clock
+        self._buckets: OrderedDict[tuple[str, str | None], tuple[float, float]] = OrderedDict()
+
+    def take(self, user_id: str, address: str) -> None:
+        """Before a password is looked at.
+
+        Raises:
+            Problem: 429, with when to come back.
+        """
+        wait = max(self._wait_s((address, user_id)), self._wait_s((address, None)))
+        if wait > 0:
+            seconds = int(wait) + 1
+            raise Problem(
+                429, "too-many-logins", f"too many wrong passwords: wait {seconds} s",
+                headers={"Retry-After": str(seconds)}, retry_after_s=seconds,
+            )  # fmt: skip
+        self._add((address, user_id), -1.0)
+        self._add((address, None), -1.0)
+
+    def give_back(self, user_id: str, address: str) -> None:
+        """It was the right one."""
+        self._add((address, user_id), 1.0)
+        self._add((address, None), 1.0)
+
+    def _most(self, key: tuple[str, str | None]) -> float:
+        return float(self._per_min if key[1] is not None else self._per_min * PER_ADDRESS)
+
+    def _tokens(self, key: tuple[str, str | None]) -> float:
+        most = self._most(key)
+        tokens, at = self._buckets.get(key, (most, 0.0))
+        return min(most, tokens + (self._clock() - at) * most / PERIOD_S)
+
+    def _wait_s(self, key: tuple[str, str | None]) -> float:
+        return (1.0 - self._tokens(key)) * PERIOD_S / self._most(key)
+
+    def _add(self, key: tuple[str, str | None], tokens: float) -> None:
+        self._buckets[key] = (min(self._most(key), self._tokens(key) + tokens), self._clock())
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > MAX_KEPT:  # whoever was quiet for longest is forgiven
+            self._buckets.popitem(last=False)

@@ -1,0 +1,111 @@
+"""What is no body has a bound, in whatever way it comes; what browsers and libraries send passes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+import uvicorn
+
+from ingress.bounded_http import MAX_HEAD_BYTES, BoundedHttp
+from tests.waiting import until
+
+MUCH = 20_000_000
+
+
+async def _app(scope, receive, send) -> None:
+    assert scope["type"] == "http"
+    size = 0
+    while True:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8")]})
+    await send({"type": "http.response.body", "body": b"%8d" % size})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    server = uvicorn.Server(uvicorn.Config(_app, port=0, http=BoundedHttp, lifespan="off", log_config=None))
+    serving = asyncio.create_task(server._serve())
+    await until(lambda: server.started)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+async def exchange(port: int, *parts: bytes, rest: bytes = b"") -> tuple[bytes, int]:
+    """Send the parts, then `rest` again and again until somebody has enough; the reply, and how much was sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    sent = 0
+    with suppress(ConnectionError):
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        while rest and sent < MUCH and not reader.at_eof():
+            writer.write(rest)
+            sent += len(rest)
+            await writer.drain()
+            await asyncio.sleep(0)
+    reply = b""
+    with suppress(ConnectionError):
+        reply = await asyncio.wait_for(reader.read(200 if rest else 100_000), 10)
+    writer.close()
+    return reply, sent
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "rest"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\nlong: ", b"v" * 65_536),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n", b"many: values\r\n" * 4000),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n", b"n" * 65_536),
+        (b"GET /", b"u" * 65_536),
+        (CHUNKED + b"0\r\ntrailer: ", b"v" * 65_536),
+        (CHUNKED + b"0\r\n", b"many: values\r\n" * 4000),
+        (CHUNKED + b"1;extension=", b"e" * 65_536),
+        (b"", b"\r\n" * 32_768),
+    ],
+    ids=["value", "headers", "name", "url", "trailer", "trailers", "extension", "nothing"],
+)
+async def test_what_has_no_end_is_cut(port: int, begin: bytes, rest: bytes) -> None:
+    reply, sent = await exchange(port, begin, rest=rest)
+    assert sent < MUCH / 2  # the rest is what the sockets' buffers took
+    assert reply == b"" or reply.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 200 "))
+
+
+async def test_the_refusal_is_a_problem_that_says_what_to_do(port: int) -> None:
+    reply, _ = await exchange(port, b"GET / HTTP/1.1\r\nhost: x\r\nlong: " + b"v" * MAX_HEAD_BYTES + b"\r\n\r\n")
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert b"content-type: application/problem+json" in head
+    assert b'"code":"headers-too-large"' in body
+
+
+async def test_what_is_no_http_is_still_a_400(port: int) -> None:
+    reply, _ = await exchange(port, b"NONSENSE\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_large_bodies_and_long_lived_connections_pass(port: int) -> None:
+    headers = b"cookie: " + b"c" * 15_000
+    body = b"x" * 900_000
+    reply, _ = await exchange(
+        port,
+        b"POST / HTTP/1.1\r\nhost: x\r\n%b\r\ncontent-length: %d\r\n\r\n" % (headers, len(body)),
+        body[:7],
+        body[7:],
+    )
+    assert reply.endswith(b"  900000")
+    chunks = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n"
+    reply, _ = await exchange(port, chunks)
+    assert reply.endswith(b"   50000")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(20):  # of one connection, together far over the bound of one request
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % headers)
+        assert (await asyncio.wait_for(reader.readuntil(b"       0"), 10)).startswith(b"HTTP/1.1 200 ")
+    writer.close()

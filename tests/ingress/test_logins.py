@@ -1,0 +1,131 @@
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from ingress.login_limit import MAX_KEPT, PER_ADDRESS, LoginLimit
+from ingress.passwords import AT_ONCE, MAX_WAITING, Passwords
+from ingress.problems import Problem
+from ingress.services import current_user
+from ingress.tokens import Tokens
+from ingress.users import _announced_token
+from processors.errors import RetryableError
+from schemas.events import UserUpdated
+from schemas.topics import Catalog
+from sinks.users import UserRow
+from tests.conftest import SECRET
+from tests.factories import user_updated
+from transport.clients import KafkaAccess
+from transport.table import CompactedTable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+def refused(limit: LoginLimit, user_id: str = "alice", address: str = "a") -> Problem | None:
+    try:
+        limit.take(user_id, address)
+    except Problem as problem:
+        return problem
+    return None
+
+
+def test_wrong_passwords_are_counted_by_user_and_address() -> None:
+    clock = Clock()
+    limit = LoginLimit(per_min=3, clock=clock)
+    assert [refused(limit) for _ in range(3)] == [None] * 3
+    problem = refused(limit)
+    assert problem is not None
+    assert (problem.status, problem.code, problem.headers["Retry-After"]) == (429, "too-many-logins", "21")
+    assert refused(limit, address="b") is None
+    assert refused(limit, user_id="bob") is None
+    clock.s += 21
+    assert refused(limit) is None
+    assert refused(limit) is not None
+
+
+def test_an_address_that_tries_many_users_is_slowed_too() -> None:
+    limit = LoginLimit(per_min=3, clock=Clock())
+    tried = [refused(limit, user_id=f"user-{n}") for n in range(3 * PER_ADDRESS + 1)]
+    assert tried[:-1] == [None] * (3 * PER_ADDRESS)
+    assert tried[-1] is not None
+
+
+def test_right_passwords_cost_nothing() -> None:
+    limit = LoginLimit(per_min=3, clock=Clock())
+    for _ in range(100):
+        assert refused(limit) is None
+        limit.give_back("alice", "a")
+    assert [refused(limit) for _ in range(3)] == [None] * 3
+    assert refused(limit) is not None  # and earn nothing either
+
+
+def test_its_table_has_a_bound() -> None:
+    clock = Clock()
+    limit = LoginLimit(per_min=3, clock=clock)
+    for n in range(MAX_KEPT):
+        refused(limit, address=f"address-{n}")
+    assert len(limit._buckets) == MAX_KEPT
+
+
+async def test_no_more_than_a_few_wait_for_a_hash() -> None:
+    passwords = Passwords()
+    stored = await passwords.hash("right")
+    checks = [passwords.verify("wrong", stored) for _ in range(AT_ONCE + MAX_WAITING + 8)]
+    found = await asyncio.gather(*checks, return_exceptions=True)
+    busy = [each for each in found if isinstance(each, RetryableError)]
+    assert len(busy) == 8
+    assert found.count((False, None)) == AT_ONCE + MAX_WAITING
+    assert await passwords.verify("right", stored) == (True, None)
+
+
+@pytest.mark.parametrize(("running", "status", "code"), [(False, 503, "not-ready"), (True, 401, "not-authenticated")])
+async def test_a_good_token_is_not_called_bad_before_the_users_are_read(running: bool, status: int, code: str) -> None:
+    tokens = Tokens([SECRET], lifetime_s=60)
+    table: Any = SimpleNamespace(is_running=running, values={})
+    request: Any = SimpleNamespace(
+        app=SimpleNamespace(state=SimpleNamespace(services=SimpleNamespace(tokens=tokens, user_table=table)))
+    )
+    token = tokens.issue("alice", role="user", epoch=0)
+    with pytest.raises(Problem) as caught:
+        await current_user(request, token)
+    assert (caught.value.status, caught.value.code) == (status, code)
+    with pytest.raises(Problem) as caught:  # a bad one is bad at any time
+        await current_user(request, token[:-4] + "AAAA")
+    assert caught.value.status == 401
+    table.is_running, table.values = True, {"alice": user_updated()}
+    assert (await current_user(request, token)).user_id == "alice"
+
+
+class _Known:
+    """Takes what a login publishes and writes down."""
+
+    async def publish(self, record: object) -> None:
+        pass
+
+    async def mark_announced(self, user_id: str) -> None:
+        pass
+
+
+async def test_a_login_before_the_users_are_read_is_a_503_and_no_bug() -> None:
+    table: Any = CompactedTable(KafkaAccess("nowhere:1"), "user-updated", UserUpdated)
+    found: Any = SimpleNamespace(user_table=table, users=_Known(), publisher=_Known(), catalog=Catalog.load())
+    row = UserRow("alice", "hash", "user", False, 0, None, True)
+    with pytest.raises(Problem) as caught:
+        await _announced_token(found, row)
+    assert (caught.value.status, caught.value.code, caught.value.headers) == (503, "not-accepted", {"Retry-After": "2"})
+    table.reach_end = _raise_kafka_error
+    with pytest.raises(Problem) as caught:
+        await _announced_token(found, row)
+    assert caught.value.status == 503
+
+
+async def _raise_kafka_error() -> None:
+    raise KafkaConnectionError

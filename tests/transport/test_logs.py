@@ -1,0 +1,53 @@
+import io
+import logging
+import sys
+
+import pytest
+
+from transport import logs
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(logging, "root", logging.RootLogger(logging.WARNING))
+    monkeypatch.setattr(logging.Logger, "root", logging.root)
+    monkeypatch.setattr(logging.Logger, "manager", logging.Manager(logging.root))
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.set_up(debug=False)
+    return stream
+
+
+def fail(name: str, job_id: str) -> None:
+    try:
+        int("boom")
+    except ValueError:
+        logging.getLogger(name).exception("a stage failed", extra={"job_id": job_id, "stage": "limit_rate"})
+
+
+def test_a_line_says_whose_job_and_which_stage(written: io.StringIO) -> None:
+    fail("processors.run_stage", "job-7")
+    line, *rest = written.getvalue().splitlines()
+    assert line.endswith("ERROR processors.run_stage a stage failed job_id=job-7 stage=limit_rate")
+    assert rest[-1].startswith("ValueError: ")
+
+
+def test_others_of_the_same_kind_are_counted_and_ours_with_a_traceback_pass(written: io.StringIO) -> None:
+    for n in range(logs.MAX_TRACEBACKS + 50):
+        fail("processors.run_stage", f"ours-{n}")
+        fail("aiokafka.consumer", f"theirs-{n}")
+        logging.getLogger("streams.app").error("no traceback")
+    text = written.getvalue()
+    assert text.count("job_id=ours-") == logs.MAX_TRACEBACKS
+    assert text.count("job_id=theirs-") == logs.MAX_PER_KEY
+    assert text.count("no traceback") == logs.MAX_PER_KEY
+
+
+def test_what_was_dropped_is_told_in_the_next_period(written: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("transport.logs.time.monotonic", lambda: now[0])
+    for _ in range(logs.MAX_PER_KEY + 7):
+        logging.getLogger("aiokafka").error("away")
+    now[0] += logs.PERIOD_S + 1
+    logging.getLogger("aiokafka").error("away")
+    assert written.getvalue().splitlines()[-1].endswith("away (and 7 more like it before)")

@@ -1,0 +1,61 @@
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from schemas.events import ProviderOffer, WorkerHeartbeat
+from tests.factories import NOW
+from transport import table as table_module
+from transport.clients import KafkaAccess
+from transport.table import CompactedTable
+from transport.workers import SILENT_WORKER_S, live_workers, present_providers, seen_providers
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(table_module, "monotonic", lambda: clock.s)
+    return clock
+
+
+@pytest.fixture
+def beats(clock: SimpleNamespace) -> CompactedTable[WorkerHeartbeat]:
+    return CompactedTable(KafkaAccess("nowhere:1"), "worker-heartbeat", WorkerHeartbeat)
+
+
+def beat(beats, worker: str, *, appended_s: float, provider: str = "openai", clock_off_s: float = 0, stopped=False):
+    event = WorkerHeartbeat(
+        worker=worker, at=NOW + timedelta(seconds=clock_off_s), roles=("completion",), stopped=stopped,
+        providers=(ProviderOffer(name=provider),),
+    )  # fmt: skip
+    value = event.model_dump_json().encode()
+    beats._take(SimpleNamespace(key=worker.encode(), value=value, offset=0, timestamp=int(appended_s * 1000)))
+
+
+def test_a_worker_whose_clock_is_20_s_off_lives_all_the_same(beats) -> None:
+    beat(beats, "late", appended_s=100, clock_off_s=-20)
+    beat(beats, "early", appended_s=100, clock_off_s=20)
+    assert {found.worker for found in live_workers(beats)} == {"late", "early"}
+
+
+def test_a_worker_is_dead_once_it_was_silent_for_long(beats, clock) -> None:
+    beat(beats, "dead", appended_s=100, provider="local")
+    beat(beats, "alive", appended_s=100 + SILENT_WORKER_S - 1)
+    assert present_providers(beats) == ["local", "openai"]
+    clock.s += 2  # nothing more is heard of either
+    assert present_providers(beats) == ["openai"]
+    clock.s += SILENT_WORKER_S
+    assert present_providers(beats) == []
+    assert seen_providers(beats) == ["local", "openai"]
+
+
+def test_what_an_older_log_tells_is_old_as_soon_as_something_newer_is_read(beats) -> None:
+    beat(beats, "of last week", appended_s=100, provider="local")
+    beat(beats, "of now", appended_s=100_000)
+    assert present_providers(beats) == ["openai"]
+
+
+def test_a_worker_that_has_said_good_bye_is_seen_and_not_present(beats) -> None:
+    beat(beats, "gone", appended_s=100, stopped=True)
+    assert present_providers(beats) == []
+    assert seen_providers(beats) == ["openai"]

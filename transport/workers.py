@@ -1,0 +1,23 @@
+"""Which workers live and what they can reach, by their heartbeats."""
+
+from schemas.events import WorkerHeartbeat
+from transport.table import CompactedTable
+
+SILENT_WORKER_S = 15.0  # three beats
+
+Heartbeats = CompactedTable[WorkerHeartbeat]
+
+
+def live_workers(beats: Heartbeats) -> list[WorkerHeartbeat]:
+    """Those heard of in the last 15 s by the brokers' clock, so that nobody is dead for having another one."""
+    return [beat for worker, beat in beats.values.items() if not beat.stopped and beats.age_s(worker) < SILENT_WORKER_S]
+
+
+def present_providers(beats: Heartbeats) -> list[str]:
+    """Providers that a live worker can reach."""
+    return sorted({offer.name for beat in live_workers(beats) for offer in beat.providers})
+
+
+def seen_providers(beats: Heartbeats) -> list[str]:
+    """Providers that any worker could ever reach, also one that is gone: somebody will come back for their topics."""
+    return sorted({offer.name for beat in beats.values.values() for offer in beat.providers})
