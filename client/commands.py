@@ -30,7 +30,13 @@ def chat(home: Path, body: dict[str, Any], *, as_json: bool) -> int:
                 if shown is not None:
                     shown.update(f"{STAGES.get(stage, stage)} · {time.monotonic() - began:.0f} s")
 
-            answer = client.ask(body, on_stage=on_stage)
+            def on_wait(left: int, of: int) -> None:
+                if shown is not None:
+                    shown.update(f"rate limit: {left} s")
+                elif left == of:  # one line for whoever reads a log
+                    errors.print(f"rate limit: waiting {of} s", highlight=False)
+
+            answer = client.ask(body, on_stage=on_stage, on_wait=on_wait)
     except ClientError as error:
         errors.print(str(error), markup=False, highlight=False)
         return 1
