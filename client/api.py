@@ -30,11 +30,19 @@ class RateLimitedError(ClientError):
 class AssistantClient:
     """One user's calls to one ingress."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str], *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        environ: Mapping[str, str],
+        *,
+        root_password: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         """Finds the ingress and the credentials.
 
         The ingress: `ASSISTANT_URL`, else the one that runs in `home`. The user: `ASSISTANT_USER` (root) with
-        `ASSISTANT_PASSWORD`, else the first admin's password as `home` keeps it.
+        `ASSISTANT_PASSWORD`; for root else `root_password` (ROOT_USR_PASS as the settings have it), else the one that
+        `home` keeps.
 
         Raises:
             ClientError: Nothing runs here, or there is no password.
@@ -44,7 +52,9 @@ class AssistantClient:
         if not url:
             raise ClientError("nothing is running here: start it with `make up`, or set ASSISTANT_URL")
         self._user = environ.get("ASSISTANT_USER", "root")
-        self._password = environ.get("ASSISTANT_PASSWORD") or environ.get("ROOT_USR_PASS") or _kept_password(home)
+        self._password = environ.get("ASSISTANT_PASSWORD")
+        if self._password is None and self._user == "root":
+            self._password = root_password or _kept_password(home)
         self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(30), trust_env=False, transport=transport)
         self._token_file = home / "secrets" / "token.json"
 

@@ -18,13 +18,13 @@ STAGES = {
 }  # fmt: skip
 
 
-def chat(home: Path, body: dict[str, Any], *, as_json: bool) -> int:
+def chat(home: Path, body: dict[str, Any], *, root_password: str | None, as_json: bool) -> int:
     """Ask, show where the job is, print the answer; returns the exit code."""
     console, errors = Console(), Console(stderr=True)
     began = time.monotonic()
     spinner = errors.status("asking") if errors.is_terminal else nullcontext()
     try:
-        with AssistantClient(home, os.environ) as client, spinner as shown:
+        with AssistantClient(home, os.environ, root_password=root_password) as client, spinner as shown:
 
             def on_stage(stage: str) -> None:
                 if shown is not None:
@@ -54,10 +54,10 @@ def chat(home: Path, body: dict[str, Any], *, as_json: bool) -> int:
     return 2 if refused else 0
 
 
-def jobs(home: Path, *, limit: int, as_json: bool) -> int:
+def jobs(home: Path, *, root_password: str | None, limit: int, as_json: bool) -> int:
     """List the newest jobs; returns the exit code."""
     try:
-        with AssistantClient(home, os.environ) as client:
+        with AssistantClient(home, os.environ, root_password=root_password) as client:
             items = client.jobs(limit)
     except ClientError as error:
         Console(stderr=True).print(str(error), markup=False, highlight=False)

@@ -135,7 +135,7 @@ class Supervisor:
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DATABASE_URL": dsn,
-            "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key")[0],
+            "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key"),
             "ASSISTANT_HOME": str(self._home.folder),
         }
         if local_url:
@@ -146,7 +146,7 @@ class Supervisor:
         """Schema, topics, first admin."""
         self._note("ingress", "starting", "setting up database and topics")
         password = self._settings.root_usr_pass
-        secret = password.get_secret_value() if password else self._home.secret("root_usr_pass")[0]
+        secret = password.get_secret_value() if password else self._home.secret("root_usr_pass")
         command = [sys.executable, "-m", "cli", "setup"]
         if self._settings.kafka_bootstrap_servers is None:
             command += ["--partitions", str(EMBEDDED_PARTITIONS)]

@@ -29,6 +29,8 @@ class Ingress:
             return httpx.Response(200 if good else 401, json=body)
         if request.headers["authorization"] != "Bearer fresh":
             return httpx.Response(401, json={"code": "not-authenticated", "detail": "log in"})
+        if request.url.path == "/jobs":
+            return httpx.Response(200, json={"items": [], "next": None})
         if request.url.path == "/chat/async":
             if self.limits:
                 self.limits -= 1
@@ -102,9 +104,9 @@ def test_without_a_terminal_a_wait_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingress = Ingress(limits=1)
-    monkeypatch.setattr(commands, "AssistantClient", lambda *_: client(tmp_path, ingress))
+    monkeypatch.setattr(commands, "AssistantClient", lambda *_, **__: client(tmp_path, ingress))
     monkeypatch.setattr(AssistantClient.ask, "__kwdefaults__", {"sleep": lambda _: None})
-    assert commands.chat(tmp_path, {"prompt": "Why?"}, as_json=True) == 0
+    assert commands.chat(tmp_path, {"prompt": "Why?"}, root_password=None, as_json=True) == 0
     assert capsys.readouterr().err == "rate limit: waiting 2 s\n"
 
 
@@ -116,6 +118,18 @@ def test_a_refusal_is_an_answer_at_once(tmp_path: Path) -> None:
 def test_a_job_that_fails_is_an_error_with_its_code(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="timeout: too slow"):
         ask(tmp_path, Ingress(end={"status": "error", "error": {"code": "timeout", "message": "too slow"}}))
+
+
+def test_the_first_admins_password_comes_from_the_settings_too_and_is_nobody_elses(tmp_path: Path) -> None:
+    def of(**environ: str) -> AssistantClient:
+        environment = {"ASSISTANT_URL": "http://x", **environ}
+        transport = httpx.MockTransport(Ingress())
+        return AssistantClient(tmp_path, environment, root_password="secret", transport=transport)
+
+    with of() as found:
+        assert found.jobs(5) == []
+    with of(ASSISTANT_USER="alice") as found, pytest.raises(ClientError, match="set ASSISTANT_PASSWORD"):
+        found.jobs(5)
 
 
 def test_a_wrong_password_and_nothing_running_are_said(tmp_path: Path) -> None:

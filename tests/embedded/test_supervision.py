@@ -139,10 +139,10 @@ def test_ports_are_chosen_once_and_their_holder_is_named(tmp_path: Path) -> None
 def test_secrets_are_invented_once_and_for_nobody_else(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.make()
-    secret, new = home.secret("jwt_secret_key")
-    assert new
+    secret = home.secret("jwt_secret_key")
     assert len(secret) >= 32
-    assert home.secret("jwt_secret_key") == (secret, False)
+    assert home.secret("jwt_secret_key") == secret
+    assert [path.name for path in home.secrets.iterdir()] == ["jwt_secret_key"]
     assert (home.secrets / "jwt_secret_key").stat().st_mode & 0o777 == 0o600
     assert home.secrets.stat().st_mode & 0o777 == 0o700
 
