@@ -20,8 +20,9 @@ from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
-from embedded.ports import HOST, KeptPorts, free_port, holder, is_free
+from embedded.ports import HOST, KeptPorts, free_port, is_free
 from settings import Settings
+from transport.ports import holder
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
-from embedded.ports import KeptPorts, free_port, holder, is_free
+from embedded.ports import KeptPorts, free_port, is_free
 from tests.waiting import listener, until
+from transport.ports import holder
 
 ROOT = Path(__file__).parent.parent.parent
 
