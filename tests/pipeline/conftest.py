@@ -1,5 +1,4 @@
 import asyncio
-import json
 import re
 import subprocess
 import sys
@@ -7,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -54,9 +54,17 @@ class Running:
     worker: Process
     api_url: str
 
-    def calls(self) -> dict[str, int]:
-        counts: dict[str, int] = json.loads(httpx.get(self.api_url.removesuffix("/v1") + "/counts").content)["calls"]
+    def counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] = httpx.get(self.api_url.removesuffix("/v1") + "/counts").json()
         return counts
+
+    def release(self) -> None:
+        """Let all that is held be answered."""
+        httpx.get(self.api_url.removesuffix("/v1") + "/release")
+
+    def calls(self) -> dict[str, int]:
+        calls: dict[str, int] = self.counts()["calls"]
+        return calls
 
 
 @pytest.fixture(scope="module")

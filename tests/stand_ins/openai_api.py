@@ -2,7 +2,7 @@
 
 The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
-`GET /counts` tells calls by prompt and connections open.
+`GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from email.utils import formatdate
 from typing import Any
 
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "hang", "drip", "huge", "close",
-         "filtered", "429-seconds", "429-date", "429-ms", "429-long", "flaky")  # fmt: skip
+         "filtered", "hold", "429-seconds", "429-date", "429-ms", "429-long", "flaky")  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 
 
@@ -29,6 +29,7 @@ class OpenAIStandIn:
         self.open = 0
         self.max_busy = 0
         self.busy = 0
+        self.released = asyncio.Event()
 
     @property
     def base_url(self) -> str:
@@ -86,8 +87,12 @@ class _Connection(asyncio.Protocol):
         api = self._api
         path = request_line.split(" ")[1]
         if path == "/counts":
-            counts = {"calls": dict(api.calls), "open": api.open - 1, "max_busy": api.max_busy}
+            counts = {"calls": dict(api.calls), "open": api.open - 1, "busy": api.busy, "max_busy": api.max_busy}
             self._send(200, json.dumps(counts).encode())
+            return
+        if path == "/release":
+            api.released.set()
+            self._send(200, b"{}")
             return
         if path == "/v1/models":
             models = [{"id": "stand-in", "object": "model", "created": 1, "owned_by": "tests"}]
@@ -117,6 +122,9 @@ class _Connection(asyncio.Protocol):
             self._send(429, _error("429"), told[mode[4:]])
         elif mode == "flaky" and self._api.calls[prompt] < 3:
             self._send(503, _error("503"))
+        elif mode == "hold":
+            await self._api.released.wait()
+            self._send(200, json.dumps(_completion(request, "released")).encode())
         elif mode == "hang":
             await asyncio.sleep(3600)
         elif mode == "drip":
