@@ -6,12 +6,13 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import Completion, CompletionRequest, Usage
 from providers.retry_after import retry_after_s
 
+OPENAI_HOST = "api.openai.com"
 CONNECT_TIMEOUT_S = 5.0
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 RETRYABLE_STATUS = (408, 409, 429)
@@ -30,7 +31,7 @@ class _Choice(BaseModel):
 class _Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
-    total_tokens: int
+    total_tokens: int | None = None  # some servers leave the adding to us
 
 
 class _Reply(BaseModel):
@@ -40,6 +41,15 @@ class _Reply(BaseModel):
     choices: list[_Choice]
     usage: _Usage | None = None
 
+    @field_validator("usage", mode="wrap")
+    @classmethod
+    def _usage_or_none(cls, value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+        """An answer that was paid for is not thrown away for how its tokens are counted."""
+        try:
+            return parse(value)
+        except ValidationError:
+            return None
+
 
 class OpenAICompatibleProvider:
     """See `CompletionProvider`."""
@@ -47,6 +57,9 @@ class OpenAICompatibleProvider:
     def __init__(self, client: AsyncOpenAI, *, name: str, model: str) -> None:
         """`client`: from `make_client`; its own retries are off, for `run_stage` decides."""
         self._client, self.name, self.model = client, name, model
+        # OpenAI itself has renamed it; servers that are compatible with it know the older name.
+        renamed = client.base_url.host == OPENAI_HOST
+        self._max_tokens = "max_completion_tokens" if renamed else "max_tokens"
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `CompletionProvider.complete`."""
@@ -82,8 +95,7 @@ class OpenAICompatibleProvider:
         if generation.top_p is not None:
             body["top_p"] = generation.top_p
         if generation.max_tokens is not None:
-            # OpenAI itself has renamed it; servers that are compatible with it know the older name.
-            body["max_completion_tokens" if self.name == "openai" else "max_tokens"] = generation.max_tokens
+            body[self._max_tokens] = generation.max_tokens
         return body
 
     def _parse(self, body: bytes) -> Completion:
@@ -92,12 +104,11 @@ class OpenAICompatibleProvider:
             choice = reply.choices[0]
         except (ValidationError, IndexError):
             raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from None
-        usage = reply.usage
         return Completion(
             text=choice.message.content or "",
             model=reply.model,
             finish_reason=choice.finish_reason or "stop",
-            usage=Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) if usage else None,
+            usage=_counted(reply.usage) if reply.usage else None,
         )
 
     def _error_for(self, error: APIStatusError) -> RetryableError | PermanentError:
@@ -129,6 +140,13 @@ def make_client(*, base_url: str, api_key: str, connections: int) -> AsyncOpenAI
         follow_redirects=False,
     )
     return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
+
+
+def _counted(usage: _Usage) -> Usage:
+    total = usage.total_tokens
+    if total is None:
+        total = usage.prompt_tokens + usage.completion_tokens
+    return Usage(usage.prompt_tokens, usage.completion_tokens, total)
 
 
 async def _read(response: Any) -> bytes:

@@ -15,7 +15,10 @@ from email.utils import formatdate
 from typing import Any
 
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "hang", "drip", "huge", "close",
-         "filtered", "hold", "429-seconds", "429-date", "429-ms", "429-long", "flaky")  # fmt: skip
+         "filtered", "hold", "429-seconds", "429-date", "429-ms", "429-long", "flaky",
+         "no-total", "odd-usage", "no-usage")  # fmt: skip
+USAGES: dict[str, Any] = {"no-total": {"prompt_tokens": 7, "completion_tokens": 5}, "odd-usage": {"tokens": "many"},
+                          "no-usage": None}  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 
 
@@ -25,6 +28,7 @@ class OpenAIStandIn:
     def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
         self._port, self._delay_s = port, delay_s
         self.calls: Counter[str] = Counter()
+        self.last: tuple[dict[str, Any], str] = ({}, "")  # the newest call's body, and its authorization
         self.transports: set[asyncio.Transport] = set()
         self.open = 0
         self.max_busy = 0
@@ -77,6 +81,8 @@ class _Connection(asyncio.Protocol):
         if len(rest) < size:
             return
         self._buffer = rest[size:]
+        sent = re.search(rb"(?i)\r\nauthorization: *([^\r]+)", head)
+        self._authorization = sent.group(1).decode() if sent else ""
         self._task = asyncio.get_running_loop().create_task(self._answer(head.split(b"\r\n")[0].decode(), rest[:size]))
 
     def _send(self, status: int, body: bytes, *headers: str) -> None:
@@ -100,6 +106,7 @@ class _Connection(asyncio.Protocol):
             return
         request = json.loads(body)
         prompt = request["messages"][-1]["content"]
+        api.last = (request, self._authorization)
         api.calls[prompt] += 1
         api.busy += 1
         api.max_busy = max(api.max_busy, api.busy)
@@ -150,6 +157,8 @@ class _Connection(asyncio.Protocol):
         else:
             text = {"empty": "", "blank": " \n "}.get(mode, f"Answer to: {prompt[:200]}")
             reply = _completion(request, text, finish="content_filter" if mode == "filtered" else "stop")
+            if mode in USAGES:
+                reply["usage"] = USAGES[mode]
             self._send(200, json.dumps(reply).encode())
 
 
