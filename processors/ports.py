@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from schemas.events import RateLimit
-from schemas.requests import GenerationConfig, Role
+from schemas.requests import GenerationConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +60,3 @@ class CompletionProvider(Protocol):
             PermanentError: It refused, or its reply makes no sense.
         """
         ...
-
-
-class ProgressWriter(Protocol):
-    """Says what a stage is doing; best effort, never waited for."""
-
-    def __call__(self, state: str, *, attempt: int | None = None, code: str | None = None) -> None:
-        """State: as in `JobProgressed`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """May this job pass, and where does its user stand then?"""
-
-    admitted: bool
-    rate_limit: RateLimit | None  # None: no limit for this user
-
-
-@dataclass(frozen=True, slots=True)
-class KnownUser:
-    """A user as the gate knows it."""
-
-    user_id: str
-    role: Role
-    disabled: bool
-    rate_limit_requests: int | None
