@@ -125,8 +125,9 @@ class AssistantClient:
             poll = min(MAX_POLL_S, poll * 1.5)
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest ones."""
-        items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params={"limit": limit}))["items"]
+        """The newest ones of this user, who may be an admin and see everybody's."""
+        params = {"limit": limit, "user_id": self._user}
+        items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params=params))["items"]
         return items
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -248,7 +248,8 @@ async def test_a_user_that_exists_is_a_400(running: Running) -> None:
 
 async def test_pages_of_jobs_are_walked_by_cursor(running: Running) -> None:
     async with client_of(running.ingress) as admin:
-        headers = await register(admin, f"pages-{uuid.uuid4().hex[:6]}")
+        name = f"pages-{uuid.uuid4().hex[:6]}"
+        headers = await register(admin, name)
         for n in range(5):
             assert (await admin.post("/chat/", json={"prompt": f"page {n}"}, headers=headers)).status_code == 200
 
@@ -265,6 +266,11 @@ async def test_pages_of_jobs_are_walked_by_cursor(running: Running) -> None:
             if cursor is None:
                 break
         assert seen == [f"page {n}" for n in (4, 3, 2, 1, 0)]
+        assert (await admin.get("/jobs", params={"user_id": name})).json()["items"] == (
+            await admin.get("/jobs", headers=headers, params={"user_id": name})
+        ).json()["items"]
+        problem(await admin.get("/jobs", headers=headers, params={"user_id": "root"}), 403, "not-allowed")
+        assert (await admin.get("/jobs", params={"user_id": "nobody"})).json()["items"] == []
         problem(await admin.get("/jobs", params={"cursor": "x"}), 400, "invalid-cursor")
 
 
