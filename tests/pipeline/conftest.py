@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from tests.conftest import (
     KafkaForTests,
@@ -43,6 +44,31 @@ async def deployment(
     assert done.returncode == 0, done.stdout + done.stderr
     yield deployment
     deployment.close()
+
+
+@dataclass
+class Hook:
+    """A webhook endpoint. `calls`: headers (names in small letters) and body of each."""
+
+    url: str
+    calls: list[tuple[dict[str, str], bytes]]
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    calls: list[tuple[dict[str, str], bytes]] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        calls.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield Hook(f"http://127.0.0.1:{runner.addresses[0][1]}/hook", calls)
+    await runner.cleanup()
 
 
 @dataclass

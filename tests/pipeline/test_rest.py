@@ -7,11 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 from standardwebhooks import Webhook
 
 from tests.deployment import client_of, register
-from tests.pipeline.conftest import Running
+from tests.pipeline.conftest import Hook, Running
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -274,25 +273,13 @@ async def test_pages_of_jobs_are_walked_by_cursor(running: Running) -> None:
         problem(await admin.get("/jobs", params={"cursor": "x"}), 400, "invalid-cursor")
 
 
-async def test_a_webhook_comes_signed_with_the_job_as_polled(running: Running) -> None:
-    calls: list[tuple[dict[str, str], bytes]] = []
-
-    async def receive(request: web.Request) -> web.Response:
-        calls.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_post("/hook", receive)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+async def test_a_webhook_comes_signed_with_the_job_as_polled(running: Running, hook: Hook) -> None:
     async with client_of(running.ingress) as client:
         secret = (await client.get("/webhook-secret")).json()["secret"]
-        reply = await client.post("/chat/async", json={"prompt": "call me", "callback_url": url})
+        reply = await client.post("/chat/async", json={"prompt": "call me", "callback_url": hook.url})
         job_id = reply.json()["job_id"]
-        await until(lambda: calls)
-        headers, body = calls[0]
+        await until(lambda: hook.calls)
+        headers, body = hook.calls[0]
         payload = Webhook(secret).verify(body, headers)
         assert payload["type"] == "job.completed"
         view = (await client.get(f"/jobs/{job_id}")).json()
@@ -305,7 +292,6 @@ async def test_a_webhook_comes_signed_with_the_job_as_polled(running: Running) -
         assert attempt["status_code"] == 200
         rotated = (await client.post("/webhook-secret/rotate")).json()["secret"]
         assert rotated != secret
-    await runner.cleanup()
 
 
 async def test_500_jobs_are_at_work_at_once_in_one_worker(running: Running) -> None:
