@@ -31,11 +31,14 @@ def _fail(message: object) -> NoReturn:
 
 
 @app.command()
-def up(detach: Annotated[bool, typer.Option(help="Return when all is ready")] = False) -> None:
+def up(
+    detach: Annotated[bool, typer.Option(help="Return when all is ready")] = False,
+    greet: Annotated[bool, typer.Option(hidden=True)] = True,
+) -> None:
     """Start everything: what has no address set (Kafka, Postgres, a model), the ingress, and the workers."""
     from embedded import commands
 
-    raise SystemExit(commands.up(Settings(), detach=detach))
+    raise SystemExit(commands.up(Settings(), detach=detach, greet=greet))
 
 
 @app.command()
@@ -73,7 +76,10 @@ def chat(
         "generation_config": {name: value for name, value in generation.items() if value is not None},
     }  # fmt: skip
     body = {name: value for name, value in body.items() if value is not None}
-    raise SystemExit(commands.chat(Settings().assistant_home, body, as_json=as_json))
+    settings = Settings()
+    raise SystemExit(
+        commands.chat(settings.assistant_home, body, root_password=_root_password(settings), as_json=as_json)
+    )
 
 
 @app.command()
@@ -84,7 +90,14 @@ def jobs(
     """List your newest jobs."""
     from client import commands
 
-    raise SystemExit(commands.jobs(Settings().assistant_home, limit=limit, as_json=as_json))
+    settings = Settings()
+    raise SystemExit(
+        commands.jobs(settings.assistant_home, root_password=_root_password(settings), limit=limit, as_json=as_json)
+    )
+
+
+def _root_password(settings: Settings) -> str | None:
+    return settings.root_usr_pass.get_secret_value() if settings.root_usr_pass else None
 
 
 @app.command()

@@ -7,7 +7,7 @@ import logging
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -128,12 +128,15 @@ class Settings(BaseSettings):
             raise ValueError("is too regular to be random; make one with: openssl rand -base64 48")
         return value
 
-    @model_validator(mode="after")
-    def _warn_of_unused(self) -> Self:
-        unused = sorted(name for name in os.environ if name.startswith(UNUSED_PREFIXES))
+    @model_validator(mode="before")
+    @classmethod
+    def _warn_of_unused(cls, given: dict[str, Any]) -> dict[str, Any]:
+        # Unknown names of `.env` are among what is given, in small letters; those of the environment are not.
+        names = {name.upper() for name in (*os.environ, *given)}
+        unused = sorted(name for name in names if name.startswith(UNUSED_PREFIXES))
         if unused:
             logger.warning("these settings mean nothing here and are ignored: %s", ", ".join(unused))
-        return self
+        return given
 
     @cached_property
     def postgres_dsn(self) -> str | None:

@@ -25,6 +25,7 @@ from bench.measure import (
     slow_provider,
     throughput,
 )
+from bench.newcomer import newcomer
 from bench.plain_chain import plain_chain
 from embedded.services import start_kafka, start_postgres
 from tests.conftest import KafkaForTests
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
+    rows = newcomer()  # before anything else runs here
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         home.chmod(0o755)
@@ -104,7 +106,7 @@ def main() -> None:
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
         stack.callback(deployment.close)
-        rows = asyncio.run(measure(deployment, url, jobs=given.jobs, repeat=given.repeat))
+        rows += asyncio.run(measure(deployment, url, jobs=given.jobs, repeat=given.repeat))
     memory = psutil.virtual_memory().total / 1e9
     table = Table(title=f"{psutil.cpu_count()} cores, {memory:.0f} GB, Python {platform.python_version()}")
     for column in ("what", "measured", "aim"):

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,37 @@ import httpx
 
 FIRST_POLL_S, MAX_POLL_S = 0.05, 1.0
 MAX_RATE_LIMIT_WAITS = 10
+UNTOLD_WAIT_S = 5  # where a 429 does not say it
 
 
 class ClientError(Exception):
     """What went wrong, in a sentence for people."""
 
 
+class RateLimitedError(ClientError):
+    """Too many requests. `wait_s`: until the next one may pass."""
+
+    def __init__(self, message: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.wait_s = max(1, ceil(wait_s))
+
+
 class AssistantClient:
     """One user's calls to one ingress."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str], *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        environ: Mapping[str, str],
+        *,
+        root_password: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         """Finds the ingress and the credentials.
 
         The ingress: `ASSISTANT_URL`, else the one that runs in `home`. The user: `ASSISTANT_USER` (root) with
-        `ASSISTANT_PASSWORD`, else the first admin's password as `home` keeps it.
+        `ASSISTANT_PASSWORD`; for root else `root_password` (ROOT_USR_PASS as the settings have it), else the one that
+        `home` keeps.
 
         Raises:
             ClientError: Nothing runs here, or there is no password.
@@ -34,7 +52,9 @@ class AssistantClient:
         if not url:
             raise ClientError("nothing is running here: start it with `make up`, or set ASSISTANT_URL")
         self._user = environ.get("ASSISTANT_USER", "root")
-        self._password = environ.get("ASSISTANT_PASSWORD") or environ.get("ROOT_USR_PASS") or _kept_password(home)
+        self._password = environ.get("ASSISTANT_PASSWORD")
+        if self._password is None and self._user == "root":
+            self._password = root_password or _kept_password(home)
         self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(30), trust_env=False, transport=transport)
         self._token_file = home / "secrets" / "token.json"
 
@@ -45,13 +65,19 @@ class AssistantClient:
         self._http.close()
 
     def ask(
-        self, body: dict[str, Any], *, on_stage: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
+        self,
+        body: dict[str, Any],
+        *,
+        on_stage: Callable[[str], None],
+        on_wait: Callable[[int, int], None],
+        sleep: Callable[[float], None] = time.sleep,
     ) -> dict[str, Any]:
-        """Ask and follow the job to its end; a rate limit is waited out.
+        """Ask and follow the job to its end; a rate limit is waited out, and the question asked again.
 
         Args:
             body: Of `POST /chat/async`.
-            on_stage: Told where the job is, or what is waited for.
+            on_stage: Told where the job is.
+            on_wait: Told each second of a rate limit: how many are left, of how many.
             sleep: Between looks.
 
         Returns:
@@ -60,14 +86,25 @@ class AssistantClient:
         Raises:
             ClientError: There is no answer.
         """
-        for _ in range(MAX_RATE_LIMIT_WAITS):
-            reply = self._call("POST", "/chat/async", json=body)
-            if reply.status_code != 429:
-                break
-            wait = int(reply.headers.get("retry-after", "5"))
-            for left in range(wait, 0, -1):
-                on_stage(f"rate limit: {left} s")
-                sleep(1)
+        waits = 0
+        while True:
+            try:
+                return self._ask_once(body, on_stage=on_stage, sleep=sleep)
+            except RateLimitedError as limited:
+                if waits == MAX_RATE_LIMIT_WAITS:
+                    raise
+                waits += 1
+                for left in range(limited.wait_s, 0, -1):
+                    on_wait(left, limited.wait_s)
+                    sleep(1)
+
+    def _ask_once(
+        self, body: dict[str, Any], *, on_stage: Callable[[str], None], sleep: Callable[[float], None]
+    ) -> dict[str, Any]:
+        reply = self._call("POST", "/chat/async", json=body)
+        if reply.status_code == 429:
+            wait = reply.headers.get("retry-after", "")
+            raise RateLimitedError(_told(reply), int(wait) if wait.isdigit() else UNTOLD_WAIT_S)
         answer = _body(reply)
         if reply.status_code == 200:
             return answer
@@ -78,7 +115,11 @@ class AssistantClient:
                 result: dict[str, Any] = view["result"]
                 return result
             if view["status"] == "error":
-                raise ClientError(f"{view['error']['code']}: {view['error']['message']}")
+                error = view["error"]
+                told = f"{error['code']}: {error['message']}"
+                if error["code"] == "rate-limited":  # the verdict came later than the POST waits for it
+                    raise RateLimitedError(told, error.get("retry_after_s", UNTOLD_WAIT_S))
+                raise ClientError(told)
             on_stage(view.get("stage", "accepted"))
             sleep(poll)
             poll = min(MAX_POLL_S, poll * 1.5)
@@ -124,12 +165,22 @@ class AssistantClient:
 
 
 def _body(reply: httpx.Response) -> dict[str, Any]:
+    body = _json(reply)
+    if reply.status_code >= 400:
+        raise ClientError(_told(reply))
+    return body
+
+
+def _told(reply: httpx.Response) -> str:
+    body = _json(reply)
+    return f"{body.get('code', reply.status_code)}: {body.get('detail', 'no reason was given')}"
+
+
+def _json(reply: httpx.Response) -> dict[str, Any]:
     try:
         body: dict[str, Any] = reply.json()
     except ValueError:
         raise ClientError(f"the ingress answered {reply.status_code} with something that is not JSON") from None
-    if reply.status_code >= 400:
-        raise ClientError(f"{body.get('code', reply.status_code)}: {body.get('detail', 'no reason was given')}")
     return body
 
 

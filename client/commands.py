@@ -18,19 +18,25 @@ STAGES = {
 }  # fmt: skip
 
 
-def chat(home: Path, body: dict[str, Any], *, as_json: bool) -> int:
+def chat(home: Path, body: dict[str, Any], *, root_password: str | None, as_json: bool) -> int:
     """Ask, show where the job is, print the answer; returns the exit code."""
     console, errors = Console(), Console(stderr=True)
     began = time.monotonic()
     spinner = errors.status("asking") if errors.is_terminal else nullcontext()
     try:
-        with AssistantClient(home, os.environ) as client, spinner as shown:
+        with AssistantClient(home, os.environ, root_password=root_password) as client, spinner as shown:
 
             def on_stage(stage: str) -> None:
                 if shown is not None:
                     shown.update(f"{STAGES.get(stage, stage)} · {time.monotonic() - began:.0f} s")
 
-            answer = client.ask(body, on_stage=on_stage)
+            def on_wait(left: int, of: int) -> None:
+                if shown is not None:
+                    shown.update(f"rate limit: {left} s")
+                elif left == of:  # one line for whoever reads a log
+                    errors.print(f"rate limit: waiting {of} s", highlight=False)
+
+            answer = client.ask(body, on_stage=on_stage, on_wait=on_wait)
     except ClientError as error:
         errors.print(str(error), markup=False, highlight=False)
         return 1
@@ -48,10 +54,10 @@ def chat(home: Path, body: dict[str, Any], *, as_json: bool) -> int:
     return 2 if refused else 0
 
 
-def jobs(home: Path, *, limit: int, as_json: bool) -> int:
+def jobs(home: Path, *, root_password: str | None, limit: int, as_json: bool) -> int:
     """List the newest jobs; returns the exit code."""
     try:
-        with AssistantClient(home, os.environ) as client:
+        with AssistantClient(home, os.environ, root_password=root_password) as client:
             items = client.jobs(limit)
     except ClientError as error:
         Console(stderr=True).print(str(error), markup=False, highlight=False)

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import os
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from embedded.child import remove_tree
@@ -53,21 +57,21 @@ class Progress:
                 self._console.print(f"{time.monotonic() - self._began:5.1f} s  {line}", highlight=False, markup=False)
 
 
-def up(settings: Settings, *, detach: bool) -> int:
-    """Start everything; returns the exit code, with `detach` as soon as all is ready."""
+def up(settings: Settings, *, detach: bool, greet: bool = True) -> int:
+    """Start everything; returns the exit code, with `detach` as soon as all is ready.
+
+    `greet`: say how to go on once it is; not where another process does, and this one writes to a log.
+    """
     console, home = Console(), Home(settings.assistant_home)
     if home.supervisor() is not None:
         console.print("it runs already")
         return status(settings, as_json=False)
     home.make()
-    password_is_new = settings.root_usr_pass is None and home.secret("root_usr_pass")[1]
-    if not detach:
-        return _in_foreground(settings, console, password_is_new=password_is_new)
-    return _detached(settings, console, home, password_is_new=password_is_new)
+    return _detached(settings, console, home) if detach else _in_foreground(settings, console, greet=greet)
 
 
-def _in_foreground(settings: Settings, console: Console, *, password_is_new: bool) -> int:
-    greeted = False
+def _in_foreground(settings: Settings, console: Console, *, greet: bool) -> int:
+    greeted = not greet
     with Progress(console) as progress:
 
         def changed(status: Status) -> None:
@@ -76,7 +80,7 @@ def _in_foreground(settings: Settings, console: Console, *, password_is_new: boo
             if status.ready and not greeted:
                 greeted = True
                 progress.__exit__()
-                _greet(console, settings, status, password_is_new=password_is_new)
+                _greet(console, settings, status)
 
         async def run() -> None:
             await Supervisor(settings, changed=changed).run()
@@ -84,16 +88,15 @@ def _in_foreground(settings: Settings, console: Console, *, password_is_new: boo
         try:
             asyncio.run(run())
         except EmbeddedError as error:
-            console.print(f"[red]failed:[/] {error}", highlight=False)
-            return 1
+            return _failed(console, str(error))
     return 0
 
 
-def _detached(settings: Settings, console: Console, home: Home, *, password_is_new: bool) -> int:
+def _detached(settings: Settings, console: Console, home: Home) -> int:
     home.status_file.unlink(missing_ok=True)
     with (home.logs / "supervisor.log").open("ab") as log:
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "cli", "up"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log,
+            [sys.executable, "-m", "cli", "up", "--no-greet"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + STARTED_WITHIN_S
@@ -104,14 +107,18 @@ def _detached(settings: Settings, console: Console, home: Home, *, password_is_n
                 progress.show(status)
                 if status.ready:
                     progress.__exit__()
-                    _greet(console, settings, status, password_is_new=password_is_new)
+                    _greet(console, settings, status)
                     return 0
             if daemon.poll() is not None:
                 break
             time.sleep(0.05)
     reason = (status.error if status else None) or _tail(home)
-    console.print(f"[red]failed:[/] {reason}", highlight=False)
     daemon.terminate()
+    return _failed(console, reason)
+
+
+def _failed(console: Console, reason: str) -> int:
+    console.print(f"[red]failed:[/] {escape(reason)}", highlight=False)  # a reason may hold brackets of its own
     return 1
 
 
@@ -189,18 +196,20 @@ def _roster(status: Status) -> Table:
     return table
 
 
-def _greet(console: Console, settings: Settings, status: Status, *, password_is_new: bool) -> None:
+def _greet(console: Console, settings: Settings, status: Status) -> None:
     home = Home(settings.assistant_home)
     console.print(_roster(status))
-    if password_is_new:
-        console.print(f"The admin is [b]root[/], the password [b]{home.secret('root_usr_pass')[0]}[/]", highlight=False)
-        console.print(f"(shown this once; it is kept in {home.secrets / 'root_usr_pass'})", highlight=False)
+    kept = home.secrets / "root_usr_pass"
+    if settings.root_usr_pass is None and not home.password_was_told:
+        console.print(f"The admin is [b]root[/], the password [b]{home.secret('root_usr_pass')}[/]", highlight=False)
+        console.print(f"(shown this once; it is kept in {escape(str(kept))})", highlight=False)
+        home.note_password_told()
     login = '{\\"user_id\\": \\"root\\", \\"password\\": \\"\'$PASSWORD\'\\"}'
     lines = [
         "Paste one of these:",
         '  .venv/bin/assistant chat "Why is the sky blue?"',
         "",
-        f"  PASSWORD=$(cat {home.secrets / 'root_usr_pass'})",
+        f"  PASSWORD={_password_in_shell(settings, kept)}",
         f"  TOKEN=$(curl -s {status.ingress}/auth/login -H 'content-type: application/json' \\",
         f"    -d '{login}' \\".replace('\\"', '"'),
         '    | sed \'s/.*access_token":"\\([^"]*\\).*/\\1/\')',
@@ -212,3 +221,12 @@ def _greet(console: Console, settings: Settings, status: Status, *, password_is_
     ]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _password_in_shell(settings: Settings, kept: Path) -> str:
+    """What a shell finds the admin's password by; the words themselves are not shown."""
+    if settings.root_usr_pass is None:
+        return f"$(cat {shlex.quote(str(kept))})"
+    if os.environ.get("ROOT_USR_PASS"):
+        return "$ROOT_USR_PASS"
+    return r"""$(sed -n "s/^ROOT_USR_PASS=[\"']\{0,1\}\([^\"']*\).*/\1/p" .env)"""

@@ -1,8 +1,10 @@
 """The folder that holds all data of an embedded deployment, and what is known of the one that runs there."""
 
+import contextlib
 import json
 import os
 import secrets
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ class Home:
         self.folder = folder.absolute()
         self.logs, self.run, self.secrets = self.folder / "logs", self.folder / "run", self.folder / "secrets"
         self.lock_file, self.status_file = self.run / "lock", self.run / "status.json"
+        self._told_file = self.secrets / "root_usr_pass.told"
 
     def make(self) -> None:
         """Its folders; those with secrets for nobody else."""
@@ -51,14 +54,29 @@ class Home:
         self.secrets.chmod(0o700)
         self.run.chmod(0o700)  # status.json holds the database's password
 
-    def secret(self, name: str) -> tuple[str, bool]:
-        """A secret that is invented once and kept, mode 600; and whether it was just now."""
+    def secret(self, name: str) -> str:
+        """A secret that is invented once and kept, mode 600."""
         path = self.secrets / name
-        if path.exists() and (kept := path.read_text().strip()):
-            return kept, False
-        value = secrets.token_urlsafe(48 if "key" in name else 15)
-        _write_whole(path, value)
-        return value, True
+        if not path.exists():
+            # Whole or not at all: a kill half way must not leave an empty secret, nor two starts a secret each.
+            descriptor, draft = tempfile.mkstemp(dir=self.secrets)
+            try:
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(secrets.token_urlsafe(48 if "key" in name else 15))
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft, path)
+            finally:
+                os.unlink(draft)
+        return path.read_text().strip()
+
+    @property
+    def password_was_told(self) -> bool:
+        """The first admin's password was shown to somebody."""
+        return self._told_file.exists()
+
+    def note_password_told(self) -> None:
+        """Not to be shown again."""
+        self._told_file.touch()
 
     def write_status(self, status: Status) -> None:
         """Whole or not at all: others read it at any time."""

@@ -21,6 +21,7 @@ HEAP = "256m"
 # -XX:+ExitOnOutOfMemoryError: without it a broker out of heap lives on, port open, answering nothing.
 JVM = (f"-Xmx{HEAP}", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
 FETCH_TIMEOUT_S = 600
+MAX_FETCH_LOG_CHARS = 100_000
 
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
@@ -129,10 +130,11 @@ def _fetch(repository: Path, work: Path, cache: Path) -> None:
     except subprocess.TimeoutExpired:
         raise EmbeddedError(f"Kafka's jars could not be fetched within {FETCH_TIMEOUT_S} s; try again") from None
     if done.returncode:
+        log = cache_folder() / "fetch.log"
+        log.write_text(done.stdout[-MAX_FETCH_LOG_CHARS:] + done.stderr[-MAX_FETCH_LOG_CHARS:])
         raise EmbeddedError(
             "Kafka's jars are not in the cache and could not be fetched: this machine needs its Java package registry "
-            "once, or KAFKA_BOOTSTRAP_SERVERS set to a cluster. The fetcher said: "
-            + (done.stderr or done.stdout).strip()[-300:]
+            f"once, or KAFKA_BOOTSTRAP_SERVERS set to a cluster (the fetcher's own words are in {log})"
         )
 
 

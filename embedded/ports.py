@@ -1,12 +1,11 @@
-"""Ports that stay the same over restarts, and who holds one that is taken."""
+"""Ports that stay the same over restarts."""
 
 import json
 import socket
 from pathlib import Path
 
-import psutil
-
 from embedded.errors import EmbeddedError
+from transport.ports import holder
 
 HOST = "127.0.0.1"
 
@@ -28,17 +27,6 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def holder(port: int) -> str:
-    """Who listens on a port, for people: `python (pid 4711)`."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        pass
-    return "another process"
 
 
 class KeptPorts:

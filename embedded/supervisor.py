@@ -20,8 +20,9 @@ from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
-from embedded.ports import HOST, KeptPorts, free_port, holder, is_free
+from embedded.ports import HOST, KeptPorts, free_port, is_free
 from settings import Settings
+from transport.ports import holder
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Supervisor:
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DATABASE_URL": dsn,
-            "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key")[0],
+            "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key"),
             "ASSISTANT_HOME": str(self._home.folder),
         }
         if local_url:
@@ -146,7 +147,7 @@ class Supervisor:
         """Schema, topics, first admin."""
         self._note("ingress", "starting", "setting up database and topics")
         password = self._settings.root_usr_pass
-        secret = password.get_secret_value() if password else self._home.secret("root_usr_pass")[0]
+        secret = password.get_secret_value() if password else self._home.secret("root_usr_pass")
         command = [sys.executable, "-m", "cli", "setup"]
         if self._settings.kafka_bootstrap_servers is None:
             command += ["--partitions", str(EMBEDDED_PARTITIONS)]

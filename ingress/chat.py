@@ -1,17 +1,16 @@
 """Asking: `POST /chat/` waits for the answer; `/chat/async` and `/inference/` give a job to look at."""
 
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Response
-from pydantic import Field
 
 from ingress.follower import Outcome
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CurrentUser, Found
 from schemas.events import RateLimit
-from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody
+from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
 
 router = APIRouter()
 
@@ -54,7 +53,7 @@ class InferenceBody(RequestBody):
 
     prompt: Prompt
     model: ProviderName | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    temperature: Temperature = 0.7
     callback_url: CallbackUrl | None = None
 
 

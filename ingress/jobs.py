@@ -27,10 +27,15 @@ async def jobs(
     status: Literal["pending", "completed", "error"] | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-    user_id: Annotated[str | None, Query(max_length=128, description="For admins: only this user's")] = None,
+    user_id: Annotated[str | None, Query(max_length=128, description="Whose; for admins, who else get all")] = None,
 ) -> Response:
-    """Own jobs (an admin's view: everybody's), newest first; `next` is the cursor of the page after."""
-    whose = user_id if user.role == "admin" else user.user_id
+    """Own jobs (an admin's view: everybody's, or one user's), newest first; `next` is the cursor of the page after."""
+    if user.role == "admin":
+        whose = user_id
+    elif user_id in (None, user.user_id):
+        whose = user.user_id
+    else:
+        raise Problem(403, "not-allowed", "only admins see other users' jobs: leave `user_id` out")
     try:
         rows, after = await found.jobs.page(user_id=whose, status=status, limit=limit, cursor=cursor)
     except InvalidCursorError as error:

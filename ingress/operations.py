@@ -9,6 +9,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.staticfiles import StaticFiles
 
+from ingress.openapi import document
 from ingress.services import Services, admin, current_user, services
 from transport.workers import live_workers
 
@@ -66,7 +67,7 @@ def install_docs(app: FastAPI, *, public: bool) -> None:
     async def openapi(request: Request) -> Response:
         if not public:
             await _admin_of(request)
-        return Response(orjson.dumps(app.openapi()), media_type="application/json")
+        return Response(orjson.dumps(document(app)), media_type="application/json")
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:

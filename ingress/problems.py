@@ -18,6 +18,7 @@ TITLES = {
     500: "Internal error", 431: "Headers too large",
     502: "The provider refused", 503: "Not available at the moment", 504: "No answer in time",
 }  # fmt: skip
+MAX_TOLD_ERRORS, MAX_PATH_CHARS = 20, 100  # the names in a path are the sender's
 NOT_FOUND = "there is no such thing, or it is somebody else's"
 
 
@@ -82,7 +83,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        return problem_response(invalid_body(error.errors()), request.state.request_id)
+        found = error.errors()
+        # What cannot be an id is the id of nothing.
+        problem = not_found() if any(one["loc"][:1] == ("path",) for one in found) else invalid_body(found)
+        return problem_response(problem, request.state.request_id)
 
     @app.exception_handler(RetryableError)
     async def on_unavailable(request: Request, error: RetryableError) -> Response:
@@ -110,9 +114,11 @@ def install(app: FastAPI) -> None:
 
 def invalid_body(errors: Sequence[Any]) -> Problem:
     """422 with each field's path, without what stood in it."""
-    told = [
-        {"path": ".".join(str(part) for part in error["loc"] if part != "body") or "body", "message": error["msg"]}
-        for error in errors[:20]
-    ]
+    told = [{"path": _path(error["loc"]), "message": error["msg"]} for error in errors[:MAX_TOLD_ERRORS]]
     detail = "; ".join(f"{error['path']}: {error['message']}" for error in told[:3]) or "the body is not JSON"
     return Problem(422, "invalid-body", detail, errors=told)
+
+
+def _path(location: Sequence[Any]) -> str:
+    """A field's place in the body, as far as people read it."""
+    return ".".join(str(part)[:MAX_PATH_CHARS] for part in location if part != "body")[:MAX_PATH_CHARS] or "body"

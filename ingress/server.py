@@ -4,12 +4,12 @@ import logging
 import socket
 from types import FrameType
 
-import psutil
 import uvicorn
 
 from ingress.app import create_app
 from ingress.bounded_http import BoundedHttp
 from settings import Settings
+from transport.ports import why_not
 
 logger = logging.getLogger(__name__)
 GRACE_S = 30
@@ -51,17 +51,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise PortTakenError(
-            f"port {port} is held by {_holder(port)}: end that, or choose another with INGRESS_PORT ({error.strerror})"
-        ) from None
+        raise PortTakenError(why_not(port, error, setting="INGRESS_PORT")) from None
     return listener
-
-
-def _holder(port: int) -> str:
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        pass
-    return "another process"

@@ -60,11 +60,3 @@ class CompletionProvider(Protocol):
             PermanentError: It refused, or its reply makes no sense.
         """
         ...
-
-
-class ProgressWriter(Protocol):
-    """Says what a stage is doing; best effort, never waited for."""
-
-    def __call__(self, state: str, *, attempt: int | None = None, code: str | None = None) -> None:
-        """State: as in `JobProgressed`."""
-        ...

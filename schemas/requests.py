@@ -37,12 +37,16 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+# Strict: "5" and true are no numbers, though pydantic would make some of them.
+Temperature = Annotated[float, Field(strict=True, ge=0, le=2)]
+
+
 class GenerationConfig(RequestBody):
     """How to generate; a field that is not given is left to the provider."""
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
+    temperature: Temperature | None = None
+    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=8192)] | None = None
 
 
 class ChatRequest(RequestBody):
@@ -53,5 +57,6 @@ class ChatRequest(RequestBody):
     instruction: Annotated[Text, Field(max_length=5000)] | None = None
     generation_config: GenerationConfig = GenerationConfig()
     timeout: (
-        Annotated[float, Field(ge=1, le=120, description="Seconds of work, the provider's call included")] | None
+        Annotated[float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")]
+        | None
     ) = None

@@ -49,7 +49,8 @@ FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[
 ON CONFLICT (job_id) DO UPDATE SET
     run = excluded.run, status = excluded.status, result = excluded.result, error = excluded.error,
     attempts = excluded.attempts, timings = excluded.timings, metadata = excluded.metadata,
-    callback_url = excluded.callback_url, finished_at = excluded.finished_at
+    callback_url = excluded.callback_url, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at,
+    finished_at = excluded.finished_at
 WHERE j.user_id = excluded.user_id
   AND (excluded.run > j.run
        OR excluded.run = j.run AND (j.status = 'pending'

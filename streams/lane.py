@@ -1,7 +1,6 @@
 """One stage's work in progress: how many records it has in hand, and the ways in which it handles them."""
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -334,10 +333,3 @@ class Lane:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)  # asyncio itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
-
-    async def cancel(self) -> None:
-        """End what still runs, as after a drain that took too long: nothing of it is acknowledged."""
-        for task in list(self._tasks):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks, return_exceptions=True)

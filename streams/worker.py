@@ -40,6 +40,7 @@ from streams.serve import StageServer
 from streams.watchdog import Watchdog
 from transport.admin import TopicsError, unusable
 from transport.clients import KafkaAccess
+from transport.ports import why_not
 from transport.table import CompactedTable
 from transport.workers import present_providers, seen_providers
 
@@ -78,15 +79,19 @@ class Worker:
         """Until SIGTERM or SIGINT, then drain.
 
         Raises:
-            StartError: A topic or a setting is missing.
+            StartError: A topic or a setting is missing, or the port is taken.
         """
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         health = HealthServer(problems=self._current_problems, before_scrape=self._set_gauges)
         async with AsyncExitStack() as stack:
-            await health.start(self._settings.worker_http_host, self._settings.worker_http_port)
             stack.push_async_callback(health.stop)
+            port = self._settings.worker_http_port
+            try:
+                await health.start(self._settings.worker_http_host, port)
+            except OSError as error:
+                raise StartError(why_not(port, error, setting="WORKER_HTTP_PORT")) from None
             if not await _unless_stopped(stop, self._check_topics()):
                 return
             composing = asyncio.ensure_future(self._compose(stack))

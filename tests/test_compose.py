@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from settings import Settings
+
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docker-compose.kafka.yml"
 SERVICES: dict[str, Any] = yaml.safe_load(FILE.read_text())["services"]
@@ -37,6 +39,22 @@ def test_the_product_is_all_there_and_closed_to_the_outside() -> None:
     assert (environment["PUBLIC_DOCS"], environment["PUBLIC_METRICS"]) == ("false", "false")
 
 
+def test_a_plain_up_starts_every_part() -> None:
+    assert not [name for name, service in SERVICES.items() if "profiles" in service]
+
+
+def test_every_setting_reaches_the_containers() -> None:
+    theirs = SERVICES["ingress"]["environment"].keys()
+    not_theirs = {
+        "DB_HOST", "DB_USER", "DB_PASS", "DB_NAME",  # DATABASE_URL is set
+        "ROOT_USR_PASS",  # only for `setup`
+        "WORKER_ID",  # the same one in two replicas would fence one of them
+        "ASSISTANT_HOME",  # of the embedded parts
+    }  # fmt: skip
+    assert {name.upper() for name in Settings.model_fields} - theirs == not_theirs
+    assert SERVICES["worker-gate"]["environment"]["WORKER_HTTP_HOST"] == "0.0.0.0"
+
+
 def compose() -> list[str] | None:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
@@ -47,9 +65,27 @@ def compose() -> list[str] | None:
     return None
 
 
-@pytest.mark.skipif(compose() is None, reason="no docker-compose here: Debian's package docker-compose has it")
+def composed() -> list[str]:
+    """The command; skips where there is none, but fails there in CI."""
+    command = compose()
+    if command is None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("no docker-compose here: Debian's package docker-compose has it")
+    return [*(command or []), "-f", str(FILE), "config"]
+
+
+def test_docker_compose_hands_settings_on_and_leaves_out_what_nobody_set() -> None:
+    given = {"JWT_SECRET_KEY": "x" * 40, "ROOT_USR_PASS": "y", "DB_PASS": "z", "MAX_RETRIES": "7"}
+    clean = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    done = subprocess.run(composed(), env=clean | given, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    environment = yaml.safe_load(done.stdout)["services"]["worker-completion"]["environment"]
+    assert environment["MAX_RETRIES"] == "7"
+    assert environment.get("LLM_TIMEOUT") is None  # no value, or not there: Docker then does not set it
+
+
 def test_docker_compose_itself_takes_it_and_asks_for_what_is_missing() -> None:
-    command = [*(compose() or []), "-f", str(FILE), "config", "-q"]
+    command = [*composed(), "-q"]
     given = {"JWT_SECRET_KEY": "x" * 40, "ROOT_USR_PASS": "y", "DB_PASS": "z"}
     clean = {name: value for name, value in os.environ.items() if name not in given}
     good = subprocess.run(command, env=clean | given, capture_output=True, text=True, timeout=60, check=False)

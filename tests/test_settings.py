@@ -65,6 +65,17 @@ def test_a_setting_of_another_product_is_warned_of(
     assert "REDIS_HOST" in caplog.text
 
 
+def test_a_setting_of_another_product_in_the_file_is_warned_of_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".env").write_text("REDIS_URL=redis://:secret@x\nINGRESS_PORT=8001\n")
+    with caplog.at_level(logging.WARNING):
+        assert Settings(_env_file=tmp_path / ".env").ingress_port == 8001
+    assert [record.getMessage() for record in caplog.records] == [
+        "these settings mean nothing here and are ignored: REDIS_URL"
+    ]
+
+
 @pytest.mark.parametrize(
     "wrong", [{"INGRESS_PORT": "99999"}, {"LLM_TIMEOUT": "0"}, {"SESSION_TIMEOUT_S": "1"}, {"ALLOWED_PROVIDERS": "[1"}]
 )

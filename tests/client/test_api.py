@@ -7,14 +7,17 @@ from typing import Any
 import httpx
 import pytest
 
-from client.api import AssistantClient, ClientError
+from client import commands
+from client.api import MAX_RATE_LIMIT_WAITS, AssistantClient, ClientError
 
 
 class Ingress:
-    """Answers the calls of one chat. `limits`: how many 429 come first."""
+    """Answers the calls of one chat. `limits`: how many 429 come first; `late_limits`: how many as outcomes."""
 
-    def __init__(self, *, limits: int = 0, end: dict[str, Any] | None = None, first_status: int = 202) -> None:
-        self.limits, self.first_status, self.calls = limits, first_status, list[str]()
+    def __init__(
+        self, *, limits: int = 0, late_limits: int = 0, end: dict[str, Any] | None = None, first_status: int = 202
+    ) -> None:
+        self.limits, self.late_limits, self.first_status, self.calls = limits, late_limits, first_status, list[str]()
         self.end = end or {"status": "completed", "result": {"result": {"text": "Because."}}}
         self.looks = 0
 
@@ -26,6 +29,9 @@ class Ingress:
             return httpx.Response(200 if good else 401, json=body)
         if request.headers["authorization"] != "Bearer fresh":
             return httpx.Response(401, json={"code": "not-authenticated", "detail": "log in"})
+        if request.url.path == "/jobs":
+            items = [{"job_id": "7"}] if request.url.params.get("user_id") == "root" else [{"job_id": "of all"}]
+            return httpx.Response(200, json={"items": items, "next": None})
         if request.url.path == "/chat/async":
             if self.limits:
                 self.limits -= 1
@@ -33,6 +39,10 @@ class Ingress:
                     429, headers={"retry-after": "2"}, json={"code": "rate-limited", "detail": "wait"}
                 )
             return httpx.Response(self.first_status, json={"job_id": "7", "status": "refused", "reason": "r"})
+        if self.late_limits:
+            self.late_limits -= 1
+            error = {"code": "rate-limited", "message": "wait", "retry_after_s": 2.5}
+            return httpx.Response(200, json={"job_id": "7", "status": "error", "error": error})
         self.looks += 1
         if self.looks < 3:
             return httpx.Response(200, json={"job_id": "7", "status": "pending", "stage": "generate_completion"})
@@ -45,9 +55,13 @@ def client(home: Path, ingress: Ingress, **environ: str) -> AssistantClient:
 
 
 def ask(home: Path, ingress: Ingress, **environ: str) -> tuple[dict[str, Any], list[str]]:
-    stages: list[str] = []
+    told: list[str] = []
+
+    def on_wait(left: int, of: int) -> None:
+        told.append(f"{left} of {of}")
+
     with client(home, ingress, **environ) as found:
-        return found.ask({"prompt": "Why?"}, on_stage=stages.append, sleep=lambda _: None), stages
+        return found.ask({"prompt": "Why?"}, on_stage=told.append, on_wait=on_wait, sleep=lambda _: None), told
 
 
 def test_it_logs_in_once_follows_the_job_and_tells_its_stages(tmp_path: Path) -> None:
@@ -68,8 +82,33 @@ def test_a_token_that_is_no_longer_good_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_rate_limit_is_waited_out_and_shown(tmp_path: Path) -> None:
-    _, stages = ask(tmp_path, Ingress(limits=1))
-    assert stages[:2] == ["rate limit: 2 s", "rate limit: 1 s"]
+    _, told = ask(tmp_path, Ingress(limits=1))
+    assert told[:2] == ["2 of 2", "1 of 2"]
+
+
+def test_a_rate_limit_that_is_told_by_the_job_is_waited_out_too(tmp_path: Path) -> None:
+    ingress = Ingress(late_limits=2)
+    answer, told = ask(tmp_path, ingress)
+    assert answer == {"result": {"text": "Because."}}
+    assert told[:6] == ["3 of 3", "2 of 3", "1 of 3"] * 2
+    assert ingress.calls.count("POST /chat/async") == 3
+
+
+def test_a_rate_limit_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    ingress = Ingress(limits=1000)
+    with pytest.raises(ClientError, match="rate-limited: wait"):
+        ask(tmp_path, ingress)
+    assert ingress.calls.count("POST /chat/async") == MAX_RATE_LIMIT_WAITS + 1
+
+
+def test_without_a_terminal_a_wait_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ingress = Ingress(limits=1)
+    monkeypatch.setattr(commands, "AssistantClient", lambda *_, **__: client(tmp_path, ingress))
+    monkeypatch.setattr(AssistantClient.ask, "__kwdefaults__", {"sleep": lambda _: None})
+    assert commands.chat(tmp_path, {"prompt": "Why?"}, root_password=None, as_json=True) == 0
+    assert capsys.readouterr().err == "rate limit: waiting 2 s\n"
 
 
 def test_a_refusal_is_an_answer_at_once(tmp_path: Path) -> None:
@@ -93,6 +132,18 @@ def test_jobs_are_ones_own_also_for_an_admin(tmp_path: Path) -> None:
                          transport=httpx.MockTransport(ingress)) as found:  # fmt: skip
         assert found.jobs(5) == [{"job_id": "7"}]
     assert asked[-1] == "http://x/jobs?limit=5&user_id=root"
+
+
+def test_the_first_admins_password_comes_from_the_settings_too_and_is_nobody_elses(tmp_path: Path) -> None:
+    def of(**environ: str) -> AssistantClient:
+        environment = {"ASSISTANT_URL": "http://x", **environ}
+        transport = httpx.MockTransport(Ingress())
+        return AssistantClient(tmp_path, environment, root_password="secret", transport=transport)
+
+    with of() as found:
+        assert found.jobs(5) == [{"job_id": "7"}]
+    with of(ASSISTANT_USER="alice") as found, pytest.raises(ClientError, match="set ASSISTANT_PASSWORD"):
+        found.jobs(5)
 
 
 def test_a_wrong_password_and_nothing_running_are_said(tmp_path: Path) -> None:

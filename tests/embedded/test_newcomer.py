@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from embedded.home import Home
 from embedded.ports import free_port
 from schemas.ids import direct_job_id
 from tests.waiting import listener
@@ -30,7 +31,8 @@ class Newcomer:
     def __init__(self, home: Path) -> None:
         port = str(free_port())
         clean = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
-        self.environment = {**clean, "ASSISTANT_HOME": str(home), "INGRESS_PORT": port}
+        # The path: `.venv/bin/assistant` then runs this checkout, wherever its environment was installed from.
+        self.environment = {**clean, "ASSISTANT_HOME": str(home), "INGRESS_PORT": port, "PYTHONPATH": str(ROOT)}
 
     def types(self, *words: str, ok: bool = True) -> str:
         done = subprocess.run(
@@ -48,6 +50,15 @@ class Newcomer:
         status: dict[str, Any] = json.loads(done.stdout)
         return status
 
+    def resident(self) -> int:
+        """Bytes of the supervisor and all that it has started."""
+        supervisor = Home(Path(self.environment["ASSISTANT_HOME"])).supervisor()
+        assert supervisor is not None
+        tree = [supervisor, *supervisor.children(recursive=True)]
+        pids = {process.pid for process in tree}
+        assert {process["pid"] for process in self.status()["processes"]} < pids
+        return sum(process.memory_info().rss for process in tree)
+
 
 @pytest.fixture
 def newcomer(service_home: Path) -> Iterator[Newcomer]:
@@ -64,12 +75,7 @@ def test_up_ask_look_publish_down_and_up_again(newcomer: Newcomer) -> None:
     assert status["ready"]
     for part in NEEDED:
         assert any(part in process["name"] for process in status["processes"])
-    resident = sum(
-        child.memory_info().rss
-        for process in status["processes"]
-        for child in [psutil.Process(process["pid"]), *psutil.Process(process["pid"]).children(recursive=True)]
-    )
-    assert resident < 1.7e9
+    assert newcomer.resident() < 1.7e9
 
     answer = json.loads(newcomer.types("chat", "Why is the sky blue?", "--max-tokens", "20", "--json"))
     assert answer["meta"]["provider"] == "local"

@@ -1,7 +1,6 @@
-"""The embedded Kafka and Postgres keep their data over kill -9; without cache or network there is one sentence."""
+"""The embedded Kafka and Postgres keep their data over kill -9."""
 
 import asyncio
-import subprocess
 from pathlib import Path
 
 import asyncpg
@@ -51,18 +50,6 @@ def test_what_is_acknowledged_survives_kill_9_on_the_same_ports(service_home: Pa
     finally:
         kafka.stop()
         postgres.stop()
-
-
-def test_no_network_and_no_cache_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASSISTANT_CACHE", str(tmp_path / "empty"))
-
-    def refused(*args, **kwargs):
-        return subprocess.CompletedProcess(args, 1, "", "connection refused")
-
-    monkeypatch.setattr(subprocess, "run", refused)
-    with pytest.raises(EmbeddedError, match=r"not in the cache and could not be fetched.*KAFKA_BOOTSTRAP_SERVERS"):
-        kafka_module.ensure_jars(lambda _: None)
-    assert not list((tmp_path / "empty").glob("jars/*"))
 
 
 def test_a_jar_that_is_not_the_locked_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

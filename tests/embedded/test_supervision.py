@@ -16,8 +16,9 @@ from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
-from embedded.ports import KeptPorts, free_port, holder, is_free
+from embedded.ports import KeptPorts, free_port, is_free
 from tests.waiting import listener, until
+from transport.ports import holder
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -139,10 +140,10 @@ def test_ports_are_chosen_once_and_their_holder_is_named(tmp_path: Path) -> None
 def test_secrets_are_invented_once_and_for_nobody_else(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.make()
-    secret, new = home.secret("jwt_secret_key")
-    assert new
+    secret = home.secret("jwt_secret_key")
     assert len(secret) >= 32
-    assert home.secret("jwt_secret_key") == (secret, False)
+    assert home.secret("jwt_secret_key") == secret
+    assert [path.name for path in home.secrets.iterdir()] == ["jwt_secret_key"]
     assert (home.secrets / "jwt_secret_key").stat().st_mode & 0o777 == 0o600
     assert home.secrets.stat().st_mode & 0o777 == 0o700
 
@@ -161,11 +162,9 @@ def test_a_kill_while_a_secret_is_written_leaves_none_that_is_empty(
         with pytest.raises(KeyboardInterrupt):
             home.secret("jwt_secret_key")
     assert not (home.secrets / "jwt_secret_key").exists()
-    (home.secrets / "jwt_secret_key").touch()  # of a version that did leave one
-    secret, new = home.secret("jwt_secret_key")
-    assert new
+    secret = home.secret("jwt_secret_key")
     assert len(secret) >= 32
-    assert home.secret("jwt_secret_key") == (secret, False)
+    assert home.secret("jwt_secret_key") == secret
 
 
 def test_a_supervisor_is_known_by_its_start_and_not_by_its_pid_alone(tmp_path: Path) -> None:

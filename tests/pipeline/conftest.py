@@ -1,5 +1,4 @@
 import asyncio
-import json
 import re
 import subprocess
 import sys
@@ -7,9 +6,11 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from tests.conftest import (
     KafkaForTests,
@@ -46,6 +47,31 @@ async def deployment(
 
 
 @dataclass
+class Hook:
+    """A webhook endpoint. `calls`: headers (names in small letters) and body of each."""
+
+    url: str
+    calls: list[tuple[dict[str, str], bytes]]
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    calls: list[tuple[dict[str, str], bytes]] = []
+
+    async def receive(request: web.Request) -> web.Response:
+        calls.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hook", receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield Hook(f"http://127.0.0.1:{runner.addresses[0][1]}/hook", calls)
+    await runner.cleanup()
+
+
+@dataclass
 class Running:
     """A deployment that runs for all tests of a module, with the stand-in as a process of its own."""
 
@@ -54,9 +80,17 @@ class Running:
     worker: Process
     api_url: str
 
-    def calls(self) -> dict[str, int]:
-        counts: dict[str, int] = json.loads(httpx.get(self.api_url.removesuffix("/v1") + "/counts").content)["calls"]
+    def counts(self) -> dict[str, Any]:
+        counts: dict[str, Any] = httpx.get(self.api_url.removesuffix("/v1") + "/counts").json()
         return counts
+
+    def release(self) -> None:
+        """Let all that is held be answered."""
+        httpx.get(self.api_url.removesuffix("/v1") + "/release")
+
+    def calls(self) -> dict[str, int]:
+        calls: dict[str, int] = self.counts()["calls"]
+        return calls
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,15 @@ from typing import Any
 import confluent_kafka
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.partitioner import murmur2
+from standardwebhooks import Webhook
 
+from schemas.events import JobFinished
 from schemas.ids import direct_job_id
+from schemas.job_view import outcome_view
 from tests.deployment import client_of
 from tests.foreign_records import BrokenName, Foreign, publish_as_one_batch
-from tests.pipeline.conftest import Running
+from tests.pipeline.conftest import Hook, Running
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -66,23 +70,44 @@ def request(prompt: str, **more: Any) -> dict[str, Any]:
     return {"user_id": "root", "kind": "chat", "request": {"prompt": prompt}, **more}
 
 
-async def test_an_event_is_answered_like_a_call_and_twice_is_once(running: Running) -> None:
+def work_partition(job_id: uuid.UUID) -> int:
+    """Of the four of `completion-requested-openai`."""
+    return int((murmur2(str(job_id).encode()) & 0x7FFFFFFF) % 4)
+
+
+async def test_an_event_is_answered_like_a_call_and_twice_is_once(running: Running, hook: Hook) -> None:
     event_id, prompt = str(uuid.uuid4()), f"direct {uuid.uuid4()}"
     job_id = direct_job_id(SOURCE, "root", event_id)
     for _ in range(3):
-        publish(running, request(prompt, metadata={"order": "7"}), cloud_event(event_id))
+        publish(running, request(prompt, metadata={"order": "7"}, callback_url=hook.url), cloud_event(event_id))
+    # Behind the three in every topic on their way, and slower: once it has ended, they have been decided on.
+    ids = (str(uuid.uuid4()) for _ in range(1000))
+    last = next(one for one in ids if work_partition(direct_job_id(SOURCE, "root", one)) == work_partition(job_id))
+    publish(running, request("behind them [delay=0.5]"), cloud_event(last))
     async with client_of(running.ingress) as client:
 
-        async def completed() -> Any:
-            reply = await client.get(f"/jobs/{job_id}")
+        async def completed(of: uuid.UUID) -> Any:
+            reply = await client.get(f"/jobs/{of}")
             return reply.json() if reply.status_code == 200 and reply.json()["status"] == "completed" else None
 
-        view = await until(completed)
-    assert view["result"]["result"]["text"] == f"Answer to: {prompt}"
-    assert view["metadata"] == {"order": "7"}
-    assert running.calls()[prompt] == 1
+        await until(lambda: completed(direct_job_id(SOURCE, "root", last)))
+        view = await until(lambda: completed(job_id))
+        assert view["result"]["result"]["text"] == f"Answer to: {prompt}"
+        assert view["metadata"] == {"order": "7"}
+        assert running.calls()[prompt] == 1
+        await until(lambda: hook.calls)
+        secret = (await client.get("/webhook-secret")).json()["secret"]
+        assert [Webhook(secret).verify(body, headers) for headers, body in hook.calls] == [
+            {"type": "job.completed", "timestamp": view["finished_at"], "data": view}
+        ]
     rows = [row for row in await running.deployment.rows() if row["job_id"] == job_id]
     assert len(rows) == 1
+    finished = [
+        JobFinished.model_validate_json(record.value)
+        for record in await running.deployment.records("job-finished")
+        if record.key == str(job_id).encode()
+    ]
+    assert [outcome_view(event) for event in finished] == [view]
 
 
 @pytest.mark.parametrize(

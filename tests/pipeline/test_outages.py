@@ -12,6 +12,7 @@ import pytest
 
 from embedded.services import Running, start_kafka, start_postgres
 from ingress.tokens import Tokens
+from schemas.events import JobRequested
 from tests.conftest import SECRET, KafkaForTests
 from tests.deployment import PASSWORD, Deployment, client_of
 from tests.pipeline.conftest import environment
@@ -86,19 +87,31 @@ async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(
     async with client_of(ingress) as client:
         assert (await client.post("/chat/", json={"prompt": "before"})).status_code == 200
         await asyncio.to_thread(kafka.kill)
-        first = asyncio.create_task(client.post("/chat/async", json={"prompt": "handed over"}))
+        told: dict[str, httpx.Response] = {}  # by prompt, one each: what it was told is what must be
 
-        async def refused() -> httpx.Response | None:
-            reply = await client.post("/chat/async", json={"prompt": "not taken"})
-            return reply if reply.status_code == 503 else None
+        async def ask(prompt: str) -> int:
+            told[prompt] = await client.post("/chat/async", json={"prompt": prompt})
+            return told[prompt].status_code
 
-        reply = await until(refused, within_s=20)
-        assert reply.json()["code"] == "not-accepted"
-        assert "retry-after" in reply.headers
-        unknown = await first
-        assert unknown.status_code == 504
-        assert unknown.json()["code"] == "outcome-unknown"
-        assert unknown.headers["location"] == f"/jobs/{unknown.json()['job_id']}"
+        first = asyncio.create_task(ask("handed over"))
+
+        async def refused() -> bool:
+            return await ask(f"once more {len(told)}") == 503
+
+        for _ in range(5):
+            await until(refused, within_s=20)
+        await first
+        not_taken = {prompt for prompt, reply in told.items() if reply.status_code == 503}
+        for prompt, reply in told.items():
+            assert reply.status_code in (503, 504), prompt
+            if reply.status_code == 503:
+                assert reply.json()["code"] == "not-accepted"
+                assert "retry-after" in reply.headers
+                continue
+            assert reply.json()["code"] == "outcome-unknown"
+            assert reply.headers["location"] == f"/jobs/{reply.json()['job_id']}"
+        assert told["handed over"].status_code == 504
+        assert len(not_taken) >= 5
         await asyncio.to_thread(kafka.start)
 
         async def answered() -> bool:
@@ -106,12 +119,18 @@ async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(
 
         await until(answered, within_s=60)
 
+        unknown = {prompt: reply for prompt, reply in told.items() if reply.status_code == 504}
+
         async def arrived() -> bool:  # what was handed over came through all the same
-            view = await client.get(unknown.headers["location"])
-            return view.status_code == 200 and bool(view.json()["status"] == "completed")
+            views = [await client.get(reply.headers["location"]) for reply in unknown.values()]
+            return all(view.status_code == 200 and view.json()["status"] == "completed" for view in views)
 
         await until(arrived, within_s=30)
-    assert api.calls["handed over"] == 1
+    assert {prompt: api.calls[prompt] for prompt in unknown} == dict.fromkeys(unknown, 1)
+    # Of what was said not to be accepted nothing came.
+    requested = [JobRequested.model_validate_json(record.value) for record in await own.records("job-requested")]
+    assert not not_taken & {event.request.prompt for event in requested}
+    assert not not_taken & api.calls.keys()
     assert worker.popen.poll() is None
 
 

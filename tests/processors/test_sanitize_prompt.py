@@ -147,12 +147,21 @@ def test_a_regex_that_re2_refuses_stops_the_start_and_names_its_setting() -> Non
         PromptPolicy(meta_system_regex=r"(a)\1")
 
 
-def test_time_is_linear_in_the_text() -> None:
-    """A bound that catches an exponential pattern, not a benchmark."""
-    began = time.perf_counter()
-    for text in ("a b " * 5000, "ignore " * 2857, "1gn0r3 " * 2857, "игн0р " * 3300, "\u200b" * 20_000):
-        POLICY.judge(text[:20_000])
-    assert time.perf_counter() - began < 2
+@pytest.mark.parametrize("text", ["a b ", "ignore ", "1gn0r3 ", "игн0р ", "\u200b", "i g n o r e "])
+def test_time_is_linear_in_the_text(text: str) -> None:
+    """Twice the text takes about twice the CPU: the best of several, so that a busy machine does not matter."""
+
+    def cpu_s(characters: int) -> float:
+        prompt = (text * characters)[:characters]
+        times = []
+        for _ in range(5):
+            began = time.process_time()
+            POLICY.judge(prompt)
+            times.append(time.process_time() - began)
+        return min(times)
+
+    cpu_s(1000)  # RE2 builds its automaton as it goes
+    assert cpu_s(20_000) < 8 * cpu_s(5_000)  # 16 times where it is quadratic
 
 
 def test_a_nul_character_never_reaches_the_stages() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -43,6 +42,40 @@ async def test_an_answer_has_text_model_usage_and_finish_reason(provider: OpenAI
     assert (completion.model, completion.finish_reason) == ("gpt-4o-mini", "stop")
     assert completion.usage is not None
     assert completion.usage.total_tokens == 12
+
+
+async def test_what_was_asked_for_is_what_is_sent(api: OpenAIStandIn, provider: OpenAICompatibleProvider) -> None:
+    await provider.complete(request("hello", temperature=0.2, top_p=0.5, max_tokens=9))
+    assert api.last == (
+        {
+            "model": "gpt-4o-mini", "temperature": 0.2, "top_p": 0.5, "max_tokens": 9,
+            "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}],
+        },
+        "Bearer key",
+    )  # fmt: skip
+    await provider.complete(CompletionRequest(uuid4(), "hello", None, GenerationConfig(), timeout_s=30))
+    assert api.last[0] == {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.mark.parametrize(
+    ("base_url", "name"),
+    [("https://api.openai.com/v1", "max_completion_tokens"), ("https://openai.example/v1", "max_tokens")],
+)
+async def test_openai_itself_has_another_name_for_the_limit(base_url: str, name: str) -> None:
+    client = make_client(base_url=base_url, api_key="key", connections=1)
+    provider = OpenAICompatibleProvider(client, name="openai", model="m")
+    body = provider._body(request("hello", max_tokens=9))
+    assert {field: value for field, value in body.items() if "max" in field} == {name: 9}
+    await provider.close()
+
+
+@pytest.mark.parametrize(("mode", "total"), [("no-total", 12), ("odd-usage", None), ("no-usage", None)])
+async def test_an_answer_is_kept_however_its_tokens_are_counted(
+    provider: OpenAICompatibleProvider, mode: str, total: int | None
+) -> None:
+    completion = await provider.complete(request(f"[mode={mode}]"))
+    assert completion.text.startswith("Answer to")
+    assert (completion.usage and completion.usage.total_tokens) == total
 
 
 async def test_the_vendors_own_client_talks_to_the_stand_in(api: OpenAIStandIn) -> None:
@@ -107,12 +140,10 @@ async def test_cancelling_closes_the_connection(
 ) -> None:
     call = asyncio.create_task(provider.complete(request(f"[mode={mode}]")))
     await until(lambda: api.busy == 1)
-    cancelled_at = time.monotonic()
     call.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await call
-    await until(lambda: api.open == 0, within_s=5)
-    assert time.monotonic() - cancelled_at < 1
+    await until(lambda: api.open == 0, within_s=5)  # the server itself would go on for an hour
 
 
 @pytest.mark.parametrize(

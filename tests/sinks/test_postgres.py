@@ -12,6 +12,7 @@ import pytest
 from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Envelope
 from schemas.events import JobFinished, StageTiming
+from schemas.job_view import outcome_view
 from sinks.migrate import migrate
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink, winners
@@ -58,6 +59,19 @@ async def test_a_job_is_pending_until_its_outcome_comes(pool: Pool) -> None:
     await OutcomeSink(pool).write(wrapped(outcome(admitted.job)))
     await PendingSink(pool).write(wrapped(admitted))
     assert await stored(pool, admitted.job.job_id) == (1, "completed", {"t": "a"}, None)
+
+
+async def test_what_is_polled_is_what_the_outcome_says_also_where_its_event_came_twice(pool: Pool) -> None:
+    """A direct publisher's retry is the same job, accepted at another time; the webhook tells of the outcome's."""
+    first = job_admitted(job=job(metadata={"order": "7"}))
+    later = first.job.accepted_at + timedelta(seconds=3)
+    again = job_admitted(job=first.job.model_copy(update={"accepted_at": later}))
+    await PendingSink(pool).write(wrapped(first, again))
+    finished = outcome(first.job)
+    await OutcomeSink(pool).write(wrapped(finished))
+    row = await JobStore(pool).get(first.job.job_id)
+    assert row is not None
+    assert row.view() == outcome_view(finished)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[held]`
 waits until `released` is set. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
-`GET /counts` tells calls by prompt and connections open.
+`GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
 """
 
 import argparse
@@ -16,7 +16,10 @@ from email.utils import formatdate
 from typing import Any
 
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "hang", "drip", "huge", "close",
-         "filtered", "429-seconds", "429-date", "429-ms", "429-long", "flaky")  # fmt: skip
+         "filtered", "hold", "429-seconds", "429-date", "429-ms", "429-long", "flaky",
+         "no-total", "odd-usage", "no-usage")  # fmt: skip
+USAGES: dict[str, Any] = {"no-total": {"prompt_tokens": 7, "completion_tokens": 5},
+                          "odd-usage": {"prompt_tokens": "many"}, "no-usage": None}  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 
 
@@ -26,6 +29,7 @@ class OpenAIStandIn:
     def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
         self._port, self._delay_s = port, delay_s
         self.calls: Counter[str] = Counter()
+        self.last: tuple[dict[str, Any], str] = ({}, "")  # the newest call's body, and its authorization
         self.transports: set[asyncio.Transport] = set()
         self.open = 0
         self.max_busy = 0
@@ -78,6 +82,8 @@ class _Connection(asyncio.Protocol):
         if len(rest) < size:
             return
         self._buffer = rest[size:]
+        sent = re.search(rb"(?i)\r\nauthorization: *([^\r]+)", head)
+        self._authorization = sent.group(1).decode() if sent else ""
         self._task = asyncio.get_running_loop().create_task(self._answer(head.split(b"\r\n")[0].decode(), rest[:size]))
 
     def _send(self, status: int, body: bytes, *headers: str) -> None:
@@ -88,8 +94,12 @@ class _Connection(asyncio.Protocol):
         api = self._api
         path = request_line.split(" ")[1]
         if path == "/counts":
-            counts = {"calls": dict(api.calls), "open": api.open - 1, "max_busy": api.max_busy}
+            counts = {"calls": dict(api.calls), "open": api.open - 1, "busy": api.busy, "max_busy": api.max_busy}
             self._send(200, json.dumps(counts).encode())
+            return
+        if path == "/release":
+            api.released.set()
+            self._send(200, b"{}")
             return
         if path == "/v1/models":
             models = [{"id": "stand-in", "object": "model", "created": 1, "owned_by": "tests"}]
@@ -97,6 +107,7 @@ class _Connection(asyncio.Protocol):
             return
         request = json.loads(body)
         prompt = request["messages"][-1]["content"]
+        api.last = (request, self._authorization)
         api.calls[prompt] += 1
         api.busy += 1
         api.max_busy = max(api.max_busy, api.busy)
@@ -121,6 +132,9 @@ class _Connection(asyncio.Protocol):
             self._send(429, _error("429"), told[mode[4:]])
         elif mode == "flaky" and self._api.calls[prompt] < 3:
             self._send(503, _error("503"))
+        elif mode == "hold":
+            await self._api.released.wait()
+            self._send(200, json.dumps(_completion(request, "released")).encode())
         elif mode == "hang":
             await asyncio.sleep(3600)
         elif mode == "drip":
@@ -146,6 +160,8 @@ class _Connection(asyncio.Protocol):
         else:
             text = {"empty": "", "blank": " \n "}.get(mode, f"Answer to: {prompt[:200]}")
             reply = _completion(request, text, finish="content_filter" if mode == "filtered" else "stop")
+            if mode in USAGES:
+                reply["usage"] = USAGES[mode]
             self._send(200, json.dumps(reply).encode())
 
 

@@ -1,0 +1,124 @@
+"""What a lane does with work that outlasts its partition: adopted, remembered, or left to the next owner."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from streams.lane import Batch, Lane
+from streams.ledger import Ledger
+from streams.quarantine import Quarantine
+from tests.waiting import until
+
+TOPIC = "completion-requested-openai"
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    offset: int
+    topic: str = TOPIC
+    partition: int = 0
+    timestamp: int = 1_700_000_000_000
+
+
+@dataclass
+class FakeApp:
+    """Stands for the `StreamApp`; `failed`: what ends the process."""
+
+    failed: list[BaseException] = field(default_factory=list)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+
+    def fail(self, what: object, error: BaseException) -> None:
+        self.failed.append(error)
+
+
+class Bench:
+    """A lane whose handler waits until it is told to go on. `begun`: the offsets that it was called with."""
+
+    def __init__(self, limit: int = 10) -> None:
+        self.app = FakeApp()
+        self.lane = Lane(self.app, "generate_completion-openai", limit)  # type: ignore[arg-type]  # of the app as much as a lane needs
+        self.begun: list[int] = []
+        self.go_on = asyncio.Event()
+
+    async def handle(self, record: Any, ledger: Ledger) -> None:
+        self.begun.append(record.offset)
+        await self.go_on.wait()
+
+    def deliver(self, *offsets: int) -> Ledger:
+        """As the consumer does after an assignment: a ledger anew."""
+        records = [FakeRecord(offset) for offset in offsets]
+        ledger = Ledger(records[0])
+        batch = Batch(self.lane, ledger, ledger.deliver(records))
+        self.lane.run_at_once(batch, self.handle)
+        return ledger
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+async def test_work_that_runs_since_before_a_rebalance_is_adopted(bench: Bench) -> None:
+    before = bench.deliver(0, 1)
+    await until(lambda: len(bench.begun) == 2)
+    before.live = False
+    after = bench.deliver(0, 1, 2)
+    await until(lambda: len(bench.begun) == 3)
+    assert bench.begun == [0, 1, 2]
+    assert after.committable().offset == 0  # nothing is finished by being adopted
+    bench.go_on.set()
+    await until(lambda: not bench.lane.is_busy)
+    assert bench.begun == [0, 1, 2]
+    assert after.committable().offset == 3
+    assert before.committable().offset == 0  # nothing is committed for whom it no longer belongs to
+    assert bench.lane.pending == 0
+
+
+async def test_work_that_ended_while_its_partition_was_away_is_not_done_again(bench: Bench) -> None:
+    before = bench.deliver(0, 1)
+    await until(lambda: len(bench.begun) == 2)
+    before.live = False
+    bench.go_on.set()
+    await until(lambda: not bench.lane.is_busy)
+    after = bench.deliver(0, 1, 2)
+    await until(lambda: after.committable().offset == 3)
+    assert bench.begun == [0, 1, 2]
+    assert bench.lane.pending == 0
+
+
+async def test_another_record_at_the_same_offset_is_other_work(bench: Bench) -> None:
+    """A topic that was made anew begins at offset 0 again."""
+    before = bench.deliver(0)
+    await until(lambda: bench.begun == [0])
+    before.live = False
+    bench.go_on.set()
+    await until(lambda: not bench.lane.pending)
+    record = FakeRecord(0, timestamp=1_800_000_000_000)
+    after = Ledger(record)
+    bench.lane.run_at_once(Batch(bench.lane, after, after.deliver([record])), bench.handle)
+    await until(lambda: after.committable().offset == 1)
+    assert bench.begun == [0, 0]
+
+
+async def test_what_has_not_begun_when_its_partition_goes_is_left_to_the_next_owner() -> None:
+    bench = Bench(limit=1)
+    ledger = bench.deliver(0, 1, 2)
+    await until(lambda: bench.begun == [0])
+    ledger.live = False
+    bench.go_on.set()
+    await until(lambda: bench.lane.pending == 0)
+    assert bench.begun == [0]
+    assert ledger.committable().offset == 1
+
+
+async def test_a_handler_that_raises_finishes_nothing_and_ends_the_process(bench: Bench) -> None:
+    async def broken(record: Any, ledger: Ledger) -> None:
+        raise OSError("the disk is gone")
+
+    bench.handle = broken  # type: ignore[method-assign]  # that is the case
+    ledger = bench.deliver(0)
+    await until(lambda: bench.app.failed)
+    assert ledger.committable().offset == 0
+    assert bench.lane.pending == 0
