@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -118,6 +119,17 @@ async def apply(
     if refused := [str(found) for found in differences if found.action == "refuse"]:
         raise TopicsError("to be mended by hand, since it moves keys to other partitions: " + "; ".join(refused))
     return differences
+
+
+async def committed(access: KafkaAccess, group: str) -> dict[TopicPartition, int]:
+    """How far a consumer group has acknowledged; without partitions that it never did.
+
+    Raises:
+        TopicsError: The cluster cannot be reached.
+    """
+    async with _admin(access) as admin:
+        found = await admin.list_consumer_group_offsets(group)
+    return {at: place.offset for at, place in found.items() if place.offset >= 0}
 
 
 async def delete(access: KafkaAccess, names: Sequence[str]) -> None:
