@@ -138,6 +138,14 @@ def setup(partitions: Partitions = None) -> None:
 
 
 @app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
+    """Look at every part, say what is wrong and what to do; changes nothing, fails where something is wrong."""
+    from doctor import commands
+
+    raise SystemExit(commands.doctor(Settings(), as_json=as_json))
+
+
+@app.command()
 def recover(
     postgres: Annotated[bool, typer.Option("--postgres", help="Rows of jobs, from the topics")] = False,
     kafka: Annotated[bool, typer.Option("--kafka", help="Unfinished jobs and users, from Postgres")] = False,

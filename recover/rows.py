@@ -65,7 +65,9 @@ async def rebuild(access: KafkaAccess, catalog: Catalog, pool: Pool, *, webhooks
         report.begin(topic, sum(end.values()))
         counts.append(await _replay(access, end, event, sink, report))
     report.begin("user-updated", 1)
-    return Rebuilt(counts[0], counts[1], await _unknown_users(access, catalog, pool))
+    unknown = await _unknown_users(access, catalog, pool)
+    report.advance(1)
+    return Rebuilt(counts[0], counts[1], unknown)
 
 
 async def _acknowledged(access: KafkaAccess, catalog: Catalog, name: str) -> Ends:
