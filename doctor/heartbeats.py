@@ -65,9 +65,7 @@ async def newest_beats(access: KafkaAccess, topic: str) -> list[Beat]:
 def judge(beats: Sequence[Beat], *, now: datetime | None = None, expected: bool) -> list[Finding]:
     """Who is there, and whose clock is off. `expected`: workers should run."""
     now = now or datetime.now(UTC)
-    live = [
-        beat for beat in beats if not beat.said.stopped and abs((now - beat.appended_at).total_seconds()) < SILENT_S
-    ]
+    live = [beat for beat in beats if not beat.said.stopped and (now - beat.appended_at).total_seconds() < SILENT_S]
     covered = {role for beat in live for role in beat.said.roles}
     missing = [role for role in ROLES if role not in covered]
     found = ", ".join(f"{beat.said.worker} ({' '.join(beat.said.roles)})" for beat in live) or "none was heard of"

@@ -157,6 +157,7 @@ def test_a_role_that_nobody_has_is_named(beats: list[Beat], expected: bool, stat
         ([beat("a", "gate"), beat("b", "sink", skew_s=-5)], "warning", "-5.0 s off the brokers' (b)"),
         ([beat("a", "gate", skew_s=31)], "wrong", "+31.0 s off the brokers' (a)"),
         ([beat("a", "gate", ago_s=-10)], "warning", "-10.0 s off the brokers' (this machine)"),
+        ([beat("a", "gate", ago_s=-40)], "wrong", "-40.0 s off the brokers' (this machine)"),
     ],
 )
 def test_a_clock_that_is_off_is_named(beats: list[Beat], state: str, who: str) -> None:
