@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
 
-.PHONY: help up down status test test-unit check bench lock clean
+.PHONY: help up down status test test-unit check docs bench lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ check: $(STAMP) ## Format, lint, types, import rules, the lock file
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
 	@! grep -nE '://|--index|--extra-index|--find-links' requirements.lock requirements-runtime.lock
+
+docs: $(STAMP) ## Write docs/asyncapi.yaml and docs/topics.md anew
+	@$(BIN)/python -m schemas.asyncapi
 
 bench: $(STAMP) ## Measure speed, latency and memory; several minutes
 	@$(BIN)/python -m bench

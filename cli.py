@@ -150,6 +150,28 @@ def setup(partitions: Partitions = None) -> None:
         _fail(error)
 
 
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
+    """Look at every part, say what is wrong and what to do; changes nothing, fails where something is wrong."""
+    from doctor import commands
+
+    raise SystemExit(commands.doctor(Settings(), as_json=as_json))
+
+
+@app.command()
+def recover(
+    postgres: Annotated[bool, typer.Option("--postgres", help="Rows of jobs, from the topics")] = False,
+    kafka: Annotated[bool, typer.Option("--kafka", help="Unfinished jobs and users, from Postgres")] = False,
+    webhooks: Annotated[bool, typer.Option("--webhooks", help="With --postgres: send webhooks again")] = False,
+) -> None:
+    """Bring back what one of the two has lost from what the other one has; see docs/recovery.md."""
+    from recover import commands
+
+    if postgres == kafka:
+        _fail("say what was lost: --postgres or --kafka")
+    raise SystemExit(commands.postgres(Settings(), webhooks=webhooks) if postgres else commands.kafka(Settings()))
+
+
 @topics.command("plan")
 def topics_plan(partitions: Partitions = None) -> None:
     """Show what `apply` would change."""

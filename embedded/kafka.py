@@ -76,6 +76,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assistant-stream"
 
 
+def jar_folder() -> Path:
+    """Where the jars of this version's lock file are, once they were fetched."""
+    return cache_folder() / "jars" / hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:16]
+
+
 def ensure_jars(report: Callable[[str], None]) -> list[Path]:
     """Kafka's jars, fetched once and checked against the lock file each time they are fetched.
 
@@ -86,7 +91,7 @@ def ensure_jars(report: Callable[[str], None]) -> list[Path]:
         EmbeddedError: They are not in the cache and could not be fetched, or are not those of the lock file.
     """
     wanted = _locked()
-    folder = cache_folder() / "jars" / hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:16]
+    folder = jar_folder()
     jars = [folder / name for name in wanted]
     if folder.is_dir():
         return jars  # checked before the folder got its name

@@ -106,10 +106,14 @@ async def announce(row: UserRow, users: UserStore, publisher: Publisher, topic: 
         NotAcceptedError, OutcomeUnknownError: Kafka does not answer.
         RetryableError: Postgres does not.
     """
-    attributes = Attributes(f"{row.user_id}/{row.token_epoch}", "/ingress", "user-updated")
-    value = row.event().model_dump_json().encode()
-    await publisher.publish(Record(topic, row.user_id.encode(), value, attributes.headers()))
+    await publisher.publish(announcement(row, topic))
     await users.mark_announced(row.user_id)
+
+
+def announcement(row: UserRow, topic: str) -> Record:
+    """The user as a record of `user-updated`."""
+    attributes = Attributes(f"{row.user_id}/{row.token_epoch}", "/ingress", "user-updated")
+    return Record(topic, row.user_id.encode(), row.event().model_dump_json().encode(), attributes.headers())
 
 
 async def ensure_root(password: str, users: UserStore, passwords: Passwords, publisher: Publisher, topic: str) -> None:

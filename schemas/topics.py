@@ -86,6 +86,10 @@ class Catalog:
         topic = self._topics[name]
         return self.prefix + (topic.name.replace(PROVIDER, provider) if provider else topic.name)
 
+    def group(self, role: str) -> str:
+        """The consumer group of a role's workers."""
+        return f"{self.prefix}assistant-{role}"
+
     def deployed(self, providers: Sequence[str]) -> dict[str, Topic]:
         """Full name -> topic, with one of each `{provider}` topic for every provider."""
         return {

@@ -29,25 +29,26 @@ RATE_LIMITED = "rate-limited"
 MAX_PAGE = 100
 
 INSERT_PENDING = """
-INSERT INTO jobs (job_id, run, user_id, kind, status, metadata, callback_url, accepted_at, expires_at)
-SELECT job_id, run, user_id, kind, 'pending', metadata::jsonb, callback_url, accepted_at, expires_at
-FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
-            $8::timestamptz[])
-     AS r (job_id, run, user_id, kind, metadata, callback_url, accepted_at, expires_at)
+INSERT INTO jobs (job_id, run, user_id, role, kind, status, request, metadata, callback_url, accepted_at, expires_at)
+SELECT job_id, run, user_id, role, kind, 'pending', request::jsonb, metadata::jsonb, callback_url, accepted_at,
+       expires_at
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::timestamptz[], $10::timestamptz[])
+     AS r (job_id, run, user_id, role, kind, request, metadata, callback_url, accepted_at, expires_at)
 ON CONFLICT (job_id) DO NOTHING
 """
 
 UPSERT_OUTCOMES = """
-INSERT INTO jobs AS j (job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, callback_url,
-                       accepted_at, expires_at, finished_at)
-SELECT job_id, run, user_id, kind, status, result::jsonb, error::jsonb, attempts::jsonb, timings::jsonb,
+INSERT INTO jobs AS j (job_id, run, user_id, role, kind, status, result, error, attempts, timings, metadata,
+                       callback_url, accepted_at, expires_at, finished_at)
+SELECT job_id, run, user_id, role, kind, status, result::jsonb, error::jsonb, attempts::jsonb, timings::jsonb,
        metadata::jsonb, callback_url, accepted_at, expires_at, finished_at
 FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
-     AS r (job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, callback_url, accepted_at,
-           expires_at, finished_at)
+            $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[])
+     AS r (job_id, run, user_id, role, kind, status, result, error, attempts, timings, metadata, callback_url,
+           accepted_at, expires_at, finished_at)
 ON CONFLICT (job_id) DO UPDATE SET
-    run = excluded.run, status = excluded.status, result = excluded.result, error = excluded.error,
+    run = excluded.run, status = excluded.status, request = NULL, result = excluded.result, error = excluded.error,
     attempts = excluded.attempts, timings = excluded.timings, metadata = excluded.metadata,
     callback_url = excluded.callback_url, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at,
     finished_at = excluded.finished_at
@@ -60,21 +61,30 @@ RETURNING job_id
 """
 
 INSERT_WEBHOOKS = """
-INSERT INTO webhooks (webhook_id, job_id, user_id, url, body)
-SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[])
+INSERT INTO webhooks (webhook_id, job_id, user_id, url, body, state)
+SELECT *, $6 FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[])
 ON CONFLICT (webhook_id) DO UPDATE SET
-    body = excluded.body, url = excluded.url, state = 'due', due_at = excluded.due_at, lease_id = NULL,
+    body = excluded.body, url = excluded.url, state = excluded.state, due_at = excluded.due_at, lease_id = NULL,
     leased_until = NULL
 """
 # Its id exists already only where the outcome replaced one of the same run that was `rate-limited`: whatever was told
 # of that, or is being told, is void, and what stays is told anew.
+
+SAY_WHY_GIVEN_UP = """
+INSERT INTO webhook_attempts (webhook_id, attempt, at, error)
+SELECT webhook_id, 0, now(), $2 FROM unnest($1::text[]) AS r (webhook_id)
+ON CONFLICT (webhook_id, attempt) DO NOTHING
+"""
 
 COLUMNS = """job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, accepted_at, expires_at,
              finished_at"""
 
 
 class PendingSink:
-    """`job-admitted` -> a row that says pending."""
+    """`job-admitted` -> a row that says pending, and keeps the request until there is an outcome.
+
+    The request is what a job is begun with again when Kafka has lost it (`assistant recover --kafka`).
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -83,12 +93,8 @@ class PendingSink:
         """As `Sink.write`."""
         if not envelopes:
             return
-        jobs = {envelope.payload.job.job_id: envelope.payload.job for envelope in envelopes}
-        rows = [
-            (job.job_id, job.run, job.user_id, job.kind, _json(job.metadata), job.callback_url, job.accepted_at,
-             job.expires_at)
-            for job in sorted(jobs.values(), key=lambda job: job.job_id)
-        ]  # fmt: skip
+        admitted = {envelope.payload.job.job_id: envelope.payload for envelope in envelopes}
+        rows = [_pending_row(admitted[job_id]) for job_id in sorted(admitted)]
         async with self._pool.connection() as connection:
             await connection.execute(INSERT_PENDING, *zip(*rows, strict=True))
 
@@ -96,9 +102,14 @@ class PendingSink:
 class OutcomeSink:
     """`job-finished` -> the row's outcome, and the webhook that is due for it, in one transaction."""
 
-    def __init__(self, pool: Pool, *, webhook_due: Callable[[], None] = lambda: None) -> None:
-        """`webhook_due`: told after a commit that left webhooks to send."""
-        self._pool, self._webhook_due = pool, webhook_due
+    def __init__(
+        self, pool: Pool, *, webhook_due: Callable[[], None] = lambda: None, give_up_webhooks: str | None = None
+    ) -> None:
+        """`webhook_due`: told after a commit that left webhooks to send.
+
+        `give_up_webhooks`: why they are not to be sent, where outcomes are stored that were stored before.
+        """
+        self._pool, self._webhook_due, self._give_up = pool, webhook_due, give_up_webhooks
 
     async def write(self, envelopes: Sequence[Envelope[JobFinished]]) -> None:
         """As `Sink.write`."""
@@ -128,7 +139,10 @@ class OutcomeSink:
                 written = await connection.fetch(UPSERT_OUTCOMES, *zip(*rows, strict=True))
                 due = [due_webhook(webhooks[row["job_id"]]) for row in written if row["job_id"] in webhooks]
                 if due:
-                    await connection.execute(INSERT_WEBHOOKS, *zip(*due, strict=True))
+                    state = "due" if self._give_up is None else "given-up"
+                    await connection.execute(INSERT_WEBHOOKS, *zip(*due, strict=True), state)
+                    if self._give_up is not None:
+                        await connection.execute(SAY_WHY_GIVEN_UP, [row[0] for row in due], self._give_up)
         if due:
             self._webhook_due()
 
@@ -153,10 +167,19 @@ def _code(finished: JobFinished) -> str | None:
     return finished.error.code if finished.error else None
 
 
+def _pending_row(admitted: JobAdmitted) -> tuple[Any, ...]:
+    job = admitted.job
+    return (
+        job.job_id, job.run, job.user_id, job.role, job.kind,
+        _json(admitted.request.model_dump(mode="json", exclude_none=True)), _json(job.metadata), job.callback_url,
+        job.accepted_at, job.expires_at,
+    )  # fmt: skip
+
+
 def _row(finished: JobFinished) -> tuple[Any, ...]:
     job = finished.job
     return (
-        job.job_id, job.run, job.user_id, job.kind, finished.status, _json(finished.result),
+        job.job_id, job.run, job.user_id, job.role, job.kind, finished.status, _json(finished.result),
         _json(finished.error.model_dump(exclude_none=True) if finished.error else None),
         _json([attempt.model_dump(exclude_none=True) for attempt in finished.attempts]),
         _json([timing.model_dump(mode="json") for timing in job.timings]),

@@ -1,5 +1,6 @@
 """Users in Postgres, with their password hashes; what others need of them is on `user-updated`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,22 @@ class UserStore:
         async with self._pool.connection() as connection:
             row = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1", user_id)
         return _user(row) if row else None
+
+    async def page(self, *, after: str, limit: int) -> list[UserRow]:
+        """Users in order of their names, those that come after `after` ("" for the first page)."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT * FROM users WHERE user_id > $1 ORDER BY user_id LIMIT $2", after, limit
+            )
+        return [_user(row) for row in rows]
+
+    async def unknown(self, user_ids: Sequence[str]) -> list[str]:
+        """Those of them that are not here."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT user_id FROM unnest($1::text[]) AS u (user_id) EXCEPT SELECT user_id FROM users", list(user_ids)
+            )
+        return sorted(row["user_id"] for row in rows)
 
     async def mark_announced(self, user_id: str) -> None:
         """`user-updated` has the user now."""

@@ -168,7 +168,7 @@ class Worker:
         return StreamApp(
             role,
             self._access,
-            group=f"{settings.kafka_topic_prefix}assistant-{role}",
+            group=self._catalog.group(role),
             session_timeout_s=settings.session_timeout_s,
             drain_timeout_s=settings.drain_timeout,
             revoke_drain_s=settings.revoke_drain_s,

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
@@ -132,6 +133,61 @@ async def apply(
     if refused := [str(found) for found in differences if found.action == "refuse"]:
         raise TopicsError("to be mended by hand, since it moves keys to other partitions: " + "; ".join(refused))
     return differences
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """How safe a topic is, by its worst partition. `in_sync`: copies that are up to date; 0: nobody leads it."""
+
+    topic: str
+    replicas: int
+    in_sync: int
+    min_in_sync: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a cluster says of itself. `produce_api`: the highest version of that request which it takes."""
+
+    brokers: int
+    produce_api: int
+    copies: list[Copies]
+
+
+async def describe(access: KafkaAccess, catalog: Catalog, providers: Sequence[str]) -> Cluster:
+    """Look at the cluster and at the topics that are there.
+
+    Raises:
+        TopicsError: The cluster cannot be reached.
+    """
+    wanted = catalog.deployed(providers)
+    async with _admin(access) as admin:
+        brokers = (await admin.describe_cluster())["brokers"]
+        connection = await admin._client._get_conn(brokers[0]["node_id"])
+        versions = connection._versions if connection is not None else {}
+        found = [topic for topic in await admin.describe_topics() if topic["topic"] in wanted]
+        configs = await _configs(admin, [topic["topic"] for topic in found])
+    copies = [
+        Copies(
+            topic["topic"],
+            min(len(partition["replicas"]) for partition in topic["partitions"]),
+            min(len(partition["isr"]) if partition["leader"] >= 0 else 0 for partition in topic["partitions"]),
+            int(configs.get(topic["topic"], {}).get("min.insync.replicas", 0)),  # not everybody may look
+        )
+        for topic in found
+    ]
+    return Cluster(len(brokers), versions.get(0, (0, 0))[1], copies)
+
+
+async def committed(access: KafkaAccess, group: str) -> dict[TopicPartition, int]:
+    """How far a consumer group has acknowledged; without partitions that it never did.
+
+    Raises:
+        TopicsError: The cluster cannot be reached.
+    """
+    async with _admin(access) as admin:
+        found = await admin.list_consumer_group_offsets(group)
+    return {at: place.offset for at, place in found.items() if place.offset >= 0}
 
 
 async def delete(access: KafkaAccess, names: Sequence[str]) -> None:

@@ -102,6 +102,12 @@ def test_up_ask_look_publish_down_and_up_again(newcomer: Newcomer) -> None:
         _until_ready(newcomer, name, pid)
     assert json.loads(newcomer.types("chat", "Still there?", "--max-tokens", "5", "--json"))["result"]["text"]
 
+    report = json.loads(newcomer.types("doctor", "--json"))
+    states = {finding["part"]: finding["state"] for finding in report["findings"]}
+    for part in ("java", "kafka jars", "model", "processes", "kafka", "topics", "replication", "workers", "clocks",
+                 "postgres", "schema", "provider local", "ingress"):  # fmt: skip
+        assert states[part] == "ok", report
+
     assert "it runs already" in newcomer.types("up", "--detach")
     pids = [process["pid"] for process in newcomer.status()["processes"]]
     newcomer.types("down")

@@ -11,13 +11,15 @@ import pytest
 
 from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Envelope
-from schemas.events import JobFinished, StageTiming
+from schemas.events import JobAdmitted, JobFinished, StageTiming
 from schemas.job_view import outcome_view
 from sinks.migrate import migrate
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink, winners
+from sinks.unfinished import UnfinishedJobs
 from sinks.users import UserExistsError, UserStore
-from tests.factories import ACCEPTED_AT, NOW, job, job_admitted, job_finished
+from sinks.webhook_store import WebhookStore
+from tests.factories import ACCEPTED_AT, NOW, chat_request, job, job_admitted, job_finished
 
 pytestmark = pytest.mark.integration
 
@@ -247,3 +249,69 @@ async def test_a_user_is_created_once(pool: Pool) -> None:
     found = await users.get("carol")
     assert found is not None
     assert found.announced
+
+
+async def test_a_request_is_kept_for_as_long_as_there_is_no_outcome(pool: Pool) -> None:
+    request = chat_request("Why?", provider="openai", generation_config={"temperature": 0.5})
+    one, other = job_admitted(job=job(role="admin", metadata={"a": "b"}), request=request), job_admitted()
+    await PendingSink(pool).write(wrapped(one, other))
+    unfinished = UnfinishedJobs(pool)
+    assert await unfinished.count() == 2
+    (found,) = await unfinished.renew([one.job.job_id], now=ACCEPTED_AT)
+    assert found.job == one.job
+    assert found.request == {"prompt": "Why?", "provider": "openai", "generation_config": {"temperature": 0.5}}
+    assert JobAdmitted.model_validate({"job": found.job, "request": found.request}).request == request
+    await OutcomeSink(pool).write(wrapped(outcome(one.job)))
+    assert await unfinished.page(after=None, limit=10) == [other.job.job_id]
+    async with pool.connection() as connection:
+        assert await connection.fetchval("SELECT request FROM jobs WHERE job_id = $1", one.job.job_id) is None
+
+
+async def test_an_unfinished_job_is_given_the_time_that_it_had(pool: Pool) -> None:
+    short, long = job(), job(expires_at=ACCEPTED_AT + timedelta(days=9))
+    await PendingSink(pool).write(wrapped(job_admitted(job=short), job_admitted(job=long)))
+    store, later = UnfinishedJobs(pool), ACCEPTED_AT + timedelta(days=30)
+    found = await store.renew([short.job_id, long.job_id], now=later)
+    renewed = {each.job.job_id: each.job.expires_at - later for each in found}
+    assert renewed == {short.job_id: timedelta(hours=1), long.job_id: timedelta(days=1)}
+    (again,) = await store.renew([short.job_id], now=ACCEPTED_AT)
+    assert again.job.expires_at == later + timedelta(hours=1)  # never less than it has
+
+
+async def test_unfinished_jobs_come_in_pages_without_those_that_wait_for_their_retry(pool: Pool, database: str) -> None:
+    jobs = sorted((job() for _ in range(5)), key=lambda each: each.job_id)
+    await PendingSink(pool).write(wrapped(*(job_admitted(job=each) for each in jobs)))
+    await queried(
+        database,
+        "INSERT INTO due_events (due_id, job_id, code, topic, key, headers, value, due_at)"
+        f" VALUES ('d', '{jobs[2].job_id}', 'c', 't', '', '[]', '', now())",
+    )
+    store, after, seen = UnfinishedJobs(pool), None, []
+    while page := await store.page(after=after, limit=3):
+        assert len(page) <= 3
+        after = page[-1]
+        seen += page
+    assert seen == [each.job_id for each in jobs if each is not jobs[2]]
+
+
+async def test_outcomes_that_were_stored_before_leave_webhooks_that_nobody_sends(pool: Pool, database: str) -> None:
+    told = []
+    sink = OutcomeSink(pool, webhook_due=lambda: told.append(1), give_up_webhooks="stored before")
+    of = job(callback_url="https://example.com/hook")
+    for _ in range(2):
+        await sink.write(wrapped(outcome(of)))
+    assert [row["state"] for row in await queried(database, "SELECT state FROM webhooks")] == ["given-up"]
+    (attempt,) = await WebhookStore(pool).attempts(of.job_id)
+    assert (attempt["attempt"], attempt["error"]) == (0, "stored before")
+
+
+async def test_users_come_in_pages_and_those_who_are_missing_are_named(pool: Pool) -> None:
+    users, after, seen = UserStore(pool), "", []
+    for name in ("dora", "alice", "bob"):
+        await users.create(name, "hash", "user")
+    while page := await users.page(after=after, limit=2):
+        assert len(page) <= 2
+        after = page[-1].user_id
+        seen += [row.user_id for row in page]
+    assert seen == ["alice", "bob", "dora"]
+    assert await users.unknown(["zoe", "alice", "eve"]) == ["eve", "zoe"]

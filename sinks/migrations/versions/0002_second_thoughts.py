@@ -10,6 +10,7 @@ STATEMENTS = (
     ALTER TABLE jobs
         ADD COLUMN role text NOT NULL DEFAULT 'user',
         ADD COLUMN outcome_id text,
+        ADD COLUMN request jsonb,
         ADD COLUMN cancel_requested_at timestamptz
     """,
     "CREATE INDEX jobs_that_wait ON jobs (expires_at) WHERE status = 'pending'",
@@ -85,4 +86,7 @@ def downgrade() -> None:
     for table in ("idempotency_keys", "dead_letters", "due_events"):
         op.execute(f"DROP TABLE {table}")
     op.execute("DROP INDEX jobs_that_wait")
-    op.execute("ALTER TABLE jobs DROP COLUMN role, DROP COLUMN outcome_id, DROP COLUMN cancel_requested_at")
+    op.execute(
+        "ALTER TABLE jobs DROP COLUMN role, DROP COLUMN outcome_id, DROP COLUMN request, "
+        "DROP COLUMN cancel_requested_at"
+    )

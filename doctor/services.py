@@ -1,0 +1,202 @@
+"""What answers: Kafka and its topics, Postgres, providers, the ingress, and the processes of `assistant up`."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import httpx
+from aiokafka.errors import KafkaError
+
+from doctor.finding import Finding
+from doctor.heartbeats import judge, newest_beats
+from doctor.origins import without_credentials
+from embedded.addresses import Addresses
+from embedded.supervisor import EMBEDDED_PARTITIONS
+from schemas.topics import Catalog
+from settings import Settings
+from sinks.migrate import head_revision, revision
+from transport import admin
+from transport.clients import KafkaAccess
+
+TIMEOUT_S, HTTP_TIMEOUT_S = 15.0, 3.0
+SAFE_REPLICAS, SAFE_MIN_IN_SYNC = 3, 2
+NOT_STARTED = "nothing is set and nothing runs here"
+SHOWN = 5
+
+
+async def services(settings: Settings, there: Addresses) -> list[Finding]:
+    """All of them at once; each bounded."""
+    groups = await asyncio.gather(
+        kafka(settings, there), postgres(there), providers(settings, there), ingress(settings, there)
+    )
+    return [*processes(there), *secrets(settings), *(finding for group in groups for finding in group)]
+
+
+def processes(there: Addresses) -> list[Finding]:
+    """Those of `assistant up`, as its supervisor sees them."""
+    if there.running is None:
+        return [Finding("processes", "absent", "`assistant up` does not run here")]
+    bad = [f"{part.name} is {part.state}" for part in there.running.parts if part.state != "ready"]
+    if bad:
+        return [Finding("processes", "wrong", ", ".join(bad), "see the logs in the home's folder logs")]
+    restarts = sum(part.restarts for part in there.running.parts)
+    return [Finding("processes", "ok", f"{len(there.running.parts)} are ready, {restarts} restarts")]
+
+
+def secrets(settings: Settings) -> list[Finding]:
+    """A deployment of its own needs a key of its own; `assistant up` makes one."""
+    if settings.kafka_bootstrap_servers is None or settings.jwt_secret_key is not None:
+        return []
+    advice = "set it, the same for all processes, to the output of: openssl rand -base64 48"
+    return [Finding("secrets", "wrong", "JWT_SECRET_KEY is not set", advice)]
+
+
+async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
+    """The cluster, its topics, and who speaks on them."""
+    if there.kafka is None:
+        return [Finding("kafka", "absent", NOT_STARTED, "start it with `make up`, or set KAFKA_BOOTSTRAP_SERVERS")]
+    access, catalog = KafkaAccess(there.kafka), Catalog.load(prefix=settings.kafka_topic_prefix)
+    own = settings.kafka_bootstrap_servers is None
+    partitions = EMBEDDED_PARTITIONS if own else None
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            cluster = await admin.describe(access, catalog, settings.allowed_providers)
+            differences = await admin.plan(access, catalog, settings.allowed_providers, partitions=partitions)
+    except (admin.TopicsError, KafkaError, OSError, TimeoutError) as error:
+        advice = "see the log of kafka" if own else "is KAFKA_BOOTSTRAP_SERVERS right, and open from here?"
+        return [Finding("kafka", "wrong", f"{there.kafka} does not answer ({type(error).__name__})", advice)]
+    found = f"{there.kafka}: {cluster.brokers} broker" + ("s" if cluster.brokers != 1 else "")
+    findings = [
+        Finding("kafka", "ok", f"{found}, Produce API up to version {cluster.produce_api}"),
+        topics([str(difference) for difference in differences], count=len(cluster.copies)),
+        replication(cluster, own=own),
+    ]
+    if any(copies.topic.endswith("worker-heartbeat") for copies in cluster.copies):
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                beats = await newest_beats(access, catalog.full_name("worker-heartbeat"))
+            findings += judge(beats, expected=there.running is not None)
+        except (KafkaError, OSError, TimeoutError) as error:
+            findings.append(Finding("workers", "warning", f"heartbeats cannot be read ({type(error).__name__})"))
+    return findings
+
+
+def topics(differences: list[str], *, count: int) -> Finding:
+    """As topics.yaml wants them, or not."""
+    if not differences:
+        return Finding("topics", "ok", f"{count}, as topics.yaml wants them")
+    some = "; ".join(differences[:SHOWN]) + (
+        f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    )
+    advice = "assistant topics apply; a number of partitions is mended by hand (assistant topics plan)"
+    return Finding("topics", "wrong", some, advice)
+
+
+def replication(cluster: admin.Cluster, *, own: bool) -> Finding:
+    """Whether what is acknowledged outlives a broker. `own`: the embedded one, of which nobody asks that."""
+    leaderless = [copies.topic for copies in cluster.copies if copies.in_sync == 0]
+    if leaderless:
+        return Finding(
+            "replication", "wrong", f"nobody leads {', '.join(leaderless[:SHOWN])}", "bring the brokers back"
+        )
+    behind = [copies.topic for copies in cluster.copies if copies.in_sync < copies.replicas]
+    if behind:
+        advice = "is a broker down? Fewer copies than wanted are up to date"
+        return Finding("replication", "warning", f"behind: {', '.join(behind[:SHOWN])}", advice)
+    if own or not cluster.copies:
+        return Finding("replication", "ok", "one broker, for this machine only")
+    fewest = min(copies.replicas for copies in cluster.copies)
+    least = min(copies.min_in_sync for copies in cluster.copies)
+    found = f"at least {fewest} copies of each topic, min.insync.replicas {least}"
+    if fewest < SAFE_REPLICAS or least < SAFE_MIN_IN_SYNC:
+        advice = "in production: replication factor 3 and min.insync.replicas 2, racks apart"
+        return Finding("replication", "warning", found, advice)
+    return Finding("replication", "ok", found)
+
+
+async def postgres(there: Addresses) -> list[Finding]:
+    """The database, and its schema."""
+    if there.postgres is None:
+        return [Finding("postgres", "absent", NOT_STARTED, "start it with `make up`, or set DATABASE_URL")]
+    where = without_credentials(there.postgres)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            version, has, wants = await _version(there.postgres), await revision(there.postgres), head_revision()
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        advice = "is DATABASE_URL right, and the server up?"
+        return [Finding("postgres", "wrong", f"{where} does not answer ({type(error).__name__})", advice)]
+    findings = [Finding("postgres", "ok", f"{where}, version {version}")]
+    if has == wants:
+        return [*findings, Finding("schema", "ok", f"revision {has}")]
+    found = f"revision {has}, this version wants {wants}" if has else "there is none"
+    return [*findings, Finding("schema", "wrong", found, "run: assistant setup")]
+
+
+async def _version(dsn: str) -> str:
+    connection = await asyncpg.connect(dsn, timeout=5)
+    try:
+        return str(await connection.fetchval("SHOW server_version"))
+    finally:
+        await connection.close()
+
+
+async def providers(settings: Settings, there: Addresses) -> list[Finding]:
+    """Each that is allowed: whether it is set, and answers."""
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
+    local = settings.local_base_url or _model_here(there)
+    asked = []
+    findings = []
+    for name in settings.allowed_providers:
+        if name == "openai" and key:
+            asked.append(provider(name, settings.openai_base_url, key))
+        elif name == "openai":
+            findings.append(Finding("provider openai", "absent", "OPENAI_API_KEY is not set"))
+        elif name == "local" and local:
+            asked.append(provider(name, local, None))
+        elif name == "local":
+            findings.append(Finding("provider local", "absent", NOT_STARTED, "start it with `make up`"))
+        else:
+            findings.append(Finding(f"provider {name}", "wrong", "there is none of this name", "see ALLOWED_PROVIDERS"))
+    if not asked and "local" not in settings.allowed_providers:
+        advice = "set OPENAI_API_KEY, or allow local: ALLOWED_PROVIDERS"
+        findings.append(Finding("providers", "wrong", "none can be asked, so no job can be done", advice))
+    return [*findings, *await asyncio.gather(*asked)]
+
+
+def _model_here(there: Addresses) -> str | None:
+    parts = there.running.parts if there.running else []
+    return next((f"{part.http}/v1" for part in parts if part.name == "model" and part.http), None)
+
+
+async def provider(name: str, base_url: str, key: str | None) -> Finding:
+    """Ask it for its models, which costs nothing."""
+    part, where = f"provider {name}", without_credentials(base_url)
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False) as client:
+            reply = await client.get(f"{base_url.rstrip('/')}/models", headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        return Finding(part, "wrong", f"{where} does not answer ({type(error).__name__})", "is its address right?")
+    if reply.status_code in (401, 403):
+        return Finding(part, "wrong", f"{where} refuses the key ({reply.status_code})", "set another key")
+    if reply.status_code != 200:
+        return Finding(part, "warning", f"{where} answers {reply.status_code}", "jobs may fail at it")
+    return Finding(part, "ok", where)
+
+
+async def ingress(settings: Settings, there: Addresses) -> list[Finding]:
+    """Whether it takes jobs."""
+    running = there.running.ingress if there.running else None
+    address = running or f"http://{settings.ingress_host}:{settings.ingress_port}"
+    try:
+        async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False) as client:
+            reply = await client.get(f"{address}/readyz")
+            body: dict[str, Any] = reply.json()
+    except (httpx.HTTPError, ValueError) as error:
+        found = f"{address} does not answer ({type(error).__name__})"
+        return [Finding("ingress", "wrong" if running else "absent", found, "start it: assistant ingress")]
+    told = {**body.get("problems", {}), **body.get("warnings", {})}
+    found = f"{address}: " + ("; ".join(f"{part}: {text}" for part, text in told.items()) or "ready")
+    if reply.status_code != 200:
+        return [Finding("ingress", "wrong", found, "it becomes ready by itself once these are mended")]
+    return [Finding("ingress", "warning" if told else "ok", found)]
