@@ -1,0 +1,86 @@
+"""Breaks one thing after another, by a schedule that the seed decides; each time waits until the system is well."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from chaos.faults.registry import Fault, Scene, Void
+
+INJECT_WITHIN_S = 300.0
+CALM = 40  # jobs that wait, below which nothing is piled up
+CALM_WITHIN_S = 60.0
+
+
+@dataclass
+class Injection:
+    """One fault as it was injected. `recovered_s`: from its heal until nothing was piled up."""
+
+    number: int
+    fault: Fault
+    void: str | None = None
+    in_flight: int = 0
+    kills: int = 0
+    pause_s: float = 0.0
+    recovered_s: float | None = None
+
+
+@dataclass
+class Nemesis:
+    """`rounds` None: until told to stop, but each fault once."""
+
+    scene: Scene
+    faults: Sequence[Fault]
+    seed: int
+    rounds: int | None
+    report: Callable[[str], None]
+    done: list[Injection] = field(default_factory=list)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Rounds over all faults, each in an order of its own."""
+        number = 0
+        while self.rounds is None or number < self.rounds:
+            for fault in schedule(self.faults, self.seed, number):
+                if stop.is_set():
+                    return
+                await self._inject(fault, number)
+            number += 1
+
+    async def _inject(self, fault: Fault, round_number: int) -> None:
+        scene, monitor = self.scene, self.scene.monitor
+        scene.random = Random(f"{self.seed}/{round_number}/{fault.row}")
+        monitor.mark()
+        injection = Injection(len(self.done) + 1, fault)
+        self.done.append(injection)
+        injection.in_flight = scene.load.sent - scene.load.acked + monitor.waiting + await monitor.busy()
+        kills_before = scene.system.kills
+        scene.ledger.write("fault", phase="inject", number=injection.number, row=fault.row, name=fault.name,
+                           in_flight=injection.in_flight)  # fmt: skip
+        self.report(f"{injection.number:>3}  row {fault.row:<4}{fault.name}")
+        try:
+            await asyncio.wait_for(fault.inject(scene), INJECT_WITHIN_S)
+        except Void as why:
+            injection.void = str(why)
+        healed_at = time.monotonic()
+        scene.ledger.write("fault", phase="heal", number=injection.number, row=fault.row, void=injection.void)
+        injection.recovered_s = await self._calm(healed_at)
+        injection.kills = scene.system.kills - kills_before
+        injection.pause_s = monitor.pause_s
+
+    async def _calm(self, since: float) -> float | None:
+        """Wait until all kept processes are ready and nothing is piled up; None where that did not come."""
+        if not await self.scene.system.ready(within_s=CALM_WITHIN_S):
+            return None
+        while self.scene.monitor.waiting > CALM:
+            if time.monotonic() - since > CALM_WITHIN_S:
+                return None
+            await asyncio.sleep(0.2)
+        return time.monotonic() - since
+
+
+def schedule(faults: Sequence[Fault], seed: int, round_number: int) -> list[Fault]:
+    """The order of one round. What can be done once only comes first in the first round, so that it shows."""
+    ordered = [fault for fault in faults if not fault.once]
+    Random(f"schedule/{seed}/{round_number}").shuffle(ordered)
+    return [*(fault for fault in faults if fault.once and round_number == 0), *ordered]
