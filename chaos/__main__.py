@@ -21,6 +21,7 @@ def main() -> int:
     parser.add_argument("--faults", default=None, help=f"rows, with commas: {','.join(fault.row for fault in known)}")
     parser.add_argument("--rounds", type=int, default=None, help="over all faults; until the jobs are sent")
     parser.add_argument("--short", action="store_true", help="the short cut: a few rows, each small")
+    parser.add_argument("--keep", action="store_true", help="keep ledger and logs also where nothing was wrong")
     given = parser.parse_args()
     rows = given.faults.split(",") if given.faults else None
     if rows and (strange := set(rows) - {fault.row for fault in known}):
@@ -35,6 +36,7 @@ def main() -> int:
         faults=chosen,
         short=short,
         rounds=given.rounds,
+        keep=given.keep,
     )
     return 1 if run(plan).failed else 0
 

@@ -158,9 +158,12 @@ def _check_one(
     verdict.add(window, outcome)
     for job in sorted(one.acked):
         row = observed.rows.get(job)
-        missing = "row" if row is None or row.status == "pending" else "" if observed.finished.get(job) else "event"
+        missing = "no row" if row is None else "pending" if row.status == "pending" else ""
+        if not missing and not observed.finished.get(job):
+            missing = "a row without an event"
         if missing:
-            verdict.add(window, "lost", evidence=f"{one.key} {job}: no {missing}; {observed.stages.get(job, 'unseen')}")
+            stage = observed.stages.get(job, "not seen on any stage's topic")
+            verdict.add(window, "lost", evidence=f"{one.key} {job}: {missing}; {stage}")
     existing = one.jobs & observed.rows.keys()
     if len(existing) > 1:
         verdict.add(window, "doubled", evidence=f"{one.key}: {len(existing)} jobs of one request")
@@ -197,7 +200,8 @@ def _check_hook(verdict: Verdict, window: str, job: str, observed: Observed, rec
         verdict.add(window, "doubled", evidence=f"{job}: webhook bodies differ")
     good = any(line["valid"] and 200 <= line["said"] < 300 for line in receipts)
     waits = any(hook.state in ("due", "given-up") for hook in hooks)
-    if not good and not waits and job in observed.rows:
+    row = observed.rows.get(job)
+    if not good and not waits and row is not None and row.status != "pending":
         verdict.add(window, "unsent", evidence=f"{job}: {len(receipts)} attempts, {[hook.state for hook in hooks]}")
     verdict.add(window, "hooks")
     verdict.add(window, "hook_repeats", max(0, len(receipts) - 1))

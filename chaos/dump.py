@@ -48,12 +48,12 @@ async def observe(dsn: str, bootstrap: str, catalog: Catalog, *, provider: str) 
     for name in ("prompt-sanitized", "job-admitted", "completion-requested-{provider}"):
         topic = catalog.full_name(name, provider=provider if "{" in name else None)
 
-        def take_stage(record: Any, name: str = name) -> None:
+        def take_stage(record: Any, topic: str = topic) -> None:
             job = (_json(record.value).get("job") or {}).get("job_id")
             if job and job not in finished:
-                stages[job] = f"last seen on {name}"
+                stages[job] = f"last seen on {topic}"
 
-        if open_jobs or not rows:
+        if open_jobs:
             await _read(bootstrap, topic, take_stage)
     lag = await _lag(bootstrap, catalog, provider)
     return Observed(rows, finished, hooks, lag, frozenset(buried), stages)

@@ -24,6 +24,7 @@ class Injection:
     kills: int = 0
     pause_s: float = 0.0
     recovered_s: float | None = None
+    not_calm: str = ""
 
 
 @dataclass
@@ -64,19 +65,21 @@ class Nemesis:
             injection.void = str(why)
         healed_at = time.monotonic()
         scene.ledger.write("fault", phase="heal", number=injection.number, row=fault.row, void=injection.void)
-        injection.recovered_s = await self._calm(healed_at)
+        injection.not_calm = await self._calm(healed_at)
+        if not injection.not_calm:
+            injection.recovered_s = time.monotonic() - healed_at
         injection.kills = scene.system.kills - kills_before
         injection.pause_s = monitor.pause_s
 
-    async def _calm(self, since: float) -> float | None:
-        """Wait until all kept processes are ready and nothing is piled up; None where that did not come."""
-        if not await self.scene.system.ready(within_s=CALM_WITHIN_S):
-            return None
+    async def _calm(self, since: float) -> str:
+        """Wait until all processes are ready and nothing is piled up; what is not so after a minute."""
+        if problem := await self.scene.system.ready(within_s=CALM_WITHIN_S):
+            return problem
         while self.scene.monitor.waiting > CALM:
             if time.monotonic() - since > CALM_WITHIN_S:
-                return None
+                return f"{self.scene.monitor.waiting} jobs wait"
             await asyncio.sleep(0.2)
-        return time.monotonic() - since
+        return ""
 
 
 def schedule(faults: Sequence[Fault], seed: int, round_number: int) -> list[Fault]:

@@ -70,6 +70,7 @@ def print_report(
     if exits:
         console.print(f"ended by themselves and started again: {', '.join(f'{name} ({code})' for name, code in exits)}")
     for injection in not_calm:
-        console.print(f"not calm a minute after: {injection.number} row {injection.fault.row} {injection.fault.name}")
+        told = f"{injection.number} row {injection.fault.row} {injection.fault.name}: {injection.not_calm}"
+        console.print(f"not calm a minute after: {told}", markup=False)
     for line in verdict.evidence:
         console.print(line, style="red", markup=False)

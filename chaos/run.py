@@ -47,7 +47,7 @@ class Plan:
     faults: Sequence[Fault]
     short: bool
     rounds: int | None = None
-    keep: Path | None = None
+    keep: bool = False
 
     @property
     def rate(self) -> float:
@@ -89,9 +89,9 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         verdict = check(ledgers.read(lines), observed)
         print_report(
             verdict, nemesis.done, seed=plan.seed, consumer=plan.consumer, kills=system.kills, exits=system.exits,
-            not_calm=[one for one in nemesis.done if one.recovered_s is None and one.void is None],
+            not_calm=[one for one in nemesis.done if one.not_calm],
         )  # fmt: skip
-        if not verdict.failed:
+        if not verdict.failed and not plan.keep:
             stack.callback(shutil.rmtree, home, ignore_errors=True)
     return verdict
 
@@ -111,8 +111,8 @@ async def _broken(
         for role in ("ingress", "gate", "completion", "sink"):
             for _ in range(REPLICAS):
                 system.add(role)
-        if not await system.ready(within_s=120):
-            raise RuntimeError(f"the system did not become ready: look at {system.folder}")
+        if problem := await system.ready(within_s=120):
+            raise RuntimeError(f"the system did not become ready: {problem}; look at {system.folder}")
         report("     the system is ready")
         system.keep()
         target = await _target(system, receiver)
@@ -195,6 +195,7 @@ async def _settled(plan: Plan, system: System, report: Report) -> None:
         if found is not None and found[0] == found[2] == found[3] == 0:
             return
         if found != before:
+            report(f"     pending, rows, webhooks due, lag: {found}")
             before, moved_at = found, now
         if now - moved_at > patience or now - began > END_WITHIN_S:
             report(f"     it does not end: (pending, rows, webhooks due, lag) = {found}")

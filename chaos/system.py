@@ -182,22 +182,24 @@ class System:
         member.paused = False
         member.signal(signal.SIGCONT)
 
-    async def ready(self, *members: Member, within_s: float = 90) -> bool:
-        """True once all of them (or all there are) say so."""
+    async def ready(self, *members: Member, within_s: float = 90) -> str:
+        """Empty once these (or all that are kept) say that they are; else who is not, and why."""
         deadline = asyncio.get_running_loop().time() + within_s
         async with httpx.AsyncClient(timeout=3, trust_env=False) as client:
-            for member in members or list(self.members):
-                while not await _is_ready(client, member):
+            for member in members or [member for member in self.members if member.kept]:
+                while member in self.members and (problem := await _problem(client, member)):
                     if asyncio.get_running_loop().time() > deadline:
-                        return False
+                        return f"{member.name}: {problem}"
                     await asyncio.sleep(0.1)
-        return True
+        return ""
 
 
-async def _is_ready(client: httpx.AsyncClient, member: Member) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return (await client.get(f"{member.http}/readyz")).status_code == 200
-    return False
+async def _problem(client: httpx.AsyncClient, member: Member) -> str:
+    try:
+        reply = await client.get(f"{member.http}/readyz")
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    return "" if reply.status_code == 200 else reply.text[:200]
 
 
 @dataclass

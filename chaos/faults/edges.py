@@ -50,7 +50,7 @@ async def ingress_between_accept_and_answer(scene: Scene) -> None:
     for point in points:
         replica = arm(scene, "ingress", point, scene.random.randint(5, 30))
         address = replica.http
-        if await scene.system.ready(replica, within_s=30):
+        if not await scene.system.ready(replica, within_s=30):
             scene.load.target.ingresses.append(address)
             scene.load.burst(20, delay_s=0)
         try:
