@@ -26,7 +26,7 @@ from embedded.services import start_kafka, start_postgres
 from tests.conftest import SECRET
 from tests.deployment import PASSWORD
 
-USERS = 24
+USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
 LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
@@ -115,7 +115,7 @@ async def _broken(
             raise RuntimeError(f"the system did not become ready: {problem}; look at {system.folder}")
         report("     the system is ready")
         system.keep()
-        target = await _target(system, receiver)
+        target = await _target(system, receiver, users=USERS_SHORT if plan.short else USERS)
         async with Load(target, ledger, plan.seed, plan.jobs, plan.rate) as load:
             monitor = Monitor(system.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
@@ -157,14 +157,14 @@ async def _load_and_break(plan: Plan, load: Load, nemesis: Nemesis, report: Repo
             report(f"     {elapsed:.0f} s: {load.acked} jobs accepted, {nemesis.scene.system.kills} kills")
 
 
-async def _target(system: System, receiver: Helper) -> Target:
+async def _target(system: System, receiver: Helper, *, users: int) -> Target:
     """Users with tokens; and whether the ingress knows idempotency keys."""
     ingresses = [member.http for member in system.of("ingress")]
     tokens: dict[str, str] = {}
     async with httpx.AsyncClient(base_url=ingresses[0], timeout=30, trust_env=False) as client:
         reply = await client.post("/auth/login", json={"user_id": "root", "password": PASSWORD})
         client.headers["authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"
-        for number in range(USERS):
+        for number in range(users):
             name = f"user-{number}"
             reply = await client.post("/auth/register", json={"user_id": name, "password": PASSWORD})
             tokens[name] = reply.raise_for_status().json()["access_token"]
