@@ -191,6 +191,6 @@ def classify(status: int, content: bytes, *, sync: bool) -> tuple[str, str | Non
         return ("refused" if status < 500 or status == 503 else "unknown"), None, more
     if sync and status == 200:
         more["seen"] = outcome_hash("completed", told, None)
-    elif sync and code is not None:
+    elif sync and code is not None and status != 504:  # which may say only that the waiting was over
         more["seen"] = outcome_hash("error", None, code)
     return "acked", job, more

@@ -42,17 +42,17 @@ class Nemesis:
         """Rounds over all faults, each in an order of its own."""
         number = 0
         while self.rounds is None or number < self.rounds:
-            for fault in schedule(self.faults, self.seed, number):
+            for fault in schedule(self.faults, self.seed, number, short=self.scene.short):
                 if stop.is_set():
                     return
-                await self._inject(fault, number)
+                await self._inject(fault)
             number += 1
 
-    async def _inject(self, fault: Fault, round_number: int) -> None:
+    async def _inject(self, fault: Fault) -> None:
         scene, monitor = self.scene, self.scene.monitor
-        scene.random = Random(f"{self.seed}/{round_number}/{fault.row}")
-        monitor.mark()
         injection = Injection(len(self.done) + 1, fault)
+        scene.random = Random(f"{self.seed}/{injection.number}/{fault.row}")
+        monitor.mark()
         self.done.append(injection)
         injection.in_flight = scene.load.sent - scene.load.acked + monitor.waiting + await monitor.busy()
         kills_before = scene.system.kills
@@ -82,8 +82,8 @@ class Nemesis:
         return ""
 
 
-def schedule(faults: Sequence[Fault], seed: int, round_number: int) -> list[Fault]:
+def schedule(faults: Sequence[Fault], seed: int, round_number: int, *, short: bool) -> list[Fault]:
     """The order of one round. What can be done once only comes first in the first round, so that it shows."""
-    ordered = [fault for fault in faults if not fault.once]
+    ordered = [fault for fault in faults if not fault.once for _ in range(1 if short else fault.times)]
     Random(f"schedule/{seed}/{round_number}").shuffle(ordered)
     return [*(fault for fault in faults if fault.once and round_number == 0), *ordered]

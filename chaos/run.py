@@ -9,20 +9,22 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import httpx
 
 from chaos import ledger as ledgers
+from chaos import services as own_services
 from chaos.checker import Observed, Verdict, check
 from chaos.dump import group_lag, observe
 from chaos.faults.registry import Fault, Scene
+from chaos.helper import Helper
 from chaos.ledger import Ledger
 from chaos.load import Load, Target
 from chaos.monitor import Monitor
 from chaos.nemesis import Nemesis
 from chaos.report import print_report
-from chaos.system import PARTITIONS, Helper, System
-from embedded.services import start_kafka, start_postgres
+from chaos.system import PARTITIONS, System
 from tests.conftest import SECRET
 from tests.deployment import PASSWORD
 
@@ -54,7 +56,7 @@ class Plan:
         """Jobs per second."""
         if not self.duration_s:
             return MAX_RATE
-        return min(MAX_RATE, max(MIN_RATE, 1.1 * self.jobs / (self.duration_s * LOAD_SHARE)))
+        return min(MAX_RATE, max(MIN_RATE, 1.25 * self.jobs / (self.duration_s * LOAD_SHARE)))
 
 
 def run(plan: Plan, report: Report | None = None) -> Verdict:
@@ -69,10 +71,7 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         for folder in ("kafka", "postgres"):
             stack.callback(shutil.rmtree, home / folder, ignore_errors=True)
         report(f"seed={plan.seed} jobs={plan.jobs} rate={plan.rate:.0f}/s ledger and logs in {home}")
-        kafka = start_kafka(home / "kafka")
-        stack.callback(kafka.kill)
-        postgres = start_postgres(home / "postgres")
-        stack.callback(postgres.kill)
+        services = own_services.start(home, stack, seed=plan.seed)
         ledger = Ledger(lines / "driver.jsonl")
         stack.callback(ledger.close)
         provider = Helper.start("chaos.provider", "--ledger", str(lines / "provider.jsonl"))
@@ -80,7 +79,7 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         receiver = Helper.start("chaos.receiver", "--ledger", str(lines / "receiver.jsonl"), "--master", SECRET)
         stack.callback(receiver.close)
         environment = {"ALLOWED_PROVIDERS": PROVIDER, "OPENAI_API_KEY": "stub", "OPENAI_BASE_URL": provider.url}
-        system = System(kafka, postgres, ledger, logs, consumer=plan.consumer, environment=environment)
+        system = System(services, ledger, logs, consumer=plan.consumer, environment=environment)
         done = system.deployment.run("setup", "--partitions", str(PARTITIONS))
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
@@ -117,16 +116,16 @@ async def _broken(
         system.keep()
         target = await _target(system, receiver, users=USERS_SHORT if plan.short else USERS)
         async with Load(target, ledger, plan.seed, plan.jobs, plan.rate) as load:
-            monitor = Monitor(system.postgres.dsn, provider.url, acked=lambda: load.acked)
+            monitor = Monitor(system.services.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
-            scene = Scene(system, load, monitor, provider, receiver, ledger, None, plan.short)  # type: ignore[arg-type]  # the nemesis sets `random` before each
+            scene = Scene(system, load, monitor, provider, receiver, system.services, ledger, Random(), plan.short)
             nemesis = Nemesis(scene, plan.faults, plan.seed, plan.rounds, report)
             await _load_and_break(plan, load, nemesis, report)
         report(f"     {load.sent} sent, {load.acked} accepted; waiting until nothing waits")
         await _settled(plan, system, report)
         await monitor.stop()
         return nemesis, await observe(
-            system.postgres.dsn, system.kafka.bootstrap, system.deployment.catalog, provider=PROVIDER
+            system.services.postgres.dsn, system.services.kafka.bootstrap, system.deployment.catalog, provider=PROVIDER
         )
     finally:
         if monitor is not None:
@@ -170,7 +169,7 @@ async def _target(system: System, receiver: Helper, *, users: int) -> Target:
             tokens[name] = reply.raise_for_status().json()["access_token"]
         keyed = "idempotency-key" in (await client.get("/openapi.json")).text.lower()
     topic = system.deployment.catalog.full_name("job-requested")
-    return Target(ingresses, system.kafka.bootstrap, topic, receiver.url, tokens, keyed)
+    return Target(ingresses, system.services.bootstrap, topic, receiver.url, tokens, keyed)
 
 
 async def _settled(plan: Plan, system: System, report: Report) -> None:
@@ -183,13 +182,13 @@ async def _settled(plan: Plan, system: System, report: Report) -> None:
     while True:
         found: tuple[int, ...] | None = None
         with contextlib.suppress(OSError, asyncpg.PostgresError):
-            connection = await asyncpg.connect(system.postgres.dsn, timeout=5)
+            connection = await asyncpg.connect(system.services.postgres.dsn, timeout=5)
             row = await connection.fetchrow(
                 "SELECT count(*) FILTER (WHERE status = 'pending'), count(*), (SELECT count(*) FROM webhooks "
                 "WHERE state = 'due' AND due_at < now()) FROM jobs"
             )
             await connection.close()
-            lag = await group_lag(system.kafka.bootstrap, system.deployment.catalog, PROVIDER)
+            lag = await group_lag(system.services.kafka.bootstrap, system.deployment.catalog, PROVIDER)
             found = (row[0], row[1], row[2], lag)
         now = time.monotonic()
         if found is not None and found[0] == found[2] == found[3] == 0:

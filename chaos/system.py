@@ -5,7 +5,6 @@ Whoever dies is started again on its port, as the supervisor does; whoever ended
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -15,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from chaos.ledger import Ledger
+from chaos.services import Services
 from embedded.part import Part
 from embedded.ports import free_port
-from embedded.services import Running
 from embedded.spawn import spawn
 from tests.conftest import KafkaForTests
 from tests.deployment import ROOT, Deployment
@@ -74,17 +73,16 @@ class System:
 
     def __init__(
         self,
-        kafka: Running,
-        postgres: Running,
+        services: Services,
         ledger: Ledger,
         folder: Path,
         *,
         consumer: str,
         environment: dict[str, str],
     ) -> None:
-        self.kafka, self.postgres, self.ledger, self.folder = kafka, postgres, ledger, folder
+        self.services, self.ledger, self.folder = services, ledger, folder
         self.deployment = Deployment(
-            KafkaForTests(kafka.bootstrap), postgres.dsn, PREFIX, folder,
+            KafkaForTests(services.bootstrap), services.dsn, PREFIX, folder,
             {
                 "JWT_EXPIRES_MIN": "1440", "DRAIN_TIMEOUT": str(DRAIN_S), "CONSUMER": consumer, "LLM_TIMEOUT": "30",
                 "RATE_LIMIT_USER_REQUESTS": "10000000", "RATE_LIMIT_ADMIN_REQUESTS": "10000000", **environment,
@@ -200,31 +198,3 @@ async def _problem(client: httpx.AsyncClient, member: Member) -> str:
     except httpx.HTTPError as error:
         return type(error).__name__
     return "" if reply.status_code == 200 else reply.text[:200]
-
-
-@dataclass
-class Helper:
-    """A process of the suite's own: provider, receiver. It tells its address in its first line."""
-
-    popen: "subprocess.Popen[bytes]"
-    url: str
-
-    @classmethod
-    def start(cls, module: str, *words: str) -> "Helper":
-        """Called in the main thread."""
-
-        async def never_asked() -> bool:
-            return True
-
-        part = Part(module, [sys.executable, "-m", module, *words], never_asked, env=dict(os.environ), cwd=ROOT)
-        reading, writing = os.pipe()
-        popen = spawn(part, stdout=writing)
-        os.close(writing)
-        with os.fdopen(reading) as output:
-            url = output.readline().strip()
-        return cls(popen, url)
-
-    def close(self) -> None:
-        """End it; may be called twice."""
-        self.popen.kill()
-        self.popen.wait(10)

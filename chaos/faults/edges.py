@@ -29,7 +29,7 @@ RECEIVER_MODES = ("500", "302", "close", "slow")
 async def garbage(scene: Scene) -> None:
     """Each is a dead letter with the bytes as they came, and the partition flows on."""
     catalog = scene.system.deployment.catalog
-    async with AIOKafkaProducer(bootstrap_servers=scene.system.kafka.bootstrap, acks="all") as producer:
+    async with AIOKafkaProducer(bootstrap_servers=scene.services.bootstrap, acks="all") as producer:
         for name in GARBAGE_TOPICS:
             topic = catalog.prefix + name
             for number in range(GARBAGE_EACH):
@@ -77,7 +77,7 @@ async def sender_between_post_and_record(scene: Scene) -> None:
 async def more_partitions(scene: Scene) -> None:
     """Seen by each client at its next look at the cluster, at most five minutes later."""
     catalog = scene.system.deployment.catalog
-    access = KafkaAccess(scene.system.kafka.bootstrap)
+    access = KafkaAccess(scene.services.bootstrap)
     name = catalog.full_name("completion-requested-{provider}", provider="openai")
     async with admin._admin(access) as client:
         (told,) = await client.describe_topics([name])
@@ -85,16 +85,6 @@ async def more_partitions(scene: Scene) -> None:
     for member in scene.system.workers:  # rolled, one after another, so that they look at once
         scene.system.kill(member, SIGTERM)
         await asyncio.sleep(3)
-
-
-@fault("32", "COMMIT done, the reply lost")
-async def reply_of_a_commit_lost(scene: Scene) -> None:
-    """The sink writes the batch again, into rows that are there."""
-    armed = [arm(scene, "sink", f"{sink}.after_write", 2, "fail") for sink in ("store_pending", "store_outcome")]
-    await scene.system.ready(*armed, within_s=30)
-    await asyncio.sleep(8)
-    for member in armed:
-        scene.system.kill(member, SIGTERM)
 
 
 @fault("35", "provider: 500, 429, reset, garbage, cut off, empty, silent")

@@ -5,10 +5,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
+from chaos.helper import Helper
 from chaos.ledger import Ledger
 from chaos.load import Load
 from chaos.monitor import Monitor
-from chaos.system import Helper, System
+from chaos.services import Services
+from chaos.system import System
 
 
 class Void(Exception):  # noqa: N818 it is no error: the row says so and goes on
@@ -27,6 +29,7 @@ class Scene:
     monitor: Monitor
     provider: Helper
     receiver: Helper
+    services: Services
     ledger: Ledger
     random: Random
     short: bool
@@ -52,23 +55,35 @@ Inject = Callable[[Scene], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """One row. `inject` breaks, waits and heals. `once`: what cannot be undone, such as more partitions."""
+    """One row. `inject` breaks, waits and heals.
+
+    Attributes:
+        row: Its number in docs/chaos.md.
+        name: For the table.
+        inject: Returns when it is healed.
+        short: Part of the short cut.
+        once: Not again in later rounds, since it cannot be undone.
+        times: In each round of the full form.
+    """
 
     row: str
     name: str
     inject: Inject
     short: bool = False
     once: bool = False
+    times: int = 1
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(row: str, name: str, *, short: bool = False, once: bool = False) -> Callable[[Inject], Inject]:
-    """Declare a row; `short`: part of the short cut."""
+def fault(
+    row: str, name: str, *, short: bool = False, once: bool = False, times: int = 1
+) -> Callable[[Inject], Inject]:  # fmt: skip
+    """Declare a row; as `Fault`."""
 
     def declare(inject: Inject) -> Inject:
-        FAULTS.append(Fault(row, name, inject, short, once))
+        FAULTS.append(Fault(row, name, inject, short, once, times))
         return inject
 
     return declare
@@ -76,7 +91,7 @@ def fault(row: str, name: str, *, short: bool = False, once: bool = False) -> Ca
 
 def all_faults() -> list[Fault]:
     """Every row, in the order of the matrix."""
-    from chaos.faults import commit_points, edges, poison, services, workers  # noqa: F401 they declare themselves
+    from chaos.faults import commit_points, edges, network, poison, services, workers  # noqa: F401 they declare themselves
 
     unique = {found.row: found for found in FAULTS}
     return sorted(unique.values(), key=lambda found: (int("".join(filter(str.isdigit, found.row))), found.row))

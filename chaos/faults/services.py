@@ -20,16 +20,16 @@ START_TRIES = 20
 @fault("19", "kill -9 of the broker, started again")
 async def broker_killed(scene: Scene) -> None:
     """What was acknowledged is there; whoever got no answer was not told 202."""
-    await asyncio.to_thread(scene.system.kafka.kill)
+    await asyncio.to_thread(scene.services.kafka.kill)
     scene.system.kills += 1
     await asyncio.sleep(3)
-    await _start(scene.system.kafka)
+    await _start(scene.services.kafka)
 
 
 @fault("20", "broker frozen")
 async def broker_frozen(scene: Scene) -> None:
     """Longer than sessions last: every group is gone when it wakes."""
-    await _freeze([scene.system.kafka.pid], FROZEN_S)
+    await _freeze([scene.services.kafka.pid], FROZEN_S)
 
 
 @fault("29", "Postgres stopped at once, 2 s", short=True)
@@ -49,27 +49,28 @@ async def sessions_ended(scene: Scene) -> None:
     """A statement may have been done although its session was lost."""
     for _ in range(4):
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection = await asyncpg.connect(scene.system.postgres.dsn, timeout=3)
+            connection = await asyncpg.connect(scene.services.postgres.dsn, timeout=3)
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
                 "AND backend_type = 'client backend'"
             )
             await connection.close()
         await asyncio.sleep(2)
+    scene.system.kills += 1
     await _restart(scene, signal.SIGKILL, away_s=1)
 
 
 @fault("31", "Postgres frozen, its sockets open")
 async def postgres_frozen(scene: Scene) -> None:
     """Nothing refuses and nothing answers: only deadlines help."""
-    server = psutil.Process(scene.system.postgres.pid)
+    server = psutil.Process(scene.services.postgres.pid)
     await _freeze([server.pid, *(child.pid for child in server.children(recursive=True))], FROZEN_S)
 
 
 @fault("33", "tables locked 15 s")
 async def tables_locked(scene: Scene) -> None:
     """Bounded by the lock timeout; tried again."""
-    connection = await asyncpg.connect(scene.system.postgres.dsn, timeout=5)
+    connection = await asyncpg.connect(scene.services.postgres.dsn, timeout=5)
     try:
         async with connection.transaction():
             await connection.execute("LOCK TABLE jobs, webhooks IN ACCESS EXCLUSIVE MODE")
@@ -79,7 +80,7 @@ async def tables_locked(scene: Scene) -> None:
 
 
 async def _restart(scene: Scene, number: signal.Signals, *, away_s: float) -> None:
-    postgres = scene.system.postgres
+    postgres = scene.services.postgres
     server = psutil.Process(postgres.pid)
     children = server.children(recursive=True)
     server.send_signal(number)

@@ -16,7 +16,7 @@ CGROUP_CPU = Path("/sys/fs/cgroup/cpu")
 CPU_SHARE = 0.05
 
 
-@fault("1", "kill -9 of a worker with 64 calls open", short=True)
+@fault("1", "kill -9 of a worker with 64 calls open", short=True, times=2)
 async def killed_in_a_call(scene: Scene) -> None:
     """The heirs ask again for what was open, and only for that."""
     scene.load.burst(HELD_CALLS, delay_s=HELD_S)
@@ -24,7 +24,7 @@ async def killed_in_a_call(scene: Scene) -> None:
     scene.system.kill(scene.random.choice(scene.system.of("completion")))
 
 
-@fault("3", "kill -9 of all workers at once", short=True)
+@fault("3", "kill -9 of all workers at once", short=True, times=2)
 async def all_workers(scene: Scene) -> None:
     """Nobody is left to take over; the next ones begin at what was committed."""
     await scene.in_flight(1)
@@ -38,7 +38,7 @@ async def storm_of_stops(scene: Scene) -> None:
     await _storm(scene, SIGTERM)
 
 
-@fault("4b", "storm of restarts, kill -9")
+@fault("4b", "storm of restarts, kill -9", times=2)
 async def storm_of_kills(scene: Scene) -> None:
     """Each death costs one session timeout."""
     await _storm(scene, SIGKILL)
