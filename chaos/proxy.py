@@ -37,6 +37,15 @@ class Proxy:
         self._server = await asyncio.start_server(self._serve, HOST, self._listen, backlog=1024)
         self._resetting = asyncio.create_task(self._reset())
 
+    async def stop(self) -> None:
+        """Close everything."""
+        self._resetting.cancel()
+        self._server.close()
+        self._abort_all()
+        while self._open:
+            await asyncio.sleep(0.01)
+        await self._server.wait_closed()
+
     def switch(self, mode: str) -> None:
         """From now on."""
         self._mode = mode
@@ -73,12 +82,12 @@ class Proxy:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._open -= both
             for pump in pumps:
                 pump.cancel()
             for end in both:
                 end.transport.abort()
             await asyncio.gather(*pumps, return_exceptions=True)
+            self._open -= both
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: set[asyncio.StreamWriter],

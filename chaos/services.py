@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from chaos.helper import Helper
 from embedded import kafka
-from embedded.ports import HOST, KeptPorts, free_port
+from embedded.ports import HOST, free_port
 from embedded.services import Running, start_postgres
 
 
@@ -24,15 +24,15 @@ class Services:
 
 def start(home: Path, stack: ExitStack, *, seed: int) -> Services:
     """Start all three; they end with the stack. Called in the main thread."""
-    ports = KeptPorts(home / "ports.json")
+    port = free_port()
     listening = {name: free_port() for name in ("kafka", "postgres")}
-    broker = _broker(home / "kafka", ports, advertised=listening["kafka"])
+    broker = _broker(home / "kafka", port, advertised=listening["kafka"])
     stack.callback(broker.kill)
     postgres = start_postgres(home / "postgres")
     stack.callback(postgres.kill)
     parts = urlsplit(postgres.dsn)
-    targets = {"kafka": ports.get("kafka"), "postgres": parts.port}
-    routes = [f"{name}:{port}:{targets[name]}" for name, port in listening.items()]
+    targets = {"kafka": port, "postgres": parts.port}
+    routes = [f"{name}:{listen}:{targets[name]}" for name, listen in listening.items()]
     network = Helper.start("chaos.proxy", *routes, "--seed", str(seed))
     stack.callback(network.close)
     where = f"{parts.username}:{parts.password}@{HOST}:{listening['postgres']}"
@@ -40,12 +40,12 @@ def start(home: Path, stack: ExitStack, *, seed: int) -> Services:
     return Services(broker, postgres, network, f"{HOST}:{listening['kafka']}", dsn)
 
 
-def _broker(home: Path, ports: KeptPorts, *, advertised: int) -> Running:
-    real = f"{HOST}:{ports.get('kafka')}"
+def _broker(home: Path, port: int, *, advertised: int) -> Running:
+    real = f"{HOST}:{port}"
     home.mkdir()
     config = home / "server.properties"
     part = kafka.kafka_part(
-        home, port=ports.get("kafka"), controller_port=ports.get("kafka-controller"), report=print
+        home, port=port, controller_port=free_port(), report=print
     )  # fmt: skip
     told, wanted = f"advertised.listeners=PLAINTEXT://{real}", f"advertised.listeners=PLAINTEXT://{HOST}:{advertised}"
     text = config.read_text()
