@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
 
-.PHONY: help up down status test test-unit check docs bench lock clean
+.PHONY: help up down status test test-unit check docs bench chaos chaos-long lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,14 @@ docs: $(STAMP) ## Write docs/asyncapi.yaml and docs/topics.md anew
 
 bench: $(STAMP) ## Measure speed, latency and memory; several minutes
 	@$(BIN)/python -m bench
+
+CHAOS = $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(CONSUMER),--consumer $(CONSUMER)) $(if $(FAULTS),--faults $(FAULTS))
+
+chaos: $(STAMP) ## Break it on purpose and count: JOBS=n DURATION_S=n SEED=n CONSUMER=ours|stock FAULTS=1,3
+	@$(CHAOS) $(if $(JOBS),--jobs $(JOBS)) $(if $(DURATION_S),--duration-s $(DURATION_S))
+
+chaos-long: $(STAMP) ## The same for as long as it takes: JOBS=1000000
+	@$(CHAOS) --jobs $(or $(JOBS),1000000) --duration-s 0
 
 lock: $(STAMP) ## Compile the lock files anew
 	@$(BIN)/uv pip compile -q pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 \

@@ -87,7 +87,9 @@ async def test_what_is_wrong_is_named_with_what_to_do(whole: Deployment) -> None
     await connection.close()
     await admin.delete(whole.kafka.access, [whole.prefix + "job-progressed"])
     whole.worker("gate")
-    await until(lambda: "topics are missing" in whole.processes[0].log.read_text())  # it says the same
+    await until(
+        lambda: "the topics are not what this version needs" in whole.processes[0].log.read_text()
+    )  # it says the same
 
     code, parts = await examined(whole)
     assert code == 1

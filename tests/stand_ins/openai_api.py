@@ -4,6 +4,7 @@ The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5
 waits until `released` is set. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
 `GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
+`GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered.
 """
 
 import argparse
@@ -35,6 +36,15 @@ class OpenAIStandIn:
         self.max_busy = 0
         self.busy = 0
         self.released = asyncio.Event()
+        self.mode = "answer"  # of prompts that do not choose one
+
+    def note_call(self, prompt: str) -> None:
+        """Told of each call as it begins."""
+        self.calls[prompt] += 1
+
+    def text(self, prompt: str) -> str:
+        """What is answered."""
+        return f"Answer to: {prompt[:200]}"
 
     @property
     def base_url(self) -> str:
@@ -93,6 +103,13 @@ class _Connection(asyncio.Protocol):
     async def _answer(self, request_line: str, body: bytes) -> None:
         api = self._api
         path = request_line.split(" ")[1]
+        if path.startswith("/mode/"):
+            api.mode = path.removeprefix("/mode/")
+            self._send(200, b"{}")
+            return
+        if path == "/busy":
+            self._send(200, b"%d" % api.busy)
+            return
         if path == "/counts":
             counts = {"calls": dict(api.calls), "open": api.open - 1, "busy": api.busy, "max_busy": api.max_busy}
             self._send(200, json.dumps(counts).encode())
@@ -108,7 +125,7 @@ class _Connection(asyncio.Protocol):
         request = json.loads(body)
         prompt = request["messages"][-1]["content"]
         api.last = (request, self._authorization)
-        api.calls[prompt] += 1
+        api.note_call(prompt)
         api.busy += 1
         api.max_busy = max(api.max_busy, api.busy)
         try:
@@ -118,7 +135,7 @@ class _Connection(asyncio.Protocol):
 
     async def _complete(self, request: dict[str, Any], prompt: str) -> None:
         mode_found, delay_found = _MODE.search(prompt), _DELAY.search(prompt)
-        mode = mode_found.group(1) if mode_found else "answer"
+        mode = mode_found.group(1) if mode_found else self._api.mode
         delay = float(delay_found.group(1)) if delay_found else self._api._delay_s
         if delay:
             await asyncio.sleep(delay)
@@ -158,7 +175,7 @@ class _Connection(asyncio.Protocol):
         elif mode == "huge":
             self._send(200, json.dumps(_completion(request, "x" * 50_000_000)).encode())
         else:
-            text = {"empty": "", "blank": " \n "}.get(mode, f"Answer to: {prompt[:200]}")
+            text = {"empty": "", "blank": " \n "}.get(mode, self._api.text(prompt))
             reply = _completion(request, text, finish="content_filter" if mode == "filtered" else "stop")
             if mode in USAGES:
                 reply["usage"] = USAGES[mode]

@@ -1,0 +1,47 @@
+"""The short cut of `make chaos`: a few faults of each kind, nothing lost, nothing doubled; and its teeth."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.deployment import ROOT
+
+pytestmark = pytest.mark.integration
+# The rows that are to be there. Row 10 (an event that kills its process) joins them with its fault.
+ROWS = ("1", "2", "3", "11", "12", "29")
+
+
+def chaos(*words: str, within_s: float) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos", *words], cwd=ROOT, capture_output=True, text=True, timeout=within_s, check=False
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def figures(output: str) -> dict[str, int]:
+    found = {name: int(number) for name, number in re.findall(r"([a-z-]+)=(\d+)", output)}
+    assert {"seed", "acked", "kills", "lost", "doubled", "repeated"} <= found.keys(), output
+    return found
+
+
+def test_under_the_short_cuts_faults_nothing_is_lost_or_doubled() -> None:
+    code, output = chaos("--short", "--jobs", "1000", "--duration-s", "110", "--rounds", "1", within_s=240)
+    found = figures(output)
+    assert code == 0, output
+    assert found["lost"] == found["doubled"] == 0
+    assert found["acked"] >= 500, output
+    assert found["kills"] >= 10, output
+    for row in ROWS:
+        assert re.search(rf"│ {row} +│", output), f"no row {row}\n{output}"
+    assert "void" not in output, output
+
+
+def test_on_stock_fausts_consumer_the_same_suite_reports_losses() -> None:
+    code, output = chaos(
+        "--short", "--consumer", "stock", "--faults", "1,3", "--jobs", "1000", "--duration-s", "70", within_s=200
+    )  # fmt: skip
+    assert code == 1, output
+    assert figures(output)["lost"] > 0
+    assert "lost: job-" in output
