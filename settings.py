@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     local_slots: int = Field(4, ge=1, le=64)
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
+    retry_long_first_s: float = Field(30, ge=0.1, le=300)
     completion_concurrency: int = Field(512, ge=1, le=4096)
 
     # --- who may, what may, how much ---

@@ -18,7 +18,7 @@ import orjson
 
 from processors.errors import PermanentError
 from schemas.envelope import Envelope
-from schemas.events import JobAdmitted, JobError, JobFinished
+from schemas.events import Job, JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
 from sinks.pool import REFUSED, Pool
 from sinks.webhook_body import due_webhook
@@ -29,11 +29,11 @@ RATE_LIMITED = "rate-limited"
 MAX_PAGE = 100
 
 INSERT_PENDING = """
-INSERT INTO jobs (job_id, run, user_id, kind, status, metadata, callback_url, accepted_at, expires_at)
-SELECT job_id, run, user_id, kind, 'pending', metadata::jsonb, callback_url, accepted_at, expires_at
-FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[],
-            $8::timestamptz[])
-     AS r (job_id, run, user_id, kind, metadata, callback_url, accepted_at, expires_at)
+INSERT INTO jobs (job_id, run, user_id, role, kind, status, metadata, callback_url, accepted_at, expires_at)
+SELECT job_id, run, user_id, role, kind, 'pending', metadata::jsonb, callback_url, accepted_at, expires_at
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+            $9::timestamptz[])
+     AS r (job_id, run, user_id, role, kind, metadata, callback_url, accepted_at, expires_at)
 ON CONFLICT (job_id) DO NOTHING
 """
 
@@ -55,8 +55,16 @@ WHERE j.user_id = excluded.user_id
        OR excluded.run = j.run AND (j.status = 'pending'
                                     OR j.error->>'code' = 'rate-limited'
                                        AND excluded.error->>'code' IS DISTINCT FROM 'rate-limited'))
-RETURNING job_id
+RETURNING job_id, run, error
 """
+
+# What was put off of a job that has ended goes with its outcome, so that nobody pays for it; in the same statement.
+STORE_OUTCOMES = f"""
+WITH written AS ({UPSERT_OUTCOMES}), no_longer_due AS (
+    DELETE FROM due_events d USING written w
+    WHERE d.job_id = w.job_id AND d.run <= w.run AND w.error->>'code' IS DISTINCT FROM 'rate-limited')
+SELECT job_id FROM written
+"""  # noqa: S608 constant
 
 INSERT_WEBHOOKS = """
 INSERT INTO webhooks (webhook_id, job_id, user_id, url, body)
@@ -84,8 +92,8 @@ class PendingSink:
             return
         jobs = {envelope.payload.job.job_id: envelope.payload.job for envelope in envelopes}
         rows = [
-            (job.job_id, job.run, job.user_id, job.kind, _json(job.metadata), job.callback_url, job.accepted_at,
-             job.expires_at)
+            (job.job_id, job.run, job.user_id, job.role, job.kind, _json(job.metadata), job.callback_url,
+             job.accepted_at, job.expires_at)
             for job in sorted(jobs.values(), key=lambda job: job.job_id)
         ]  # fmt: skip
         async with self._pool.connection() as connection:
@@ -121,10 +129,10 @@ class OutcomeSink:
         webhooks = {finished.job.job_id: finished for finished in outcomes if finished.job.callback_url}
         async with self._pool.connection() as connection:
             if not webhooks:
-                await connection.execute(UPSERT_OUTCOMES, *zip(*rows, strict=True))
+                await connection.execute(STORE_OUTCOMES, *zip(*rows, strict=True))
                 return
             async with connection.transaction():
-                written = await connection.fetch(UPSERT_OUTCOMES, *zip(*rows, strict=True))
+                written = await connection.fetch(STORE_OUTCOMES, *zip(*rows, strict=True))
                 due = [due_webhook(webhooks[row["job_id"]]) for row in written if row["job_id"] in webhooks]
                 if due:
                     await connection.execute(INSERT_WEBHOOKS, *zip(*due, strict=True))
@@ -193,8 +201,15 @@ class JobRow:
     expires_at: datetime
     finished_at: datetime | None
 
-    def view(self, *, stage: str | None = None, attempts: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-        """As its user sees it; `stage` and `attempts` of one that still runs."""
+    def view(
+        self,
+        *,
+        stage: str | None = None,
+        state: str | None = None,
+        retry_at: datetime | None = None,
+        attempts: list[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """As its user sees it; the arguments are of one that still runs: where it is, and how often it was tried."""
         return job_view(
             job_id=self.job_id,
             kind=self.kind,
@@ -205,6 +220,8 @@ class JobRow:
             error=self.error,
             metadata=self.metadata,
             stage=stage,
+            state=state,
+            retry_at=retry_at,
             attempts=self.attempts or attempts,
             timings=self.timings,
         )
@@ -230,6 +247,17 @@ class JobStore:
                 list(job_ids),
             )
         return [JobRow(**row) for row in rows]
+
+    async def overdue(self, *, before: datetime, limit: int) -> list[Job]:
+        """Jobs that are pending although they expired before then, the oldest first; as much as rows know of them."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT job_id, run, user_id, role, kind, callback_url, accepted_at, expires_at,
+                          coalesce(metadata, '{}') AS metadata
+                   FROM jobs WHERE status = 'pending' AND expires_at < $1 ORDER BY expires_at LIMIT $2""",
+                before, limit,
+            )  # fmt: skip
+        return [Job(**row) for row in rows]
 
     async def page(
         self, *, user_id: str | None, status: str | None, limit: int, cursor: str | None

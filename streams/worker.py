@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from time import monotonic
@@ -22,18 +22,21 @@ from schemas.events import Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.due_store import DueStore
 from sinks.pool import Pool
-from sinks.postgres import OutcomeSink, PendingSink
+from sinks.postgres import JobStore, OutcomeSink, PendingSink
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.deadlines import Deadlines
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
+from streams.releaser import Releaser
 from streams.serve import StageServer
 from streams.watchdog import Watchdog
 from transport.admin import TopicsError, missing_topics
@@ -66,6 +69,7 @@ class Worker:
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
         self._apps: list[StreamApp] = []
+        self._beside: list[Callable[[], Coroutine[None, None, None]]] = []  # run while the apps run
         self._stalled_since: float | None = None
 
     async def run(self) -> None:
@@ -91,6 +95,8 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
+            for run in self._beside:
+                stack.push_async_callback(_end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
             watchdog.start()
@@ -124,7 +130,11 @@ class Worker:
         offers: list[ProviderOffer] = []
         for role in self._roles:
             app = self._new_app(role)
-            server = StageServer(app, self._encoder, max_retries=self._settings.max_retries, clock_is_right=self._clock)
+            server = StageServer(
+                app, self._encoder, max_retries=self._settings.max_retries,
+                long_first_s=self._settings.retry_long_first_s,
+                due=self._due_writer(stack) if role == "completion" else None, clock_is_right=self._clock,
+            )  # fmt: skip
             if role == "gate":
                 declare_gate(app, server, self._catalog, await self._gate_parts(stack))
             elif role == "completion":
@@ -151,6 +161,14 @@ class Worker:
             # A member that comes back under its name is not waited for; only for names that are the user's own.
             instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
         )
+
+    def _due_writer(self, stack: AsyncExitStack) -> DueStore | None:
+        if self._settings.postgres_dsn is None:
+            logger.warning("DATABASE_URL is not set: events that are to be tried later are held in this process")
+            return None
+        pool = Pool(self._settings.postgres_dsn, size=2)
+        stack.push_async_callback(pool.close)
+        return DueStore(pool)
 
     async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
         settings = self._settings
@@ -230,7 +248,7 @@ class Worker:
             raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
         if settings.jwt_secret_key is None:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
-        pool = Pool(settings.postgres_dsn, size=6)
+        pool = Pool(settings.postgres_dsn, size=8)
         stack.push_async_callback(pool.close)
         secrets = WebhookSecrets(pool, master=settings.jwt_secret_key.get_secret_value())
         sender = WebhookSender(
@@ -239,6 +257,11 @@ class Worker:
         sending = asyncio.create_task(sender.run(), name="webhooks")
         stack.push_async_callback(_end, sending)
         stack.push_async_callback(sender.close)
+        deadlines = Deadlines(
+            app, self._encoder, JobStore(pool), finished_topic=self._catalog.full_name("job-finished"),
+            clock_is_right=self._clock,
+        )  # fmt: skip
+        self._beside += [Releaser(app, DueStore(pool)).run, deadlines.run]
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
         )  # fmt: skip
