@@ -107,10 +107,10 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
 
-    @field_validator("jwt_secret_key_previous", mode="before")
+    @field_validator("jwt_secret_key_previous", "database_url", mode="before")
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
-        """Outside a rotation there is none; compose files then hand on an empty one."""
+        """Where there is none, compose files hand on an empty one."""
         return None if value == "" else value
 
     @field_validator("jwt_secret_key", "jwt_secret_key_previous")

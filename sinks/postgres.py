@@ -222,7 +222,7 @@ class JobRow:
             stage=stage,
             state=state,
             retry_at=retry_at,
-            attempts=self.attempts or attempts,
+            attempts=attempts if self.attempts is None else self.attempts,
             timings=self.timings,
         )
 

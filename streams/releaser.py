@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from aiokafka.errors import KafkaError
@@ -27,9 +27,14 @@ class Releaser:
     """A crash between publishing and deleting publishes twice, with one `ce_id`: the stage drops the second."""
 
     def __init__(
-        self, app: StreamApp, store: DueStore, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        app: StreamApp,
+        store: DueStore,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._app, self._store, self._now = app, store, now
+        self._app, self._store, self._now, self._sleep = app, store, now, sleep
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres or a Kafka that is away."""
@@ -46,7 +51,7 @@ class Releaser:
             except Exception:  # nobody else would start it again
                 wait = backoff = MAX_BACKOFF_S
                 logger.exception("a bug in releasing events that are due")
-            await asyncio.sleep(wait)
+            await self._sleep(wait)
 
     async def release_due(self) -> int:
         """Publish what is due, at most 500 of it; the number of those published."""

@@ -1,6 +1,7 @@
 """A stand-in of the OpenAI API, fast enough to measure against; the official client can talk to it.
 
-The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds. In-process:
+The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[fails=3]`
+answers 503 so many times and then as it should. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
 `GET /counts` tells calls by prompt and connections open.
 """
@@ -17,6 +18,7 @@ from typing import Any
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "hang", "drip", "huge", "close",
          "filtered", "429-seconds", "429-date", "429-ms", "429-long", "flaky")  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
+_FAILS = re.compile(r"\[fails=(\d+)\]")
 
 
 class OpenAIStandIn:
@@ -109,7 +111,10 @@ class _Connection(asyncio.Protocol):
         delay = float(delay_found.group(1)) if delay_found else self._api._delay_s
         if delay:
             await asyncio.sleep(delay)
-        if mode.isdigit():
+        fails_found = _FAILS.search(prompt)
+        if fails_found and self._api.calls[prompt] <= int(fails_found.group(1)):
+            self._send(503, _error("503"))
+        elif mode.isdigit():
             self._send(int(mode), _error(mode))
         elif mode.startswith("429-"):
             told = {"seconds": "retry-after: 1", "date": "retry-after: " + formatdate(time.time() + 2, usegmt=True),
