@@ -23,7 +23,8 @@ MAX_BACKOFF_S = 10.0  # a longer wait is not one to hold an event in place for
 LONG_FIRST_S = 30.0  # as long as a waiting call: it ends with the provider's error, and at once
 LONG_STEPS = (1, 2, 4, 10)  # times the first: 30, 60, 120, 300, 300, ... s
 LONG_JITTER = 0.25
-MAX_ATTEMPTS = 50  # told of a job
+MAX_ATTEMPTS = 50  # told of a job that has ended
+MAX_ATTEMPTS_ON_THE_WAY = 10  # told while it runs: the ingress keeps that of many jobs in memory
 
 
 def is_passing_status(status: int) -> bool:
@@ -43,6 +44,6 @@ def long_wait_s(rounds: int, *, first_s: float, retry_after_s: float | None, ran
     return max(step, retry_after_s or 0.0) * random.uniform(1, 1 + LONG_JITTER)
 
 
-def latest(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+def latest(attempts: tuple[Attempt, ...], most: int = MAX_ATTEMPTS) -> tuple[Attempt, ...]:
     """As many of the tries as are told."""
-    return attempts[-MAX_ATTEMPTS:]
+    return attempts[-most:]

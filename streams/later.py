@@ -11,6 +11,7 @@ from aiokafka.structs import ConsumerRecord
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import DueEvent, DueWriter
+from processors.retries import MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.stage import Later
 from schemas.envelope import Attributes, Envelope
 from streams import metrics
@@ -39,7 +40,7 @@ def put_off(envelope: Envelope[Any], later: Later, encoder: Encoder, *, stage: s
         run=event.job.run,
         stage=stage,
         code=later.code,
-        attempts=later.attempts,
+        attempts=latest(later.attempts, MAX_ATTEMPTS_ON_THE_WAY),
         record=record,
         due_at=now + timedelta(seconds=later.wait_s),
     )

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 POLL_S, MAX_BACKOFF_S = 1.0, 5.0
+PAUSE_S = 0.05  # what is due may be locked by whoever takes it away
 GIVE_BACK_S = 2.0
 NAME = "release_due"
 
@@ -89,4 +90,4 @@ class Releaser:
 
     async def _until_next_s(self) -> float:
         at = await self._store.next_due_at()
-        return POLL_S if at is None else min(POLL_S, max(0.0, (at - self._now()).total_seconds()))
+        return POLL_S if at is None else min(POLL_S, max(PAUSE_S, (at - self._now()).total_seconds()))

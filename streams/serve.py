@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import DueWriter
-from processors.retries import LONG_FIRST_S
+from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, Later, PlainStage, RecordFacts, StageResult
 from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record
@@ -176,7 +176,8 @@ class StageServer:
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
         job: Job = event.job
-        await self._progress(envelope, name, "started", attempts=event.attempts or None)
+        earlier = latest(event.attempts, MAX_ATTEMPTS_ON_THE_WAY)
+        await self._progress(envelope, name, "started", attempts=earlier or None)
 
         async def on_retry(attempt: int, code: str) -> None:
             metrics.RETRIES.labels(name, code).inc()
@@ -206,7 +207,7 @@ class StageServer:
         metrics.RETRIES.labels(name, later.code).inc()
         await self._progress(
             envelope, name, "waiting", attempt=len(later.attempts), code=later.code, retry_at=due.due_at,
-            attempts=later.attempts,
+            attempts=due.attempts,
         )  # fmt: skip
         if await self._postponer.take(due, record, self._app.lanes[record.topic]):
             metrics.EVENTS.labels(name, "put-off").inc()

@@ -107,7 +107,10 @@ def test_what_is_put_off_is_the_same_event_with_its_tries_and_an_id_of_its_own()
     assert again.payload == first.payload.model_copy(update={"retry": 1, "attempts": TRIES})
     assert again.attributes.event_id == due.due_id
     assert again.attributes.caused_by == "e-1"
-    next_one = due_event(again)
+    many = Later("provider-http-503", "busy", 30, TRIES * 50)
+    next_one = put_off(again, many, ENCODER, stage="generate_completion", now=NOW)
+    assert len(next_one.attempts) == 10  # told on the way
+    assert len(as_released(next_one, again).payload.attempts) == 50
     assert as_released(next_one, again).payload.retry == 2
     assert len({"e-1", due.due_id, next_one.due_id}) == 3
 
