@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     local_slots: int = Field(4, ge=1, le=64)
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
+    retry_long_first_s: float = Field(30, ge=0.1, le=300)
     completion_concurrency: int = Field(512, ge=1, le=4096)
 
     # --- who may, what may, how much ---
@@ -107,10 +108,10 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
 
-    @field_validator("jwt_secret_key_previous", mode="before")
+    @field_validator("jwt_secret_key_previous", "database_url", mode="before")
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
-        """Outside a rotation there is none; compose files then hand on an empty one."""
+        """Where there is none, compose files hand on an empty one."""
         return None if value == "" else value
 
     @field_validator("jwt_secret_key", "jwt_secret_key_previous")

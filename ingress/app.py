@@ -25,6 +25,7 @@ from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.due_store import DueStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -123,6 +124,7 @@ def compose(settings: Settings) -> Services:
         workers=workers,
         database=database,
         jobs=store,
+        due=DueStore(database),
         users=UserStore(database),
         webhooks=WebhookStore(database),
         webhook_secrets=WebhookSecrets(database, masters=keys),

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -39,11 +40,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running job is."""
+    """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told."""
 
     user_id: str
     stage: str
-    attempts: int
+    state: str
+    retry_at: datetime | None
+    attempts: list[dict[str, Any]] | None
 
 
 class Watch:
@@ -113,7 +116,8 @@ class Follower:
             event = JobProgressed.model_validate_json(value)
         except ValidationError:
             return None
-        return Progress(event.user_id, event.stage, event.attempt or 0)
+        attempts = [attempt.model_dump(exclude_none=True) for attempt in event.attempts or ()]
+        return Progress(event.user_id, event.stage, event.state, event.retry_at, attempts or None)
 
     # --- reading ---
 

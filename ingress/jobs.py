@@ -1,5 +1,6 @@
 """Looking at jobs, and at what became of their webhooks."""
 
+import contextlib
 import time
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -85,15 +86,32 @@ async def _view(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, A
             raise not_found()
         if row.status != "pending":
             return row.view()
-        progress = found.follower.progress(job_id)
-        return row.view(stage=progress.stage if progress else "accepted")
+        return row.view(**await _where(job_id, found))
     progress = found.follower.progress(job_id)
     if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
-        return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=None, stage=progress.stage)
+        where = await _where(job_id, found)
+        return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=None, **where)
     if _is_fresh(job_id, user, found.job_ids, found.expires_after_s):
         accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
         return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=accepted_at, stage="accepted")
     raise not_found()
+
+
+async def _where(job_id: UUID, found: Services) -> dict[str, Any]:
+    """Where a running job is: as the follower heard it, else from what the job waits for."""
+    progress = found.follower.progress(job_id)
+    if progress is not None:
+        return {
+            "stage": progress.stage, "state": progress.state, "retry_at": progress.retry_at,
+            "attempts": progress.attempts,
+        }  # fmt: skip
+    with contextlib.suppress(RetryableError):
+        waiting = await found.due.of_job(job_id)
+        if waiting is not None:
+            return {
+                "stage": waiting.stage, "state": "waiting", "retry_at": waiting.due_at, "attempts": waiting.attempts,
+            }  # fmt: skip
+    return {"stage": "accepted"}
 
 
 async def _row(job_id: UUID, found: Services) -> JobRow | None:

@@ -16,6 +16,7 @@ from ingress.tokens import InvalidTokenError, Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
+from sinks.due_store import DueStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -36,6 +37,7 @@ class Services:
     workers: CompactedTable[WorkerHeartbeat]
     database: Pool
     jobs: JobStore
+    due: DueStore
     users: UserStore
     webhooks: WebhookStore
     webhook_secrets: WebhookSecrets

@@ -1,9 +1,12 @@
 """What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from schemas.envelope import Record
+from schemas.events import Attempt
 from schemas.requests import GenerationConfig
 
 
@@ -58,5 +61,35 @@ class CompletionProvider(Protocol):
         Raises:
             RetryableError: Unreachable, 408, 409, 429 or 5xx, with `retry_after_s` where the provider said it.
             PermanentError: It refused, or its reply makes no sense.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DueEvent:
+    """A job's event that is to be published at `due_at`.
+
+    `due_id` is the record's `ce_id`; `stage`, `code` and `attempts` tell who waits, and for what.
+    """
+
+    due_id: str
+    job_id: UUID
+    run: int
+    stage: str
+    code: str
+    attempts: tuple[Attempt, ...]
+    record: Record
+    due_at: datetime
+
+
+class DueWriter(Protocol):
+    """Keeps events that are due later. The releaser publishes them."""
+
+    async def add(self, event: DueEvent) -> None:
+        """Return once it is committed; the same one may be added again.
+
+        Raises:
+            RetryableError: The target is away.
+            PermanentError: It will never take this one.
         """
         ...

@@ -1,21 +1,20 @@
-"""Runs one stage over one event: quick retries, a deadline, and a result whatever happens."""
+"""Runs one stage over one event: quick retries, a deadline, and a result whatever happens. See also `retries`."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from time import monotonic
 
 from processors.errors import PermanentError, RetryableError
-from processors.stage import AsyncStage, DeadLetter, Emit, PlainStage, StageResult
+from processors.retries import LONG_FIRST_S, MAX_BACKOFF_S, latest, long_wait_s, quick_wait_s
+from processors.stage import AsyncStage, DeadLetter, Emit, Later, PlainStage, StageResult
 from schemas.events import Attempt, Event, Job, JobError, JobFinished
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF_S = 0.25
-MAX_BACKOFF_S = 10.0  # a longer wait is not one to hold an event in place for
 UNEXPECTED = "unexpected-error"
 
 
@@ -24,14 +23,24 @@ class Limits:
     """How long and how often a stage tries.
 
     Attributes:
-        max_retries: Tries after the first.
-        timeout_s: Of all tries together; the work is cut, and the job ends `timeout`.
+        max_retries: Quick tries after the first, in each round.
+        timeout_s: Of a round; the work is cut, and the job ends `timeout`. Long waits are not counted.
         expires_in_s: What is left until the job expires; at zero or below it is not begun.
+        long_first_s: The first long wait.
     """
 
     max_retries: int
     timeout_s: float
     expires_in_s: float
+    long_first_s: float = LONG_FIRST_S
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was tried of an event before: how often it was put off, and the tries until then."""
+
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
 
 
 async def run_stage(
@@ -41,6 +50,7 @@ async def run_stage(
     job: Job,
     target: str,
     limits: Limits,
+    past: Past = Past(),
     now: Callable[[], datetime],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     random: Random | None = None,
@@ -55,6 +65,7 @@ async def run_stage(
         job: Whose work it is; ends with `timeout` or `expired` where time is up.
         target: What is being tried, as it stands in `attempts`: a provider's name.
         limits: How long and how often.
+        past: What was tried before; counted into `attempts`.
         now: The clock.
         sleep: Between tries.
         random: For the jitter.
@@ -62,37 +73,43 @@ async def run_stage(
         name: The stage's, for the log.
     """
     if limits.expires_in_s <= 0:
-        return _ended(job, "expired", "the job waited longer than it was good for; send it again", now())
+        message = "the job waited longer than it was good for; send it again"
+        return _ended(job, "expired", message, now(), past.attempts)
     random = random or Random()  # noqa: S311 jitter is no secret
+    started = monotonic()
+    time_s = min(limits.timeout_s, limits.expires_in_s)
     attempts: list[Attempt] = []
     try:
-        async with asyncio.timeout(min(limits.timeout_s, limits.expires_in_s)):
+        async with asyncio.timeout(time_s):
             while True:
                 began = monotonic()
                 try:
                     result = await stage(event, now=now())
                 except RetryableError as error:
                     attempts.append(_attempt(target, began, error.code))
-                    wait = _backoff(len(attempts), error.retry_after_s, random)
-                    if len(attempts) > limits.max_retries or wait > MAX_BACKOFF_S:
-                        return DeadLetter(error.code, error.message, error.retry_after_s, tuple(attempts))
+                    spent = monotonic() - started
+                    wait = quick_wait_s(len(attempts), retry_after_s=error.retry_after_s, random=random)
+                    # One that would end after the round's time would end the job as `timeout`, which it was not.
+                    if len(attempts) > limits.max_retries or wait > MAX_BACKOFF_S or wait >= time_s - spent:
+                        return _not_soon(error, limits, past, tuple(attempts), spent, random)
                     if on_retry is not None:
-                        await on_retry(len(attempts), error.code)
+                        await on_retry(len(past.attempts) + len(attempts), error.code)
                     await sleep(wait)
                 except PermanentError as error:
                     attempts.append(_attempt(target, began, error.code))
-                    return DeadLetter(error.code, error.message, None, tuple(attempts))
+                    return DeadLetter(error.code, error.message, None, _all(past, attempts))
                 else:
                     code = result.code if isinstance(result, DeadLetter) else None
                     attempts.append(_attempt(target, began, code))
-                    return _with_attempts(result, tuple(attempts))
+                    return _with_attempts(result, _all(past, attempts))
     except TimeoutError:
         attempts.append(_attempt(target, began, "timeout"))
         message = "there was no answer in time and the work was cut; allow more with `timeout` (at most 120 s)"
-        return _ended(job, "timeout", message, now(), tuple(attempts))
+        return _ended(job, "timeout", message, now(), _all(past, attempts))
     except Exception:
         logger.exception("a stage failed", extra={"job_id": str(job.job_id), "stage": name, "target": target})
-        return DeadLetter(UNEXPECTED, "a bug in the stage; its traceback is in the worker's log", None, tuple(attempts))
+        reason = "a bug in the stage; its traceback is in the worker's log"
+        return DeadLetter(UNEXPECTED, reason, None, _all(past, attempts))
 
 
 def run_plain_stage(stage: PlainStage, event: Event, *, name: str = "", **context: object) -> StageResult:
@@ -106,9 +123,18 @@ def run_plain_stage(stage: PlainStage, event: Event, *, name: str = "", **contex
         return DeadLetter(UNEXPECTED, "a bug in the stage; its traceback is in the worker's log")
 
 
-def _backoff(attempt: int, retry_after_s: float | None, random: Random) -> float:
-    backoff: float = FIRST_BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-    return max(backoff, retry_after_s or 0.0)
+def _not_soon(
+    error: RetryableError, limits: Limits, past: Past, attempts: tuple[Attempt, ...], spent_s: float, random: Random
+) -> Later | DeadLetter:
+    """Quick tries have not helped: another round later, if it would still begin in the job's time."""
+    wait = long_wait_s(past.retry, first_s=limits.long_first_s, retry_after_s=error.retry_after_s, random=random)
+    if wait < limits.expires_in_s - spent_s:
+        return Later(error.code, error.message, wait, _all(past, attempts))
+    return DeadLetter(error.code, error.message, error.retry_after_s, _all(past, attempts))
+
+
+def _all(past: Past, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    return latest((*past.attempts, *attempts))
 
 
 def _attempt(target: str, began: float, code: str | None) -> Attempt:

@@ -31,6 +31,16 @@ class DeadLetter:
     attempts: tuple[Attempt, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """It may work, but not soon: the same event again in `wait_s`, with these `attempts`. Said by `run_stage`."""
+
+    code: str
+    message: str
+    wait_s: float
+    attempts: tuple[Attempt, ...] = ()
+
+
 class RecordFacts(NamedTuple):
     """Where a gate stage's event stood in its log."""
 
@@ -39,7 +49,7 @@ class RecordFacts(NamedTuple):
     event_id: str
 
 
-StageResult = Emit | Drop | DeadLetter
+StageResult = Emit | Drop | DeadLetter | Later
 # A gate stage is a plain function, quick and run in log order; every other one is async and runs beside others.
 PlainStage = Callable[..., StageResult]
 AsyncStage = Callable[..., Awaitable[StageResult]]

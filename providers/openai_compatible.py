@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, W
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import Completion, CompletionRequest, Usage
+from processors.retries import is_passing_status
 from providers.retry_after import retry_after_s
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_REPLY_BYTES = 8 * 1024 * 1024
-RETRYABLE_STATUS = (408, 409, 429)
 INVALID_REPLY = "provider-invalid-reply"
 
 
@@ -120,7 +120,7 @@ class OpenAICompatibleProvider:
     def _error_for(self, error: APIStatusError) -> RetryableError | PermanentError:
         status = error.status_code
         code, message = f"provider-http-{status}", f"{self.name} answered with status {status}"
-        if status in RETRYABLE_STATUS or status >= 500:
+        if is_passing_status(status):
             return RetryableError(code, message, retry_after_s=retry_after_s(error.response.headers))
         return PermanentError(code, message)
 

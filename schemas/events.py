@@ -92,35 +92,45 @@ class JobAdmitted(JobEvent):
     rate_limit: RateLimit | None = None
 
 
-class CompletionRequested(JobEvent):
-    """A job's prompt is ready to be sent to a provider."""
-
-    provider: str
-    request: ChatRequest
-    timeout_s: float
-    rate_limit: RateLimit | None = None
-
-
-class JobProgressed(Event):
-    """A small fact on the way; nothing depends on its arrival."""
-
-    job_id: UUID
-    run: int = 1
-    user_id: str
-    stage: str
-    state: Literal["admitted", "started", "retrying"]
-    at: datetime
-    attempt: int | None = None
-    code: str | None = None
-    rate_limit: RateLimit | None = None
-
-
 class Attempt(Event):
     """One call to a provider."""
 
     provider: str
     code: str | None = None
     ms: int
+
+
+class CompletionRequested(JobEvent):
+    """A job's prompt is ready to be sent to a provider.
+
+    `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then.
+    """
+
+    provider: str
+    request: ChatRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+
+class JobProgressed(Event):
+    """A small fact on the way; nothing depends on its arrival.
+
+    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds.
+    """
+
+    job_id: UUID
+    run: int = 1
+    user_id: str
+    stage: str
+    state: Literal["admitted", "started", "retrying", "waiting"]
+    at: datetime
+    attempt: int | None = None
+    code: str | None = None
+    rate_limit: RateLimit | None = None
+    retry_at: datetime | None = None
+    attempts: tuple[Attempt, ...] | None = None
 
 
 class JobError(Event):

@@ -18,6 +18,8 @@ def job_view(
     error: dict[str, Any] | None = None,
     metadata: dict[str, str] | None = None,
     stage: str | None = None,
+    state: str | None = None,
+    retry_at: datetime | None = None,
     attempts: list[dict[str, Any]] | None = None,
     timings: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -32,6 +34,8 @@ def job_view(
         "error": error,
         "metadata": metadata or None,
         "stage": stage,
+        "state": state,
+        "retry_at": _iso(retry_at),
         "attempts": attempts,
         "timings": timings,
     }

@@ -18,7 +18,7 @@ import orjson
 
 from processors.errors import PermanentError
 from schemas.envelope import Envelope
-from schemas.events import JobAdmitted, JobError, JobFinished
+from schemas.events import Job, JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
 from sinks.pool import REFUSED, Pool
 from sinks.webhook_body import due_webhook
@@ -57,8 +57,16 @@ WHERE j.user_id = excluded.user_id
        OR excluded.run = j.run AND (j.status = 'pending'
                                     OR j.error->>'code' = 'rate-limited'
                                        AND excluded.error->>'code' IS DISTINCT FROM 'rate-limited'))
-RETURNING job_id
+RETURNING job_id, run, error
 """
+
+# What was put off of a job that has ended goes with its outcome, so that nobody pays for it; in the same statement.
+STORE_OUTCOMES = f"""
+WITH written AS ({UPSERT_OUTCOMES}), no_longer_due AS (
+    DELETE FROM due_events d USING written w
+    WHERE d.job_id = w.job_id AND d.run <= w.run AND w.error->>'code' IS DISTINCT FROM 'rate-limited')
+SELECT job_id FROM written
+"""  # noqa: S608 constant
 
 INSERT_WEBHOOKS = """
 INSERT INTO webhooks (webhook_id, job_id, user_id, url, body, state)
@@ -133,10 +141,10 @@ class OutcomeSink:
         webhooks = {finished.job.job_id: finished for finished in outcomes if finished.job.callback_url}
         async with self._pool.connection() as connection:
             if not webhooks:
-                await connection.execute(UPSERT_OUTCOMES, *zip(*rows, strict=True))
+                await connection.execute(STORE_OUTCOMES, *zip(*rows, strict=True))
                 return
             async with connection.transaction():
-                written = await connection.fetch(UPSERT_OUTCOMES, *zip(*rows, strict=True))
+                written = await connection.fetch(STORE_OUTCOMES, *zip(*rows, strict=True))
                 due = [due_webhook(webhooks[row["job_id"]]) for row in written if row["job_id"] in webhooks]
                 if due:
                     state = "due" if self._give_up is None else "given-up"
@@ -217,8 +225,15 @@ class JobRow:
     expires_at: datetime
     finished_at: datetime | None
 
-    def view(self, *, stage: str | None = None, attempts: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-        """As its user sees it; `stage` and `attempts` of one that still runs."""
+    def view(
+        self,
+        *,
+        stage: str | None = None,
+        state: str | None = None,
+        retry_at: datetime | None = None,
+        attempts: list[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """As its user sees it; the arguments are of one that still runs: where it is, and how often it was tried."""
         return job_view(
             job_id=self.job_id,
             kind=self.kind,
@@ -229,7 +244,9 @@ class JobRow:
             error=self.error,
             metadata=self.metadata,
             stage=stage,
-            attempts=self.attempts or attempts,
+            state=state,
+            retry_at=retry_at,
+            attempts=attempts if self.attempts is None else self.attempts,
             timings=self.timings,
         )
 
@@ -270,6 +287,17 @@ class JobStore:
                 [job_id for job_id, _ in runs], [run for _, run in runs],
             )  # fmt: skip
         return {(row["job_id"], row["run"]) for row in rows}
+
+    async def overdue(self, *, before: datetime, limit: int) -> list[Job]:
+        """Jobs that are pending although they expired before then, the oldest first; as much as rows know of them."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT job_id, run, user_id, role, kind, callback_url, accepted_at, expires_at,
+                          coalesce(metadata, '{}') AS metadata
+                   FROM jobs WHERE status = 'pending' AND expires_at < $1 ORDER BY expires_at LIMIT $2""",
+                before, limit,
+            )  # fmt: skip
+        return [Job(**row) for row in rows]
 
     async def page(
         self, *, user_id: str | None, status: str | None, limit: int, cursor: str | None

@@ -152,6 +152,8 @@ class Consumer(driver.Consumer):
         for ledger in self.ledgers.values():
             if ledger.live:  # one deadline, however often it is called
                 ledger.live, self._drain_until = False, monotonic() + seconds
+        for lane in self.app.lanes.values():
+            lane.give_back_held()
         while monotonic() < self._drain_until and any(lane.is_busy for lane in self.app.lanes.values()):
             await asyncio.sleep(DRAIN_TICK_S)
         await self.maybe_wait_for_commit_to_finish()

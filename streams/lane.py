@@ -1,8 +1,9 @@
 """One stage's work in progress: how many records it has in hand, and the ways in which it handles them."""
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -70,12 +71,16 @@ class Work:
     __slots__ = ("id", "ledger", "left", "record")
 
     def __init__(self, record: ConsumerRecord, ledger: Ledger, left: int = 0) -> None:
-        self.id: RecordId = (record.topic, record.partition, record.offset, record.timestamp)
+        self.id = _id(record)
         self.record, self.ledger, self.left = record, ledger, left
 
     def is_wanted(self) -> bool:
         """Its partition is still ours."""
         return self.ledger.live
+
+
+def _id(record: ConsumerRecord) -> RecordId:
+    return record.topic, record.partition, record.offset, record.timestamp
 
 
 AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
@@ -103,6 +108,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         if not is_sink:
             app.quarantine.watch(self)
+        self._held: set[asyncio.Task[Any]] = set()
 
     @property
     def is_full(self) -> bool:
@@ -198,6 +204,27 @@ class Lane:
                 self._late.append(work.id)  # its partition may come back to us: not again
         finally:
             del self.running[work.id]
+
+    @contextlib.contextmanager
+    def held(self, record: ConsumerRecord) -> Iterator[None]:
+        """Around a long wait of a handler that is at work on this record. No drain waits for it: the handler is
+        cancelled, the record is not finished, and comes again.
+        """
+        work, task = self.running[_id(record)], asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a handler runs in a task")
+        self._held.add(task)
+        if not work.ledger.live:  # a drain has begun already, and nobody has adopted this
+            task.cancel()
+        try:
+            yield
+        finally:
+            self._held.discard(task)
+
+    def give_back_held(self) -> None:
+        """A drain begins."""
+        for task in self._held:
+            task.cancel()
 
     # --- in offset order ---
 

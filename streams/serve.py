@@ -17,8 +17,10 @@ from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
 from processors.errors import PermanentError, RetryableError
-from processors.run_stage import Limits, run_plain_stage, run_stage
-from processors.stage import AsyncStage, DeadLetter, Drop, PlainStage, RecordFacts, StageResult
+from processors.ports import DueWriter
+from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
+from processors.run_stage import Limits, Past, run_plain_stage, run_stage
+from processors.stage import AsyncStage, DeadLetter, Drop, Later, PlainStage, RecordFacts, StageResult
 from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header
 from schemas.events import Event, Job, JobProgressed
 from sinks.base import PoisonableSink, Sink
@@ -26,6 +28,7 @@ from streams import metrics
 from streams.app import StreamApp
 from streams.encode import Encoder, TooLargeError, failure, timed, validation_reason
 from streams.lane import Batch, Prepare
+from streams.later import Postponer, as_released, put_off
 from streams.ledger import MAX_CRASHES, Ledger
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,8 @@ class StageServer:
         encoder: Encoder,
         *,
         max_retries: int,
+        long_first_s: float = LONG_FIRST_S,
+        due: DueWriter | None = None,
         clock_is_right: Callable[[], bool] = lambda: True,
         ended_runs: EndedRuns | None = None,
     ) -> None:
@@ -87,10 +92,13 @@ class StageServer:
             app: Of the role.
             encoder: Of the worker.
             max_retries: Quick tries after the first.
+            long_first_s: The first wait of an event that is put off.
+            due: Where events are put off to; without it they are held in place.
             clock_is_right: False while nothing may be expired, since nobody knows what time it is.
             ended_runs: Which of these runs of jobs have ended; asked after an assignment, so that none is paid twice.
         """
         self._app, self._encoder, self._max_retries = app, encoder, max_retries
+        self._long_first_s, self._postponer = long_first_s, Postponer(due)
         self._clock_is_right, self._ended_runs = clock_is_right, ended_runs
 
     async def in_order(
@@ -142,7 +150,7 @@ class StageServer:
 
         Args:
             stream: The agent's.
-            decode: From a record to an envelope of a `JobEvent` with `timeout_s`.
+            decode: From a record to an envelope of a `JobEvent` with `timeout_s`, `retry` and `attempts`.
             stage: Called as `stage(event, now=...)`.
             name: As it stands in ids, metrics and dead letters.
             target: What it works with, as it stands in `attempts`.
@@ -160,8 +168,15 @@ class StageServer:
             if ledger.is_repeated(envelope.attributes.event_id):
                 metrics.EVENTS.labels(name, "repeated").inc()
                 return
-            result = await self._run(stage, envelope, name=name, target=target, started_at=started_at)
-            await self._conclude(record, envelope, result, name, started_at)
+            while True:
+                result = await self._run(stage, envelope, name=name, target=target, started_at=started_at)
+                if not isinstance(result, Later):
+                    await self._conclude(record, envelope, result, name, started_at)
+                    return
+                again = await self._put_off(record, envelope, result, name, started_at)
+                if again is None or ledger.is_repeated(again.attributes.event_id):  # a row says so, or has said so
+                    return
+                envelope, started_at = again, _utc_now()
 
         async def without_a_job_left(batch: Batch) -> set[int]:
             return await self._ended(batch, decode, name)
@@ -194,7 +209,8 @@ class StageServer:
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
         job: Job = event.job
-        await self._progress(envelope, name, "started")
+        earlier = latest(event.attempts, MAX_ATTEMPTS_ON_THE_WAY)
+        await self._progress(envelope, name, "started", attempts=earlier or None)
 
         async def on_retry(attempt: int, code: str) -> None:
             metrics.RETRIES.labels(name, code).inc()
@@ -204,10 +220,32 @@ class StageServer:
             max_retries=self._max_retries,
             timeout_s=event.timeout_s,
             expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
+            long_first_s=self._long_first_s,
         )
         return await run_stage(
-            stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry, name=name
-        )
+            stage, event, job=job, target=target, limits=limits, past=Past(event.retry, event.attempts), now=_utc_now,
+            on_retry=on_retry, name=name,
+        )  # fmt: skip
+
+    async def _put_off(
+        self, record: ConsumerRecord, envelope: Envelope[Any], later: Later, name: str, started_at: datetime
+    ) -> Envelope[Any] | None:
+        """None once the event is kept for later; else the event as it is to be run now, having been held until then."""
+        try:
+            due = put_off(envelope, later, self._encoder, stage=name, now=_utc_now())
+        except TooLargeError:
+            letter = DeadLetter(later.code, later.message, None, later.attempts)
+            await self._conclude(record, envelope, letter, name, started_at)
+            return None
+        metrics.RETRIES.labels(name, later.code).inc()
+        await self._progress(
+            envelope, name, "waiting", attempt=len(later.attempts), code=later.code, retry_at=due.due_at,
+            attempts=due.attempts,
+        )  # fmt: skip
+        if await self._postponer.take(due, record, self._app.lanes[record.topic]):
+            metrics.EVENTS.labels(name, "put-off").inc()
+            return None
+        return as_released(due, envelope)
 
     async def _conclude(
         self, record: ConsumerRecord, envelope: Envelope[Any], result: StageResult, name: str, started_at: datetime
@@ -216,12 +254,12 @@ class StageServer:
         await self._app.publish(self._records(record, envelope, result, name, started_at))
 
     async def _progress(
-        self, envelope: Envelope[Any], name: str, state: Any, *, attempt: int | None = None, code: str | None = None
+        self, envelope: Envelope[Any], name: str, state: Any, *, attempt: int | None = None, **more: Any
     ) -> None:
         job: Job = envelope.payload.job
         progressed = JobProgressed(
             job_id=job.job_id, run=job.run, user_id=job.user_id, stage=name, state=state, at=_utc_now(),
-            attempt=attempt, code=code,
+            attempt=attempt, **more,
         )  # fmt: skip
         index = 1000 + (attempt or 0)  # beside the outputs, whose count is small
         await self._app.tell(self._encoder.event(progressed, cause=envelope.attributes, stage=name, index=index))
@@ -230,6 +268,8 @@ class StageServer:
         self, record: ConsumerRecord, envelope: Envelope[Any], result: StageResult, name: str, started_at: datetime
     ) -> list[Record]:
         """What follows from a result."""
+        if isinstance(result, Later):  # only `at_once` can put off
+            result = DeadLetter(result.code, result.message, None, result.attempts)
         metrics.STAGE_SECONDS.labels(name).observe((_utc_now() - started_at).total_seconds())
         cause = envelope.attributes
         if isinstance(result, Drop):

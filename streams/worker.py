@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbe
 from schemas.ids import JobIds
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.due_store import DueStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore, OutcomeSink, PendingSink
 from sinks.webhook_signing import WebhookSecrets
@@ -31,11 +32,13 @@ from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.deadlines import Deadlines
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
 from streams.quarantine import Quarantine
+from streams.releaser import Releaser
 from streams.serve import StageServer
 from streams.watchdog import Watchdog
 from transport.admin import TopicsError, unusable
@@ -73,6 +76,7 @@ class Worker:
         self._quarantine = Quarantine()
         self._pool: Pool | None = None
         self._tables: dict[str, CompactedTable[Any]] = {}
+        self._beside: list[Callable[[], Coroutine[None, None, None]]] = []  # run while the apps run
         self._stalled_since: float | None = None
 
     async def run(self) -> None:
@@ -105,6 +109,8 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
+            for run in self._beside:
+                stack.push_async_callback(_end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
             watchdog.start()
@@ -138,7 +144,7 @@ class Worker:
     async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
         offers: list[ProviderOffer] = []
         if self._settings.postgres_dsn is not None:
-            self._pool = Pool(self._settings.postgres_dsn, size=6)
+            self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
         for role in self._roles:
             app = self._new_app(role)
@@ -146,6 +152,8 @@ class Worker:
                 app,
                 self._encoder,
                 max_retries=self._settings.max_retries,
+                long_first_s=self._settings.retry_long_first_s,
+                due=self._due_writer() if role == "completion" else None,
                 clock_is_right=self._clock,
                 ended_runs=JobStore(self._pool).ended_runs if self._pool else None,
             )
@@ -176,6 +184,12 @@ class Worker:
             instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
             quarantine=self._quarantine,
         )
+
+    def _due_writer(self) -> DueStore | None:
+        if self._pool is None:
+            logger.warning("DATABASE_URL is not set: events that are to be tried later are held in this process")
+            return None
+        return DueStore(self._pool)
 
     async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
         settings = self._settings
@@ -266,6 +280,11 @@ class Worker:
         sending = asyncio.create_task(sender.run(), name="webhooks")
         stack.push_async_callback(_end, sending)
         stack.push_async_callback(sender.close)
+        deadlines = Deadlines(
+            app, self._encoder, JobStore(pool), finished_topic=self._catalog.full_name("job-finished"),
+            clock_is_right=self._clock,
+        )  # fmt: skip
+        self._beside += [Releaser(app, DueStore(pool)).run, deadlines.run]
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
         )  # fmt: skip

@@ -30,6 +30,7 @@ def test_the_example_names_exactly_the_settings_that_there_are() -> None:
         ({"DATABASE_URL": "postgresql+asyncpg://u:p@h/d"}, "postgresql://u:p@h/d"),
         ({"DB_HOST": "h:5", "DB_USER": "u", "DB_PASS": "p/@", "DB_NAME": "d"}, "postgresql://u:p%2F%40@h:5/d"),
         ({}, None),
+        ({"DATABASE_URL": ""}, None),
     ],
 )
 def test_the_database_is_named_in_any_of_its_ways(

@@ -17,6 +17,7 @@ from tests.conftest import SECRET, KafkaForTests
 from tests.deployment import PASSWORD, Deployment, client_of
 from tests.pipeline.conftest import environment
 from tests.pipeline.test_kill import accept, all_completed
+from tests.pipeline.test_retries import asked, completed, due_rows, outcomes
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.stand_ins.webhook_receiver import WebhookReceiver
 from tests.waiting import until
@@ -76,6 +77,34 @@ async def test_postgres_away_delays_rows_and_loses_nothing(
     assert set(api.calls.values()) == {1}
     assert worker.popen.poll() is None  # nothing was restarted for it
     assert await own.records("dead-letters") == []
+
+
+async def test_postgres_away_holds_what_cannot_be_put_off_and_then_goes_on(
+    own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
+) -> None:
+    _, postgres = services
+    own.environment["RETRY_LONG_FIRST_S"] = "8"
+    ingress, worker = own.start("ingress"), own.worker("gate,completion,sink")
+    await own.ready()
+    async with client_of(ingress) as client:
+        await completed(client, await asked(client, "before"))
+        await asyncio.to_thread(postgres.kill)
+        path = await asked(client, "[fails=2] row")
+        await until(lambda: api.calls["[fails=2] row"] == 2 and not api.busy)
+        await asyncio.to_thread(postgres.start)
+        await until(lambda: due_rows(own), within_s=8)  # as soon as Postgres is back, and not when it is due
+        await completed(client, path)
+        assert api.calls["[fails=2] row"] == 3
+
+        await asyncio.to_thread(postgres.kill)
+        path = await asked(client, "[fails=2] in place")
+        await until(lambda: api.calls["[fails=2] in place"] == 3)  # at its time, without any row
+        await asyncio.to_thread(postgres.start)
+        await completed(client, path)
+        assert api.calls["[fails=2] in place"] == 3
+    assert await own.records("dead-letters") == []
+    assert set((await outcomes(own)).values()) == {1}
+    assert worker.popen.poll() is None
 
 
 async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(

@@ -8,9 +8,10 @@ import pytest
 from processors.errors import PermanentError, RetryableError
 from processors.generate_completion import generate_completion
 from processors.ports import Completion, CompletionRequest, Usage
-from processors.run_stage import Limits, run_plain_stage, run_stage
-from processors.stage import DeadLetter, Drop, Emit
-from schemas.events import JobFinished
+from processors.retries import is_passing_status
+from processors.run_stage import Limits, Past, run_plain_stage, run_stage
+from processors.stage import DeadLetter, Drop, Emit, Later
+from schemas.events import Attempt, JobFinished
 from tests.factories import NOW, chat_request, completion_requested, job
 
 
@@ -108,13 +109,77 @@ async def test_retry_waits_as_long_as_the_provider_asked() -> None:
     assert waits == [7]
 
 
-async def test_a_wait_that_is_too_long_and_tries_that_run_out_are_dead_letters() -> None:
+async def test_tries_that_run_out_and_a_wait_that_is_too_long_are_put_off() -> None:
+    away = RetryableError("provider-unreachable", "away")
+    result, _, waits = await ran(*[away] * 4)
+    assert isinstance(result, Later)
+    assert (result.code, result.message, len(result.attempts), len(waits)) == ("provider-unreachable", "away", 4, 3)
+    assert 30 <= result.wait_s <= 37.5
     result, _, waits = await ran(RetryableError("provider-http-429", "slow down", retry_after_s=60))
+    assert isinstance(result, Later)
+    assert (result.code, len(result.attempts), waits) == ("provider-http-429", 1, [])
+    assert 60 <= result.wait_s <= 75
+
+
+async def test_each_long_wait_is_longer_up_to_a_bound() -> None:
+    waits = []
+    for retry in range(6):
+        limits = Limits(0, 30, 3600, long_first_s=30)
+        result, _, _ = await ran(RetryableError("provider-http-503", "busy"), limits=limits, past=Past(retry))
+        assert isinstance(result, Later)
+        waits.append(result.wait_s)
+    for wait, least in zip(waits, (30, 60, 120, 300, 300, 300), strict=True):
+        assert least <= wait <= 1.25 * least
+
+
+@pytest.mark.parametrize(("expires_in_s", "retry_after_s"), [(30, None), (3600, 3600), (1, 0.1)])
+async def test_a_wait_that_the_job_would_not_outlive_is_a_dead_letter_at_once(expires_in_s, retry_after_s) -> None:
+    error = RetryableError("provider-http-503", "busy", retry_after_s=retry_after_s)
+    result, provider, _ = await ran(error, limits=Limits(0, 30, expires_in_s))
     assert isinstance(result, DeadLetter)
-    assert (result.code, result.retry_after_s, waits) == ("provider-http-429", 60, [])
-    result, _, _ = await ran(*[RetryableError("provider-unreachable", "away")] * 4)
+    assert (result.code, result.retry_after_s, len(provider.requests)) == ("provider-http-503", retry_after_s, 1)
+
+
+async def test_a_quick_wait_that_would_outlast_the_works_time_is_not_begun() -> None:
+    error = RetryableError("provider-http-429", "slow down", retry_after_s=7)
+    result, _, waits = await ran(error, limits=Limits(3, 5, 3600))
+    assert isinstance(result, Later)  # and not `timeout`, after which nothing is tried again
+    assert waits == []
+
+
+@pytest.mark.parametrize("error", [PermanentError("provider-http-401", "no"), KeyError("a bug")])
+async def test_what_would_fail_again_is_never_put_off(error: Exception) -> None:
+    result, _, _ = await ran(error)
     assert isinstance(result, DeadLetter)
-    assert len(result.attempts) == 4
+
+
+async def test_all_tries_are_told_and_at_most_fifty() -> None:
+    told: list[int] = []
+
+    async def on_retry(attempt: int, code: str) -> None:
+        told.append(attempt)
+
+    earlier = tuple(Attempt(provider="openai", code=f"provider-http-{500 + n}", ms=n) for n in range(48))
+    away = RetryableError("provider-unreachable", "away")
+    result, _, _ = await ran(away, completion(), past=Past(1, earlier[:3]), on_retry=on_retry)
+    finished = outcome(result)
+    codes = [attempt.code for attempt in finished.attempts]
+    assert codes == ["provider-http-500", "provider-http-501", "provider-http-502", "provider-unreachable", None]
+    assert finished.result is not None
+    assert [attempt.get("code") for attempt in finished.result["meta"]["attempts"]] == codes
+    assert told == [4]
+    for replies in ([away] * 4, [PermanentError("provider-http-401", "no")] * 4):
+        result, _, _ = await ran(*replies, past=Past(1, earlier))
+        assert isinstance(result, (Later, DeadLetter))
+        assert len(result.attempts) <= 50
+        assert result.attempts[-1].code == replies[0].code
+
+
+@pytest.mark.parametrize(
+    ("status", "passing"), [(408, True), (409, True), (429, True), (500, True), (529, True), (400, False), (404, False)]
+)
+def test_which_answers_may_pass(status: int, passing: bool) -> None:
+    assert is_passing_status(status) is passing
 
 
 async def test_a_refusal_is_not_tried_again() -> None:

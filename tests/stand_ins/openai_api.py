@@ -1,7 +1,7 @@
 """A stand-in of the OpenAI API, fast enough to measure against; the official client can talk to it.
 
 The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[held]`
-waits until `released` is set. In-process:
+waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
 `GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
 `GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered.
@@ -22,6 +22,7 @@ MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncate
 USAGES: dict[str, Any] = {"no-total": {"prompt_tokens": 7, "completion_tokens": 5},
                           "odd-usage": {"prompt_tokens": "many"}, "no-usage": None}  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
+_FAILS = re.compile(r"\[fails=(\d+)\]")
 
 
 class OpenAIStandIn:
@@ -141,7 +142,10 @@ class _Connection(asyncio.Protocol):
             await asyncio.sleep(delay)
         if "[held]" in prompt:
             await self._api.released.wait()
-        if mode.isdigit():
+        fails_found = _FAILS.search(prompt)
+        if fails_found and self._api.calls[prompt] <= int(fails_found.group(1)):
+            self._send(503, _error("503"))
+        elif mode.isdigit():
             self._send(int(mode), _error(mode))
         elif mode.startswith("429-"):
             told = {"seconds": "retry-after: 1", "date": "retry-after: " + formatdate(time.time() + 2, usegmt=True),

@@ -18,7 +18,10 @@ STATEMENTS = (
     CREATE TABLE due_events (
         due_id       text PRIMARY KEY,
         job_id       uuid NOT NULL,
+        run          integer NOT NULL,
+        stage        text NOT NULL,
         code         text NOT NULL,
+        attempts     jsonb NOT NULL,
         topic        text NOT NULL,
         key          bytea NOT NULL,
         headers      jsonb NOT NULL,

@@ -1,0 +1,93 @@
+"""Publishes events that were put off, when they are due. Runs in the role sink; several may run at once, on leases."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+
+from aiokafka.errors import KafkaError
+from faust.exceptions import ProducerSendError
+
+from processors.errors import RetryableError
+from schemas.envelope import Record
+from sinks.due_store import DueStore, Leased
+from streams import metrics
+from streams.app import StreamApp
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+POLL_S, MAX_BACKOFF_S = 1.0, 5.0
+PAUSE_S = 0.05  # what is due may be locked by whoever takes it away
+GIVE_BACK_S = 2.0
+NAME = "release_due"
+
+
+class Releaser:
+    """A crash between publishing and deleting publishes twice, with one `ce_id`: the stage drops the second."""
+
+    def __init__(
+        self,
+        app: StreamApp,
+        store: DueStore,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._app, self._store, self._now, self._sleep = app, store, now, sleep
+
+    async def run(self) -> None:
+        """Until cancelled; outlives a Postgres or a Kafka that is away."""
+        backoff = POLL_S
+        while True:
+            try:
+                released = await self.release_due()
+                wait = 0.0 if released == BATCH else await self._until_next_s()
+                backoff = POLL_S
+            except RetryableError as error:
+                if backoff == POLL_S:
+                    logger.warning("events that are due wait: %s", error.message)
+                wait = backoff = min(MAX_BACKOFF_S, backoff * 2)
+            except Exception:  # nobody else would start it again
+                wait = backoff = MAX_BACKOFF_S
+                logger.exception("a bug in releasing events that are due")
+            await self._sleep(wait)
+
+    async def release_due(self) -> int:
+        """Publish what is due, at most 500 of it; the number of those published."""
+        leased = await self._store.lease(BATCH, now=self._now())
+        if not leased.records:
+            return 0
+        published: list[str] = []
+        try:
+            published = await self._publish(leased.records)
+            await self._store.delete(leased, published)
+        except asyncio.CancelledError:
+            await self._give_back(leased)
+            raise
+        metrics.EVENTS.labels(NAME, "released").inc(len(published))
+        return len(published)
+
+    async def _publish(self, records: Mapping[str, Record]) -> list[str]:
+        """Those that the brokers have; waits while there are no brokers."""
+        try:
+            await self._app.publish(list(records.values()))
+        except (KafkaError, ProducerSendError) as error:
+            if len(records) == 1:  # it comes back when its lease has run out, until its job expires
+                metrics.EVENTS.labels(NAME, "refused").inc()
+                (due_id,) = records
+                logger.error("the event %s was refused by Kafka: %s", due_id, type(error).__name__)  # noqa: TRY400 it may hold text
+                return []
+        else:
+            return list(records)
+        return [each for due_id, record in records.items() for each in await self._publish({due_id: record})]
+
+    async def _give_back(self, leased: Leased) -> None:
+        with contextlib.suppress(RetryableError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self._store.give_back(leased)
+
+    async def _until_next_s(self) -> float:
+        at = await self._store.next_due_at()
+        return POLL_S if at is None else min(POLL_S, max(PAUSE_S, (at - self._now()).total_seconds()))
