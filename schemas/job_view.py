@@ -23,7 +23,7 @@ def job_view(
     attempts: list[dict[str, Any]] | None = None,
     timings: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The polled shape: `{job_id, status, result?, error?: {code, message, retry_after_s?}, ...}`; no null fields."""
+    """The polled shape: `{job_id, status, result?, error?: {code, message, retry_after_s?}, ...}`; nothing empty."""
     view: dict[str, Any] = {
         "job_id": str(job_id),
         "kind": kind,
@@ -36,8 +36,8 @@ def job_view(
         "stage": stage,
         "state": state,
         "retry_at": _iso(retry_at),
-        "attempts": attempts,
-        "timings": timings,
+        "attempts": attempts or None,
+        "timings": timings or None,
     }
     return {name: value for name, value in view.items() if value is not None}
 
