@@ -1,10 +1,12 @@
 """`python -m chaos`: run the suite and print the table; exits with 1 where something that was promised did not hold."""
 
 import argparse
+import logging
 import secrets
 import sys
 
 from chaos.faults.registry import all_faults
+from chaos.mutants import MUTANTS
 from chaos.run import Plan, run
 
 SHORT_JOBS, SHORT_DURATION_S = 3_000, 220.0
@@ -21,8 +23,10 @@ def main() -> int:
     parser.add_argument("--faults", default=None, help=f"rows, with commas: {','.join(fault.row for fault in known)}")
     parser.add_argument("--rounds", type=int, default=None, help="over all faults; until the jobs are sent")
     parser.add_argument("--short", action="store_true", help="the short cut: a few rows, each small")
+    parser.add_argument("--mutant", choices=tuple(MUTANTS), default=None, help="the product with a bug put in")
     parser.add_argument("--keep", action="store_true", help="keep ledger and logs also where nothing was wrong")
     given = parser.parse_args()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that is away is what is wanted here
     rows = given.faults.split(",") if given.faults else None
     if rows and (strange := set(rows) - {fault.row for fault in known}):
         parser.error(f"no such rows: {', '.join(sorted(strange))}")
@@ -37,6 +41,7 @@ def main() -> int:
         short=short,
         rounds=given.rounds,
         keep=given.keep,
+        mutant=given.mutant,
     )
     return 1 if run(plan).failed else 0
 

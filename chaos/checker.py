@@ -16,7 +16,7 @@ from chaos.ledger import Line
 VIOLATIONS = ("lost", "doubled", "phantom", "stuck", "unsent", "unburied")
 STEADY = "-"
 IN_FLIGHT_S = 5.0
-MAX_EVIDENCE = 20
+MAX_EVIDENCE = 10  # cases of each kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,10 @@ class Verdict:
         return any(self.total(name) for name in VIOLATIONS)
 
     def add(self, window: str, name: str, count: int = 1, evidence: str = "") -> None:
-        """Count, and keep the first few cases."""
+        """Count, and keep the first few cases of each kind."""
         self.counts[window][name] += count
-        if evidence and len(self.evidence) < MAX_EVIDENCE:
+        told = sum(line.startswith(f"{name}: ") for line in self.evidence)
+        if evidence and told < MAX_EVIDENCE:
             self.evidence.append(f"{name}: {evidence}")
 
 

@@ -2,8 +2,8 @@
 
 Modes: `pass`; `reset`: every connection is reset each 0.2 s; `slow`: 100-1,000 ms and 1 Mbit/s each way; `refuse`:
 nothing gets through, and no new connection either; `mute`: requests arrive, replies do not; `cut`: now and then a
-request arrives, and the connection is closed before its reply. `POST /<name>/<mode>`. The broker advertises the
-proxy's address, so clients come back to it.
+request arrives, and the connection is closed before its reply. `POST /<name>/<mode>`; `GET /<name>` tells how often
+something was done to a connection. The broker advertises the proxy's address, so clients come back to it.
 """
 
 import argparse
@@ -29,6 +29,7 @@ class Proxy:
     def __init__(self, listen: int, target: int, random: Random) -> None:
         self._listen, self._target, self._random = listen, target, random
         self._mode = "pass"
+        self.acts = 0  # connections aborted, chunks delayed or held back
         self._open: set[asyncio.StreamWriter] = set()
         self._changed = asyncio.Event()
 
@@ -61,11 +62,13 @@ class Proxy:
                 self._abort_all()
 
     def _abort_all(self) -> None:
+        self.acts += len(self._open)
         for writer in list(self._open):
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._mode == "refuse":
+            self.acts += 1
             writer.transport.abort()
             return
         try:
@@ -96,12 +99,15 @@ class Proxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK):
                 if self._mode == "slow":
+                    self.acts += 1
                     await asyncio.sleep(self._random.uniform(*SLOW_S) + len(chunk) / BYTES_PER_S)
                 while self._mode == "mute" and replies:
+                    self.acts += 1
                     await self._changed.wait()
                 writer.write(chunk)
                 await writer.drain()
                 if self._mode == "cut" and not replies and self._random.random() < CUT_SHARE:
+                    self.acts += 1
                     for end in both:  # no byte of the reply gets through while the server works
                         if end is not writer:
                             end.transport.abort()
@@ -122,7 +128,11 @@ async def _main(routes: list[str], seed: int) -> None:
         proxies[request.match_info["name"]].switch(request.match_info["mode"])
         return web.Response()
 
+    async def acts(request: web.Request) -> web.Response:
+        return web.Response(text=str(proxies[request.match_info["name"]].acts))
+
     app = web.Application()
+    app.router.add_get("/{name}", acts)
     app.router.add_post("/{name}/{mode}", set_mode)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

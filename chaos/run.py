@@ -32,7 +32,7 @@ USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
 LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
-SETTLE_S, SETTLE_STOCK_S = 100.0, 20.0  # without anything moving; a webhook's lease is 60 s
+SETTLE_S, SETTLE_STOCK_S = 100.0, 10.0  # without anything moving; a webhook's lease is 60 s
 END_WITHIN_S = 900.0
 PROVIDER = "openai"
 Report = Callable[[str], None]
@@ -50,6 +50,7 @@ class Plan:
     short: bool
     rounds: int | None = None
     keep: bool = False
+    mutant: str | None = None
 
     @property
     def rate(self) -> float:
@@ -79,7 +80,7 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         receiver = Helper.start("chaos.receiver", "--ledger", str(lines / "receiver.jsonl"), "--master", SECRET)
         stack.callback(receiver.close)
         environment = {"ALLOWED_PROVIDERS": PROVIDER, "OPENAI_API_KEY": "stub", "OPENAI_BASE_URL": provider.url}
-        system = System(services, ledger, logs, consumer=plan.consumer, environment=environment)
+        system = System(services, ledger, logs, consumer=plan.consumer, mutant=plan.mutant, environment=environment)
         done = system.deployment.run("setup", "--partitions", str(PARTITIONS))
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)

@@ -78,6 +78,7 @@ class System:
         folder: Path,
         *,
         consumer: str,
+        mutant: str | None,
         environment: dict[str, str],
     ) -> None:
         self.services, self.ledger, self.folder = services, ledger, folder
@@ -85,6 +86,7 @@ class System:
             KafkaForTests(services.bootstrap), services.dsn, PREFIX, folder,
             {
                 "JWT_EXPIRES_MIN": "1440", "DRAIN_TIMEOUT": str(DRAIN_S), "CONSUMER": consumer, "LLM_TIMEOUT": "30",
+                "MUTANT": mutant or "",
                 "RATE_LIMIT_USER_REQUESTS": "10000000", "RATE_LIMIT_ADMIN_REQUESTS": "10000000", **environment,
             },
         )  # fmt: skip

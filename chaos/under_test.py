@@ -1,12 +1,13 @@
 """The `assistant` command as the suite starts it: the product, with a failpoint or stock Faust's consumer put in.
 
-`FAIL=<point>:<action>@<n>` arms a failpoint; `CONSUMER=stock` takes Faust's consumer. Neither is known to the product.
+`FAIL=<point>:<action>@<n>` arms a failpoint; `CONSUMER=stock` takes Faust's consumer; `MUTANT=<name>` puts a bug in.
+The product knows none of them.
 """
 
 import os
 
 import cli
-from chaos import failpoints, stock
+from chaos import failpoints, mutants, stock
 
 
 def main() -> None:
@@ -15,6 +16,8 @@ def main() -> None:
         failpoints.install(failpoints.Failpoint.parse(armed))
     if os.environ.get("CONSUMER") == "stock":
         stock.install()
+    if name := os.environ.get("MUTANT"):
+        mutants.MUTANTS[name]()
     cli.main()
 
 

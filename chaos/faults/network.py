@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 
-from chaos.faults.registry import Scene, fault
+from chaos.faults.registry import Scene, Void, fault
 
 ON_OFF_S, TIMES = 5.0, 3
 RESETS_S, SLOW_S, MUTE_S, CUT_S = 10.0, 20.0, 10.0, 20.0
@@ -15,12 +15,20 @@ async def _mode(scene: Scene, name: str, mode: str) -> None:
         (await client.post(f"{scene.services.network.url}/{name}/{mode}")).raise_for_status()
 
 
+async def _acts(scene: Scene, name: str) -> int:
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        return int((await client.get(f"{scene.services.network.url}/{name}")).content)
+
+
 async def _for_a_while(scene: Scene, name: str, mode: str, seconds: float) -> None:
+    before = await _acts(scene, name)
     await _mode(scene, name, mode)
     try:
         await asyncio.sleep(seconds)
     finally:
         await _mode(scene, name, "pass")
+    if await _acts(scene, name) == before:
+        raise Void("nothing went over the network")
 
 
 @fault("22", "clients cut off from the broker, 5 s on, 5 s off")

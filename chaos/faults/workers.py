@@ -10,6 +10,7 @@ from chaos.faults.registry import NO_PRIVILEGE, Scene, Void, fault
 from chaos.system import DRAIN_S, Member
 
 HELD_CALLS, HELD_S = 64, 4.0
+LONG_CALLS = 24
 STORM_S, STORM_SHORT_S = 30.0, 12.0
 SESSION_TIMEOUT_S = 6.0
 CGROUP_CPU = Path("/sys/fs/cgroup/cpu")
@@ -56,9 +57,9 @@ async def _storm(scene: Scene, number: Signals) -> None:
 @fault("5", "SIGTERM with a call longer than the drain, then kill -9")
 async def drain_missed(scene: Scene) -> None:
     """The long one comes again, the others were finished in time."""
-    for _ in range(4):
+    for _ in range(LONG_CALLS):
         scene.load.send(delay_s=2.5 * DRAIN_S, via="rest", timeout_s=120)
-    await scene.in_flight(4)
+    await scene.in_flight(LONG_CALLS)
     victim = scene.random.choice(scene.system.of("completion"))
     popen = victim.popen
     scene.system.kill(victim, SIGTERM)
@@ -118,7 +119,7 @@ async def starved(scene: Scene) -> None:
 
 @fault("16", "two workers of one static name")
 async def named_twice(scene: Scene) -> None:
-    """The second fences the first, which ends."""
+    """Kafka gives the name to the one that joined last; its client joins again: both go on, and calls are repeated."""
     twins: list[Member] = []
     for _ in range(2):
         twin = scene.system.add("completion", kept=False, WORKER_ID="twin")

@@ -176,3 +176,12 @@ def test_a_job_belongs_to_the_fault_that_may_have_hit_it() -> None:
 )
 def test_answers_are_acked_refused_or_unknown(status: int, body: str, sync: bool, wanted: tuple[str, Any]) -> None:
     assert classify(status, body.encode(), sync=sync)[:2] == wanted
+
+
+def test_evidence_is_bounded_for_each_kind_by_itself() -> None:
+    sent = [line for n in range(50) for line in (intent(f"k{n}"), answer(job=f"j{n}", key=f"k{n}"), call("stranger"))]
+    verdict = check([*sent, *(call(f"s{n}") for n in range(50))], seen({}, {}))
+    assert verdict.total("lost") == 50
+    assert verdict.total("phantom") == 51
+    kinds = [line.partition(":")[0] for line in verdict.evidence]
+    assert (kinds.count("lost"), kinds.count("phantom")) == (10, 10)

@@ -52,9 +52,10 @@ async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text
 
 
 async def test_it_passes_bytes_both_ways() -> None:
-    async with scene() as (_, _, port):
+    async with scene() as (proxy, _, port):
         reader, writer = await asyncio.open_connection(HOST, port)
         assert await asked(reader, writer, b"x" * 300_000) == b"x" * 300_000
+        assert proxy.acts == 0
         writer.close()
 
 
@@ -101,6 +102,7 @@ async def test_cut_loses_the_reply_of_a_request_that_was_delivered() -> None:
         else:
             pytest.fail("no reply was lost in 1,000")
         await until(lambda: echo.heard.endswith(request))
+        assert proxy.acts == 1
 
 
 async def test_slow_takes_its_time() -> None:
