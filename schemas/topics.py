@@ -28,7 +28,8 @@ class Topic(BaseModel):
     consumers: tuple[str, ...]
     partitions: Annotated[int, Field(ge=1, le=1024)]
     retention_ms: Annotated[int, Field(ge=60_000)] | None = None
-    cleanup: Literal["delete", "compact"] = "delete"
+    cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
+    segment_ms: Annotated[int, Field(ge=60_000)] | None = None
     timestamp: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
     max_message_bytes: Annotated[int, Field(ge=1024)] = MAX_MESSAGE_BYTES
 
@@ -41,6 +42,8 @@ class Topic(BaseModel):
         }
         if self.retention_ms is not None:
             config["retention.ms"] = str(self.retention_ms)
+        if self.segment_ms is not None:
+            config["segment.ms"] = str(self.segment_ms)
         return config
 
     def event_class(self) -> type[Event] | None:
