@@ -69,6 +69,12 @@ class Ledger:
             self._recent_ids.popitem(last=False)
         return False
 
+    @property
+    def unfinished(self) -> int:
+        """How many records were delivered and are not finished."""
+        self.committable()
+        return len(self.open) - len(self._done)
+
     def committable(self) -> OffsetAndMetadata:
         """The lowest offset unfinished, and in its metadata what is finished above it."""
         while self.open and self.open[0][0] in self._done:

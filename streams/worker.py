@@ -294,14 +294,16 @@ class Worker:
         return self._heartbeat is None or abs(self._heartbeat.clock_skew_s) <= MAX_CLOCK_SKEW_S
 
     def _stalled_for_s(self) -> float:
-        """How long a lane has had records waiting, nothing in hand, and no delivery."""
-        waiting = self._heartbeat.lags if self._heartbeat else {}
-        now = monotonic()
-        longest = 0.0
+        """How long records could have been delivered and none was; called by the watchdog's thread."""
+        if self._heartbeat is None or monotonic() - self._heartbeat.looked_at > HEARTBEAT_LATE_S:
+            self._stalled_since = None  # the cluster does not answer: nobody knows whether anything waits
+            return 0.0
+        now, longest = monotonic(), 0.0
         for app in self._apps:
-            if app.rebalancing or not any(waiting.get(lane.name) for lane in app.lanes.values()):
-                continue
-            if not any(lane.pending or lane.is_busy for lane in app.lanes.values()):
+            waits = any(
+                self._heartbeat.deliverable.get(lane.name) and not lane.is_full for lane in list(app.lanes.values())
+            )
+            if waits and not app.rebalancing:
                 longest = max(longest, now - app.consumer.delivered_at)
         if not longest:
             self._stalled_since = None
