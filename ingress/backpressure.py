@@ -11,7 +11,6 @@ from ingress.problems import Problem
 from schemas.events import WorkerHeartbeat
 
 ALIVE_S = 15.0
-FORGOTTEN_S = 3600.0
 MEASURED_S = 60.0  # heartbeats say what was finished in so long
 MAX_RETRY_AFTER_S = 60.0
 GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
@@ -36,7 +35,7 @@ class Backpressure:
         if beat is not None:
             self._beats[worker] = beat
         now = self._now()
-        for name in [name for name, known in self._beats.items() if _age_s(known, now) > FORGOTTEN_S]:
+        for name in [name for name, known in self._beats.items() if known.is_forgotten(now)]:
             del self._beats[name]
         behind = {load.stage for alive in self._alive() for load in alive.stages if load.lag > 0}
         self._behind_since = {stage: self._behind_since.get(stage, now) for stage in behind}
@@ -91,11 +90,7 @@ class Backpressure:
 
 
 def _is_alive(beat: WorkerHeartbeat, now: datetime) -> bool:
-    return not beat.stopped and _age_s(beat, now) < ALIVE_S
-
-
-def _age_s(beat: WorkerHeartbeat, now: datetime) -> float:
-    return (now - beat.at).total_seconds()
+    return not beat.stopped and (now - beat.at).total_seconds() < ALIVE_S
 
 
 def _overloaded(detail: str, retry_after_s: float) -> Problem:

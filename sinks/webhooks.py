@@ -119,7 +119,8 @@ class WebhookSender:
         except TimeoutError:
             error = "no answer in time"
         except (httpx.HTTPError, OSError) as why:
-            error = f"not delivered: {type(why).__name__}"
+            bad = "CERTIFICATE_VERIFY_FAILED" in str(why)
+            error = "not delivered: " + ("its certificate is not valid" if bad else type(why).__name__)
         except Exception as bug:  # counted as an attempt: unrecorded, it would come back with every lease for ever
             logger.exception("a bug in delivering %s", leased.webhook_id)
             error = f"not delivered: {type(bug).__name__}"

@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 from uuid import uuid4
 
 from aiokafka.errors import KafkaError
@@ -155,7 +156,9 @@ class Worker:
     async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
         settings = self._settings
         users = await self._table(stack, "user-updated", UserUpdated)
-        workers = await self._table(stack, "worker-heartbeat", WorkerHeartbeat)
+        workers = await self._table(
+            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC))
+        )  # fmt: skip
         if settings.jwt_secret_key is None:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
         previous = [settings.jwt_secret_key_previous] if settings.jwt_secret_key_previous else []
@@ -243,8 +246,10 @@ class Worker:
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
         )  # fmt: skip
 
-    async def _table(self, stack: AsyncExitStack, topic: str, event: type) -> "CompactedTable":  # type: ignore[type-arg]  # of `event`
-        table: CompactedTable = CompactedTable(self._access, self._catalog.full_name(topic), event)  # type: ignore[type-arg]  # as above
+    async def _table(
+        self, stack: AsyncExitStack, topic: str, event: type, *, forget: Callable[[Any], bool] | None = None
+    ) -> "CompactedTable":  # type: ignore[type-arg]  # of `event`
+        table: CompactedTable = CompactedTable(self._access, self._catalog.full_name(topic), event, forget=forget)  # type: ignore[type-arg]  # as above
         while True:
             try:
                 await table.start()

@@ -81,14 +81,14 @@ class Deployment:
             text=True, timeout=60, check=False,
         )  # fmt: skip
 
-    def start(self, *words: str, **extra: str) -> Process:
+    def start(self, *words: str, module: str = "cli", **extra: str) -> Process:
         port = free_port()
         name = f"{'-'.join(words)}-{len(self.processes)}"
         log = self.folder / f"{name}.log"
         ports = {"INGRESS_PORT": str(port), "WORKER_HTTP_PORT": str(port)}
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "cli", *words], env=self._environment(ports | extra), cwd=ROOT,
+                [sys.executable, "-m", module, *words], env=self._environment(ports | extra), cwd=ROOT,
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         process = Process(name, popen, f"http://127.0.0.1:{port}", log)

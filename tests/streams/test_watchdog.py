@@ -33,7 +33,7 @@ class Scene:
             lanes={"job-finished": self.lane}, rebalancing=False, consumer=SimpleNamespace(delivered_at=self.now)
         )  # fmt: skip
         self.heartbeat = SimpleNamespace(looked_at=self.now, deliverable={"store_outcome": 0})
-        self.worker._apps, self.worker._heartbeat = [self.app], self.heartbeat
+        vars(self.worker).update(_apps=[self.app], _heartbeat=self.heartbeat)
 
     def stalled(self, after_s: float, *, deliverable: int, seen: bool = True) -> float:
         self.now += after_s
