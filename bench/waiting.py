@@ -42,10 +42,10 @@ class Table:
         self._names: list[str] = []
         self.lines: list[tuple[str, dict[str, float]]] = []
 
-    def sample(self, phase: str, waiting: int, ended: int) -> None:
+    def sample(self, phase: str, waiting: int, ended: int, *, now_too: bool = False) -> None:
         """Print a line where it is time for one."""
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next and not now_too:
             return
         self._next = now + SAMPLE_S
         memory = {process.name: resident_mb(process) for process in self._deployment.processes}
@@ -110,7 +110,7 @@ async def measure(deployment: Deployment, table: Table, jobs: int) -> None:
             table.sample(phase, *now)
             await asyncio.sleep(1)
 
-    table.sample("idle", 0, 0)
+    table.sample("idle", 0, 0, now_too=True)
     publishing = asyncio.create_task(publish(deployment, jobs))
     await reach("filling", (jobs, 0))
     await publishing
@@ -120,7 +120,7 @@ async def measure(deployment: Deployment, table: Table, jobs: int) -> None:
         await asyncio.sleep(1)
     await deployment.ready(deployment.worker("completion"))
     await reach("finishing", (0, jobs))
-    table.sample("done", 0, jobs)
+    table.sample("done", 0, jobs, now_too=True)
     await connection.close()
 
 

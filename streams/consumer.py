@@ -129,11 +129,11 @@ class Consumer(driver.Consumer):
         consumer = self._thread._ensure_consumer()
 
         async def look() -> dict[Any, int]:  # runs in the consumer's own thread
-            owned = consumer.assignment()
-            if not owned:
+            subscription = consumer._subscription.subscription
+            assignment = subscription.assignment if subscription else None
+            if assignment is None or not assignment.tps:
                 return {}
-            ends = await consumer.end_offsets(owned)
-            assignment = consumer._subscription.subscription.assignment
+            ends = await consumer.end_offsets(assignment.tps)
             states = {tp: assignment.state_value(tp) for tp in ends}
             return {
                 tp: max(0, ends[tp] - state.position)

@@ -5,9 +5,10 @@ import contextlib
 import importlib.metadata
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, ProducerSendError
@@ -67,13 +68,19 @@ class Heartbeat:
                 await asyncio.wait_for(self._beat(stopped=True), 2)
 
     async def _run(self) -> None:
+        await self._try(self._beat(), PERIOD_S)  # before the first look: that may take seconds, and others wait to hear
         while True:
-            try:
-                await asyncio.wait_for(self._look(), LAG_TIMEOUT_S)
-                await asyncio.wait_for(self._beat(), PERIOD_S)
-            except (TimeoutError, KafkaError, ProducerSendError, ConsumerNotStarted, KeyError) as error:
-                logger.debug("no heartbeat this time: %s", type(error).__name__)
+            await self._try(self._look(), LAG_TIMEOUT_S)
+            await self._try(self._beat(), PERIOD_S)
             await asyncio.sleep(PERIOD_S)
+
+    async def _try(self, step: Coroutine[Any, Any, None], timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(step, timeout_s)
+        except (TimeoutError, KafkaError, ProducerSendError, ConsumerNotStarted, KeyError) as error:
+            logger.debug("no heartbeat this time: %s", type(error).__name__)
+        except Exception:  # nobody else would start it again, and a worker that is not heard of gets no jobs
+            logger.exception("a bug in the heartbeat")
 
     async def _beat(self, *, stopped: bool = False) -> None:
         now = datetime.now(UTC)

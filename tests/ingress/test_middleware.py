@@ -16,7 +16,8 @@ async def call(edge: Edge, path: str = "/chat/") -> int:
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    await edge({"type": "http", "path": path, "headers": [], "method": "GET"}, receive, send)
+    scope = {"type": "http", "path": path, "headers": [], "method": "GET"}
+    await asyncio.wait_for(edge(scope, receive, send), 5)
     status: int = sent[0]["status"]
     return status
 

@@ -22,7 +22,12 @@ async def test_a_role_that_is_absent_for_too_long_refuses_until_it_is_back(
     worker = deployment.worker(role)
     await deployment.ready()
     async with client_of(ingress) as client:
-        assert (await client.post("/chat/", json={"prompt": "before"})).status_code == 200
+
+        async def heard_of() -> bool:
+            reply = await client.post("/chat/", json={"prompt": "before"})
+            return reply.status_code == 200
+
+        await until(heard_of)
         await worker.stop()
 
         async def refused() -> httpx.Response | None:

@@ -206,6 +206,41 @@ async def test_a_crash_after_publishing_leaves_one_job(deployment: Deployment, a
     assert len(await deployment.rows()) == 1
 
 
+async def test_an_ingress_killed_under_load_makes_no_second_job(deployment: Deployment, api: OpenAIStandIn) -> None:
+    deployment.environment |= {"PUBLISH_TIMEOUT_S": "2"}
+    victim, other = deployment.start("ingress"), deployment.start("ingress")
+    deployment.worker("gate,completion,sink")
+    await deployment.ready()
+    prompts = [f"question {n}" for n in range(300)]
+
+    async def ask(client: httpx.AsyncClient, prompt: str) -> str | None:
+        try:
+            reply = await client.post("/chat/async", json={"prompt": prompt}, headers=keyed(prompt.replace(" ", "-")))
+        except httpx.HTTPError:  # nobody knows whether it was accepted
+            return None
+        job_id: str | None = reply.json()["job_id"] if reply.status_code == 202 else None
+        return job_id
+
+    async with client_of(victim) as client, client_of(other) as second:
+        asking = [asyncio.create_task(ask(client, prompt)) for prompt in prompts]
+        await until(lambda: sum(task.done() for task in asking) > 50)
+        victim.kill()
+        told = dict(zip(prompts, await asyncio.gather(*asking), strict=True))
+        assert None in told.values()
+        again = dict(zip(prompts, await asyncio.gather(*(ask(second, prompt) for prompt in prompts)), strict=True))
+        assert None not in again.values()
+        assert all(job_id in (None, again[prompt]) for prompt, job_id in told.items())
+        await until(lambda: len(api.calls) == len(prompts))
+
+        async def all_ended() -> bool:
+            rows = await deployment.rows()
+            return len(rows) >= len(prompts) and all(row["status"] == "completed" for row in rows)
+
+        await until(all_ended)
+    assert {str(row["job_id"]) for row in await deployment.rows()} == set(again.values())
+    assert set(api.calls.values()) == {1}
+
+
 async def test_a_second_publication_that_meets_the_limit_yields_to_the_first(
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:

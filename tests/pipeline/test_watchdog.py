@@ -52,7 +52,8 @@ async def test_a_worker_that_hangs_ends_itself_and_its_jobs_go_on_elsewhere(
             return {str(job_id) for job_id in await deployment.finished_rows()} >= set(job_ids)
 
         await until(done)
-    assert set(api.calls.values()) == {1}
+    # What was done and not committed yet when the loop stopped is done again, as after any kill.
+    assert max(api.calls.values()) == 1 if number == signal.SIGUSR2 else max(api.calls.values()) <= 2
 
 
 async def test_a_worker_with_its_hands_full_for_long_is_left_alone(deployment: Deployment, api: OpenAIStandIn) -> None:

@@ -19,8 +19,8 @@ async def test_workers_are_listed_for_admins_only(running: Running) -> None:
     async with client_of(running.ingress) as admin:
 
         async def assigned() -> Any:
-            (item,) = (await admin.get("/workers")).json()["items"]
-            return item if item["partitions"] else None
+            items = (await admin.get("/workers")).json()["items"]
+            return items[0] if items and items[0]["partitions"] else None
 
         item = await until(assigned)
         assert item["alive"] is True
@@ -36,12 +36,16 @@ async def test_workers_are_listed_for_admins_only(running: Running) -> None:
         problem(await admin.get("/workers", headers=someone), 403, "not-allowed")
 
 
-def test_the_command_lists_them_for_people_and_for_programs(running: Running) -> None:
+async def test_the_command_lists_them_for_people_and_for_programs(running: Running) -> None:
     where = {"ASSISTANT_URL": running.ingress.http, "ASSISTANT_PASSWORD": PASSWORD,
              "ASSISTANT_HOME": str(running.deployment.folder), "COLUMNS": "200"}  # fmt: skip
-    told = running.deployment.run("workers", "--json", **where)
-    assert told.returncode == 0, told.stderr
-    (item,) = json.loads(told.stdout)
+
+    def listed() -> Any:
+        told = running.deployment.run("workers", "--json", **where)
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout)
+
+    (item,) = await until(listed)
     told = running.deployment.run("workers", **where)
     assert item["worker"] in told.stdout
     assert running.worker.http in told.stdout
