@@ -63,6 +63,7 @@ async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 async def redeliver(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """Send the job's webhook again at once, as it is stored and with its id; an attempt under way counts as that."""
     await _view(job_id, user, found)
+    found.submissions.count(user)
     if not await found.webhooks.send_again(job_id):
         detail = "the job has no webhook: it has no callback_url, or has not ended yet"
         raise Problem(409, "no-webhook", detail)

@@ -105,6 +105,14 @@ class Submissions:
         await self._idempotency.ended(user.user_id, turn, outcome)
         return turn.job_id, outcome, standing, turn.replayed
 
+    def count(self, user: UserUpdated) -> None:
+        """Count a call that costs something beside jobs.
+
+        Raises:
+            Problem: The user makes far more of them than the limit allows.
+        """
+        self._check_flood(user)
+
     # --- steps ---
 
     async def _turn(self, user: UserUpdated, request: ChatRequest, keyed: Keyed | None) -> Turn:

@@ -34,6 +34,7 @@ async def redeliver_all(body: RedeliverBody, user: CurrentUser, found: Found) ->
     whose = body.user_id if user.role == "admin" else user.user_id
     if body.user_id not in (None, whose):
         raise Problem(403, "not-allowed", "only admins may name a user")
+    found.submissions.count(user)
     after = _decode_cursor(body.cursor) if body.cursor else None
     sent = await found.webhooks.send_all_again(
         begin=body.begin, end=body.end, user_id=whose, state=body.state, limit=body.limit, after=after
