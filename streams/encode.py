@@ -59,9 +59,10 @@ class Encoder:
         return Record(self._name(topic, event), key.encode(), value, attributes.headers())
 
     def dead_letter(
-        self, record: ConsumerRecord, letter: DeadLetter, *, stage: str, outcome_id: str | None, at: datetime
-    ) -> Record:
-        """A record that can never work: key, value and headers as they came, and why."""
+        self, record: ConsumerRecord, letter: DeadLetter, *, stage: str, outcome_id: str | None, at: datetime,
+        job: Job | None = None,
+    ) -> Record:  # fmt: skip
+        """A record that can never work: key, value and headers as they came, and why. `job`: whose it was."""
         told = {
             "dlq-topic": record.topic,
             "dlq-code": letter.code,
@@ -72,6 +73,8 @@ class Encoder:
         }
         if outcome_id is not None:
             told["dlq-outcome-id"] = outcome_id
+        if job is not None:
+            told |= {"dlq-job-id": str(job.job_id), "dlq-run": str(job.run), "dlq-user-id": job.user_id}
         headers: Headers = [(name, value or b"") for name, value in record.headers]
         headers.extend((name, value.encode()) for name, value in told.items())
         return Record(self._catalog.full_name("dead-letters"), record.key or b"", record.value or b"", headers)

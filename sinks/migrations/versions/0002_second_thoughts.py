@@ -45,14 +45,15 @@ STATEMENTS = (
         user_id      text,
         outcome_id   text,
         key          bytea,
-        headers      jsonb NOT NULL,
+        headers      json NOT NULL,
         value        bytea,
         redriven_at  timestamptz,
         redriven_run integer,
+        republished  boolean NOT NULL DEFAULT false,
         PRIMARY KEY (partition, "offset")
     )
     """,
-    'CREATE INDEX dead_letters_by_time ON dead_letters (at DESC, partition, "offset")',
+    'CREATE INDEX dead_letters_by_time ON dead_letters (at, partition, "offset")',
     "CREATE INDEX dead_letters_of_a_job ON dead_letters (job_id)",
     """
     CREATE TABLE idempotency_keys (
