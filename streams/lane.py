@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.structs import ConsumerRecord
 
 from schemas.envelope import Record
+from streams.bad_luck import BadLuck
 from streams.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 RecordId = tuple[str, int, int, int]  # topic, partition, offset, append time: the same over a rebalance
 MAX_LATE = 20_000
 SINK_BATCH = 1_000
+HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
 
 
 @dataclass(slots=True, eq=False)
@@ -64,8 +66,8 @@ Prepare = Callable[[Batch], Awaitable[None]]
 class Lane:
     """The records that one stage has in hand: at most `limit` at work, a bounded number waiting."""
 
-    def __init__(self, app: "StreamApp", name: str, limit: int) -> None:
-        self.app, self.name, self.limit = app, name, limit
+    def __init__(self, app: "StreamApp", name: str, limit: int, luck: BadLuck) -> None:
+        self.app, self.name, self.limit, self.luck = app, name, limit, luck
         self._slots = asyncio.Semaphore(limit)
         # Delivered and not finished: at this many its topics are not polled until some are.
         self.high_water = max(2 * limit, 500)
@@ -80,6 +82,8 @@ class Lane:
     @property
     def is_full(self) -> bool:
         """Its topics should not be polled now."""
+        if self.luck.stopped:  # polled only for the one that is tried, and only where none waits here
+            return self.pending > 0 or not self.luck.wants_one
         return self.pending >= self.high_water
 
     @property
@@ -104,13 +108,17 @@ class Lane:
     async def _run_one(self, work: Work, handle: AsyncHandler) -> None:
         try:
             async with self._slots:
+                await self._turn(work.ledger)
                 if not work.ledger.live:  # its partition was lost while it waited
                     return
                 self.running[work.id] = work
+                is_tried = self.luck.stopped
                 try:
                     await handle(work.record, work.ledger)
                 finally:
                     del self.running[work.id]
+                    if is_tried:
+                        self.luck.tried()
                 work.ledger.finish(work.record.offset)  # only when the handler returned
                 self.finished += 1
                 if not work.ledger.live:
@@ -139,10 +147,14 @@ class Lane:
                     await prepare(batch)
                 for index, record in enumerate(batch.records):
                     await self._slots.acquire()
+                    await self._turn(batch.ledger)
                     if not batch.ledger.live:
                         self._slots.release()
                         break
+                    is_tried = self.luck.stopped
                     outputs = handle(batch, index)
+                    if is_tried:
+                        self.luck.tried()
                     work = Work(record, batch.ledger, len(outputs))
                     self.unanswered += 1
                     waiting -= 1
@@ -217,6 +229,11 @@ class Lane:
             self.app.fail(offset, error)
 
     # --- shared ---
+
+    async def _turn(self, ledger: Ledger) -> None:
+        """Wait while the stage has stopped for its dead letters, or until the partition is lost."""
+        while ledger.live and not self.luck.may_begin():
+            await asyncio.sleep(HELD_TICK_S)
 
     def _enqueue(self, batch: Batch, item: Any, worker: Callable[[deque[Any]], Coroutine[Any, Any, None]]) -> None:
         self.pending += len(batch.records)
