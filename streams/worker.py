@@ -20,8 +20,10 @@ from processors.prompt_policy import PromptPolicy
 from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from schemas.events import Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
+from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink, PendingSink
 from sinks.webhook_signing import WebhookSecrets
@@ -150,6 +152,7 @@ class Worker:
             revoke_drain_s=settings.revoke_drain_s,
             # A member that comes back under its name is not waited for; only for names that are the user's own.
             instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
+            cool_down_s=settings.stage_cool_down_s,
         )
 
     async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
@@ -159,7 +162,7 @@ class Worker:
         if settings.jwt_secret_key is None:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
         previous = [settings.jwt_secret_key_previous] if settings.jwt_secret_key_previous else []
-        job_ids = JobIds([secret.get_secret_value() for secret in [settings.jwt_secret_key, *previous]])
+        jwt_secrets = [secret.get_secret_value() for secret in [settings.jwt_secret_key, *previous]]
 
         def limit_of(job: Job) -> int | None:
             user: UserUpdated | None = users.values.get(job.user_id)
@@ -188,7 +191,9 @@ class Worker:
             meta_system_regex=settings.meta_system_regex,
         )
         return GateParts(
-            entry=Entry(users, job_ids, expires_after_s=settings.expires_after_s),
+            entry=Entry(
+                users, JobIds(jwt_secrets), RedriveMarks(jwt_secrets), expires_after_s=settings.expires_after_s
+            ),
             users=users,
             policy=policy,
             limiter=limiter,
@@ -239,8 +244,11 @@ class Worker:
         sending = asyncio.create_task(sender.run(), name="webhooks")
         stack.push_async_callback(_end, sending)
         stack.push_async_callback(sender.close)
+        sweeping = asyncio.create_task(sweep(DeadLetterStore(pool), kept_ms=self._catalog["dead-letters"].retention_ms))
+        stack.push_async_callback(_end, sweeping)
         declare_sink(
-            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
+            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
+            dead_letters=DeadLetterSink(pool),
         )  # fmt: skip
 
     async def _table(self, stack: AsyncExitStack, topic: str, event: type) -> "CompactedTable":  # type: ignore[type-arg]  # of `event`
@@ -288,20 +296,24 @@ class Worker:
                 problems["clock"] = f"this machine's clock is {self._heartbeat.clock_skew_s:.0f} s off the brokers'"
             if any(app.rebalancing for app in self._apps):
                 problems["group"] = "the consumer group rebalances"
+            for lane in (lane for app in self._apps for lane in app.lanes.values()):
+                if lane.luck.problem is not None:
+                    problems[lane.name] = lane.luck.problem
         return problems
 
     def _clock(self) -> bool:
         return self._heartbeat is None or abs(self._heartbeat.clock_skew_s) <= MAX_CLOCK_SKEW_S
 
     def _stalled_for_s(self) -> float:
-        """How long a lane has had records waiting, nothing in hand, and no delivery."""
+        """How long a lane has had records waiting, nothing in hand, and no delivery; one that stopped is meant to."""
         waiting = self._heartbeat.lags if self._heartbeat else {}
         now = monotonic()
         longest = 0.0
         for app in self._apps:
-            if app.rebalancing or not any(waiting.get(lane.name) for lane in app.lanes.values()):
+            lanes = [lane for lane in app.lanes.values() if not lane.luck.stopped]
+            if app.rebalancing or not any(waiting.get(lane.name) for lane in lanes):
                 continue
-            if not any(lane.pending or lane.is_busy for lane in app.lanes.values()):
+            if not any(lane.pending or lane.is_busy for lane in lanes):
                 longest = max(longest, now - app.consumer.delivered_at)
         if not longest:
             self._stalled_since = None
