@@ -11,19 +11,22 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import chat, jobs, operations, users
+from ingress import chat, dead_letters, jobs, operations, users
 from ingress.follower import Follower
 from ingress.middleware import Edge
 from ingress.passwords import Passwords
 from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
+from ingress.redrive import Redriver
 from ingress.services import Services, present_providers
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
+from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.dead_letters import DeadLetterStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -71,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
-    for router in (users.router, chat.router, jobs.router, operations.router):
+    for router in (users.router, chat.router, jobs.router, dead_letters.router, operations.router):
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
@@ -110,6 +113,7 @@ def compose(settings: Settings) -> Services:
         admin_limit=settings.rate_limit_admin_requests,
         callback_allow_private=settings.webhook_allow_private,
     )
+    letters = DeadLetterStore(database)
     return Services(
         catalog=catalog,
         publisher=publisher,
@@ -124,6 +128,16 @@ def compose(settings: Settings) -> Services:
         users=UserStore(database),
         webhooks=WebhookStore(database),
         webhook_secrets=WebhookSecrets(database, master=keys[0]),
+        dead_letters=letters,
+        redriver=Redriver(
+            letters,
+            publisher,
+            catalog,
+            job_ids,
+            RedriveMarks(keys),
+            providers=settings.allowed_providers,
+            expires_after_s=settings.expires_after_s,
+        ),
         tokens=Tokens(keys, lifetime_s=settings.jwt_expires_min * 60),
         passwords=Passwords(),
         job_ids=job_ids,
