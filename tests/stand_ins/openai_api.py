@@ -20,10 +20,11 @@ _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9
 
 
 class OpenAIStandIn:
-    """The server. `calls`: prompt -> how often it was asked for; `open`: connections at the moment."""
+    """The server. `calls`: prompt -> how often it was asked for; `mode`: of prompts that name none, may be changed."""
 
     def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
         self._port, self._delay_s = port, delay_s
+        self.mode = "answer"
         self.calls: Counter[str] = Counter()
         self.transports: set[asyncio.Transport] = set()
         self.open = 0
@@ -105,7 +106,7 @@ class _Connection(asyncio.Protocol):
 
     async def _complete(self, request: dict[str, Any], prompt: str) -> None:
         mode_found, delay_found = _MODE.search(prompt), _DELAY.search(prompt)
-        mode = mode_found.group(1) if mode_found else "answer"
+        mode = mode_found.group(1) if mode_found else self._api.mode
         delay = float(delay_found.group(1)) if delay_found else self._api._delay_s
         if delay:
             await asyncio.sleep(delay)
