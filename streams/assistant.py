@@ -17,7 +17,7 @@ from processors.ports import CompletionProvider
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import route_job
 from processors.sanitize_prompt import sanitize_prompt
-from schemas.events import CompletionRequested, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
+from schemas.events import CompletionRequested, Job, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
 from schemas.topics import Catalog
 from sinks.base import Sink
 from streams.admission_log import AdmissionLog
@@ -44,6 +44,7 @@ class GateParts:
     allowed_providers: Sequence[str]
     default_provider: str | None
     default_timeout_s: float
+    is_cancelled: Callable[[Job], bool]
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -82,6 +83,7 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
                 allowed=parts.allowed_providers,
                 default=parts.default_provider,
                 default_timeout_s=parts.default_timeout_s,
+                is_cancelled=parts.is_cancelled,
             )
         )
         await server.in_order(stream, decoder(JobAdmitted), stage, name="route_job")

@@ -13,3 +13,4 @@ STAGE_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("assistant_stage_in_flight", "Events a stage has in hand", ["stage"])
 LAG = Gauge("assistant_stage_lag", "Events of a stage's topic that wait", ["stage"])
+CANCELLATIONS = Counter("assistant_cancellations_total", "Requests to cancel, by what became of them", ["outcome"])

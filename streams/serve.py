@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
+from processors.cancelled import cancelled
 from processors.errors import PermanentError, RetryableError
 from processors.run_stage import Limits, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, PlainStage, RecordFacts, StageResult
@@ -23,6 +24,7 @@ from schemas.events import Event, Job, JobProgressed
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
 from streams.app import StreamApp
+from streams.cancellations import Cancellations
 from streams.encode import Encoder, TooLargeError, failure, timed, validation_reason
 from streams.lane import Batch, Prepare
 from streams.ledger import Ledger
@@ -74,10 +76,12 @@ class StageServer:
         encoder: Encoder,
         *,
         max_retries: int,
+        cancellations: Cancellations,
         clock_is_right: Callable[[], bool] = lambda: True,
     ) -> None:
         """`clock_is_right`: False while nothing may be expired, since nobody knows what time it is."""
         self._app, self._encoder, self._max_retries = app, encoder, max_retries
+        self._cancellations = cancellations
         self._clock_is_right = clock_is_right
 
     async def in_order(
@@ -154,6 +158,8 @@ class StageServer:
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
         job: Job = event.job
+        if self._cancellations.is_cancelled(job):
+            return cancelled(job, at=started_at)
         await self._progress(envelope, name, "started")
 
         async def on_retry(attempt: int, code: str) -> None:
@@ -165,7 +171,10 @@ class StageServer:
             timeout_s=event.timeout_s,
             expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
         )
-        return await run_stage(stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry)
+        result = await self._cancellations.unless_cancelled(
+            job, run_stage(stage, event, job=job, target=target, limits=limits, now=_utc_now, on_retry=on_retry)
+        )
+        return cancelled(job, at=_utc_now()) if result is None else result
 
     async def _conclude(
         self, record: ConsumerRecord, envelope: Envelope[Any], result: StageResult, name: str, started_at: datetime

@@ -30,6 +30,8 @@ from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.cancellation_log import CancellationLog
+from streams.cancellations import Cancellations
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
@@ -65,6 +67,7 @@ class Worker:
         self._worker_id = settings.worker_id or f"{'-'.join(roles)}-{socket.gethostname()}-{uuid4().hex[:6]}"
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
+        self._cancellation_log: CancellationLog | None = None
         self._apps: list[StreamApp] = []
         self._stalled_since: float | None = None
 
@@ -122,11 +125,16 @@ class Worker:
 
     async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
         offers: list[ProviderOffer] = []
+        users = await self._table(stack, "user-updated", UserUpdated)
+        cancellations = await self._cancellations(stack, users)
         for role in self._roles:
             app = self._new_app(role)
-            server = StageServer(app, self._encoder, max_retries=self._settings.max_retries, clock_is_right=self._clock)
+            server = StageServer(
+                app, self._encoder, max_retries=self._settings.max_retries, cancellations=cancellations,
+                clock_is_right=self._clock,
+            )  # fmt: skip
             if role == "gate":
-                declare_gate(app, server, self._catalog, await self._gate_parts(stack))
+                declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
             elif role == "completion":
                 offers = self._declare_completion(app, server, stack)
                 if not offers:
@@ -152,9 +160,20 @@ class Worker:
             instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
         )
 
-    async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
+    async def _cancellations(self, stack: AsyncExitStack, users: "CompactedTable[UserUpdated]") -> Cancellations:
+        """Complete before anything is served, and followed until all is drained."""
+        cancellations = Cancellations(users.values)
+        self._cancellation_log = CancellationLog(
+            self._access, self._catalog.full_name("job-cancel-requested"), cancellations
+        )
+        await self._cancellation_log.start()
+        stack.push_async_callback(self._cancellation_log.stop)
+        return cancellations
+
+    async def _gate_parts(
+        self, stack: AsyncExitStack, users: "CompactedTable[UserUpdated]", cancellations: Cancellations
+    ) -> GateParts:
         settings = self._settings
-        users = await self._table(stack, "user-updated", UserUpdated)
         workers = await self._table(stack, "worker-heartbeat", WorkerHeartbeat)
         if settings.jwt_secret_key is None:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
@@ -197,6 +216,7 @@ class Worker:
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
             default_timeout_s=settings.llm_timeout,
+            is_cancelled=cancellations.is_cancelled,
         )
 
     def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> list[ProviderOffer]:
@@ -281,6 +301,8 @@ class Worker:
 
     def _current_problems(self) -> dict[str, str]:
         problems = dict(self._problems)
+        if self._cancellation_log is not None and self._cancellation_log.problem is not None:
+            problems["cancelling"] = self._cancellation_log.problem
         if self._heartbeat is not None:
             if monotonic() - self._heartbeat.answered_at > HEARTBEAT_LATE_S:
                 problems["kafka"] = "the cluster has not answered a heartbeat for 20 s"

@@ -6,9 +6,10 @@ from schemas.events import CompletionRequested, JobFinished, JobProgressed
 from tests.factories import NOW, chat_request, job, job_admitted
 
 
-def routed(event, *, present=("openai", "local"), allowed=("openai", "local"), default=None):
+def routed(event, *, present=("openai", "local"), allowed=("openai", "local"), default=None, cancelled=()):
     result = route_job(
-        event, providers=lambda: present, allowed=allowed, default=default, default_timeout_s=30, now=NOW
+        event, providers=lambda: present, allowed=allowed, default=default, default_timeout_s=30,
+        is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
     )  # fmt: skip
     assert isinstance(result, Emit)
     return result.events
@@ -46,3 +47,11 @@ def test_an_expired_job_is_not_sent_on() -> None:
     assert isinstance(finished, JobFinished)
     assert finished.error is not None
     assert finished.error.code == "expired"
+
+
+def test_a_cancelled_job_is_not_sent_on() -> None:
+    event = job_admitted()
+    (finished,) = routed(event, cancelled={event.job.job_id})
+    assert isinstance(finished, JobFinished)
+    assert finished.error is not None
+    assert finished.error.code == "cancelled"
