@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from typing import Annotated, NoReturn
+from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -85,6 +86,14 @@ def jobs(
     from client import commands
 
     raise SystemExit(commands.jobs(Settings().assistant_home, limit=limit, as_json=as_json))
+
+
+@app.command()
+def cancel(job_id: UUID) -> None:
+    """Cancel a job, also one that a provider is at work on."""
+    from client import commands
+
+    raise SystemExit(commands.cancel(Settings().assistant_home, job_id))
 
 
 @app.command()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 
@@ -87,6 +88,11 @@ class AssistantClient:
         """The newest ones."""
         items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params={"limit": limit}))["items"]
         return items
+
+    def cancel(self, job_id: UUID) -> str:
+        """`cancelling`, `cancelled` or `already-finished`; may be asked for again."""
+        status: str = _body(self._call("POST", f"/jobs/{job_id}/cancel"))["status"]
+        return status
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         reply = self._send(method, path, headers={"authorization": f"Bearer {self._token()}"}, **options)

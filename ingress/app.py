@@ -11,7 +11,8 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import chat, jobs, operations, users
+from ingress import cancelling, chat, jobs, operations, users
+from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower
 from ingress.middleware import Edge
 from ingress.passwords import Passwords
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
-    for router in (users.router, chat.router, jobs.router, operations.router):
+    for router in (users.router, chat.router, jobs.router, cancelling.router, operations.router):
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
@@ -100,6 +101,9 @@ def compose(settings: Settings) -> Services:
     )  # fmt: skip
     workers = CompactedTable(access, catalog.full_name("worker-heartbeat"), WorkerHeartbeat)
     job_ids = JobIds(keys)
+    cancel_requests = CancelRequests(
+        publisher, follower, topic=catalog.full_name("job-cancel-requested"), wait_s=settings.admission_wait_ms / 1000
+    )
     rules = Rules(
         topic=catalog.full_name("job-requested"),
         allowed_providers=settings.allowed_providers,
@@ -115,8 +119,14 @@ def compose(settings: Settings) -> Services:
         publisher=publisher,
         follower=follower,
         submissions=Submissions(
-            publisher, follower, job_ids, rules, present_providers=lambda: present_providers(workers)
+            publisher,
+            follower,
+            job_ids,
+            rules,
+            cancel_requests=cancel_requests,
+            present_providers=lambda: present_providers(workers),
         ),
+        cancel_requests=cancel_requests,
         user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),
         workers=workers,
         database=database,

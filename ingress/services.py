@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
+from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower
 from ingress.passwords import Passwords
 from ingress.problems import Problem
@@ -34,6 +35,7 @@ class Services:
     publisher: Publisher
     follower: Follower
     submissions: Submissions
+    cancel_requests: CancelRequests
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]
     database: Pool

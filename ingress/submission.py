@@ -1,12 +1,15 @@
 """From a request to a job: checked, published, and waited for."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
+from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower, Outcome, Watch
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
@@ -16,9 +19,12 @@ from schemas.ids import JobIds
 from schemas.requests import ChatRequest
 from sinks.egress import EgressRefusedError, check_url
 
+logger = logging.getLogger(__name__)
+
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
+Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,33 +46,42 @@ class Submissions:
 
     def __init__(
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
-        *, present_providers: Callable[[], Sequence[str]],
+        *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach."""
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
-        self._present_providers = present_providers
+        self._cancel_requests, self._present_providers = cancel_requests, present_providers
         self._counts: dict[str, tuple[float, int]] = {}
         self.draining = False
 
     # --- the two ways to ask ---
 
-    async def answered(self, user: UserUpdated, request: ChatRequest) -> tuple[UUID, Outcome]:
+    async def answered(
+        self, user: UserUpdated, request: ChatRequest, *, left: Left | None = None
+    ) -> tuple[UUID, Outcome]:
         """Wait for the outcome.
 
+        Args:
+            user: Who asks.
+            request: What.
+            left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
+
         Raises:
-            Problem: It was refused, not accepted, or did not come in time.
+            Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
         """
         timeout = request.timeout or self._rules.default_timeout_s
         requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
         with self._published(user, requested) as (job_id, watch, publishing):
             await self._accepted(publishing, job_id)
-            try:
-                outcome = await asyncio.wait_for(watch.finished, timeout + SYNC_GRACE_S)
-            except TimeoutError:
+            if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
+                await self._cancel_unless_needed(user, job_id)
+                raise Problem(499, "caller-left", "the caller closed the connection")
+            if not watch.finished.done():
                 raise Problem(
                     504, "timeout", "there was no answer in time; look at the job later, or allow more with `timeout`",
                     headers=_location(job_id), job_id=str(job_id),
-                ) from None  # fmt: skip
+                )  # fmt: skip
+            outcome = watch.finished.result()
         if outcome.rate_limit is None and watch.verdict.done():
             outcome = replace(outcome, rate_limit=watch.verdict.result())
         return job_id, outcome
@@ -112,6 +127,15 @@ class Submissions:
                 headers=_location(job_id), job_id=str(job_id),
             ) from None  # fmt: skip
 
+    async def _cancel_unless_needed(self, user: UserUpdated, job_id: UUID) -> None:
+        """The caller has left: nobody wants the job unless others wait too, or this replica is what ends the call."""
+        if self.draining or self._follower.waiters(job_id) > 1:
+            return
+        try:
+            await self._cancel_requests.publish(job_id, user.user_id)
+        except (NotAcceptedError, OutcomeUnknownError) as error:  # it then runs to its end, or its timeout
+            logger.warning("job %s is not cancelled, although its caller left: %s", job_id, error)
+
     def _check(self, user: UserUpdated, request: ChatRequest) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
@@ -150,6 +174,20 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+async def _left_before(finished: "asyncio.Future[Outcome]", left: Left | None, *, timeout_s: float) -> bool:
+    """Wait for the outcome; True if the caller left before it."""
+    if left is None:
+        await asyncio.wait({finished}, timeout=timeout_s)
+        return False
+    leaving = asyncio.create_task(left())
+    try:
+        either: set[asyncio.Future[Any]] = {finished, leaving}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return leaving.done() and not finished.done()
+    finally:
+        leaving.cancel()
 
 
 def _location(job_id: UUID) -> dict[str, str]:

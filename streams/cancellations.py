@@ -5,7 +5,7 @@ Every worker knows all of them (see `cancellation_log`), so it does not matter w
 
 import asyncio
 import heapq
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -28,6 +28,7 @@ class Cancellations:
         self._by_age: list[tuple[int, UUID, str]] = []
         self._newest_ms = 0
         self._work: dict[UUID, list[_Work]] = {}
+        self._listeners: list[Callable[[UUID], None]] = []
 
     def __len__(self) -> int:
         return len(self._by_age)
@@ -46,6 +47,17 @@ class Cancellations:
         for work in self._work.get(requested.job_id, ()):
             if self.is_cancelled(work.job):
                 work.cut()
+
+        for listener in self._listeners:
+            listener(requested.job_id)
+
+    def on_request(self, listener: Callable[[UUID], None]) -> None:
+        """Tell somebody of each request, whoever made it."""
+        self._listeners.append(listener)
+
+    def is_requested(self, job_id: UUID) -> bool:
+        """True if anybody at all has asked for it: then it is worth the look whose job it is."""
+        return job_id in self._asked
 
     def is_cancelled(self, job: Job) -> bool:
         """True if somebody who may has asked for it."""

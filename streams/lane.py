@@ -59,6 +59,7 @@ AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
 PlainHandler = Callable[[Batch, int], Sequence[Record]]
 BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 Prepare = Callable[[Batch], Awaitable[None]]
+Ahead = Callable[[ConsumerRecord], bool]
 
 
 class Lane:
@@ -73,6 +74,8 @@ class Lane:
         self.unanswered = 0
         self.finished = 0
         self.running: dict[RecordId, Work] = {}
+        self._at_work = 0
+        self._waiting: deque[tuple[Work, AsyncHandler, Ahead]] = deque()
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,8 +92,11 @@ class Lane:
 
     # --- many at once ---
 
-    def run_at_once(self, batch: Batch, handle: AsyncHandler) -> None:
-        """Run each record beside the others; it is finished when its handler returns."""
+    def run_at_once(self, batch: Batch, handle: AsyncHandler, ahead: Ahead) -> None:
+        """Run each record beside the others, in turn; it is finished when its handler returns.
+
+        `ahead`: True of a record that nothing will be done for any more, and that need not wait for its turn.
+        """
         for record in batch.records if batch.ledger.live else ():
             work = Work(record, batch.ledger)
             if (still_running := self.running.get(work.id)) is not None:
@@ -99,26 +105,46 @@ class Lane:
                 batch.ledger.finish(record.offset)
             else:
                 self.pending += 1
-                self._spawn(self._run_one(work, handle))
+                if self._at_work >= self.limit and ahead(record):
+                    self._spawn(self._run_one(work, handle, in_turn=False))
+                else:
+                    self._waiting.append((work, handle, ahead))
+                    self._begin()
 
-    async def _run_one(self, work: Work, handle: AsyncHandler) -> None:
+    def let_pass(self, key: bytes) -> None:
+        """Something has changed for this key: those who wait with it are asked again whether they must."""
+        for waiting in [found for found in self._waiting if found[0].record.key == key]:
+            work, handle, ahead = waiting
+            if ahead(work.record):
+                self._waiting.remove(waiting)
+                self._spawn(self._run_one(work, handle, in_turn=False))
+
+    def _begin(self) -> None:
+        while self._waiting and self._at_work < self.limit:
+            work, handle, _ = self._waiting.popleft()
+            self._at_work += 1
+            self._spawn(self._run_one(work, handle, in_turn=True))
+
+    async def _run_one(self, work: Work, handle: AsyncHandler, *, in_turn: bool) -> None:
         try:
-            async with self._slots:
-                if not work.ledger.live:  # its partition was lost while it waited
-                    return
-                self.running[work.id] = work
-                try:
-                    await handle(work.record, work.ledger)
-                finally:
-                    del self.running[work.id]
-                work.ledger.finish(work.record.offset)  # only when the handler returned
-                self.finished += 1
-                if not work.ledger.live:
-                    self._late.append(work.id)  # its partition may come back to us: not again
+            if not work.ledger.live:  # its partition was lost while it waited
+                return
+            self.running[work.id] = work
+            try:
+                await handle(work.record, work.ledger)
+            finally:
+                del self.running[work.id]
+            work.ledger.finish(work.record.offset)  # only when the handler returned
+            self.finished += 1
+            if not work.ledger.live:
+                self._late.append(work.id)  # its partition may come back to us: not again
         except Exception as error:
             self.app.fail(work.id, error)
         finally:
             self.pending -= 1
+            if in_turn:
+                self._at_work -= 1
+                self._begin()
 
     # --- in offset order ---
 
@@ -232,6 +258,7 @@ class Lane:
 
     async def cancel(self) -> None:
         """End what still runs, as after a drain that took too long: nothing of it is acknowledged."""
+        self._waiting.clear()
         for task in list(self._tasks):
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

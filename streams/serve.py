@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from typing import Any, TypeVar
+from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from processors.cancelled import cancelled
 from processors.errors import PermanentError, RetryableError
 from processors.run_stage import Limits, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, PlainStage, RecordFacts, StageResult
-from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record
+from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, is_uuid
 from schemas.events import Event, Job, JobProgressed
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
@@ -82,6 +83,7 @@ class StageServer:
         """`clock_is_right`: False while nothing may be expired, since nobody knows what time it is."""
         self._app, self._encoder, self._max_retries = app, encoder, max_retries
         self._cancellations = cancellations
+        cancellations.on_request(self._let_pass)
         self._clock_is_right = clock_is_right
 
     async def in_order(
@@ -149,8 +151,19 @@ class StageServer:
             result = await self._run(stage, envelope, name=name, target=target, started_at=started_at)
             await self._conclude(record, envelope, result, name, started_at)
 
+        def is_cancelled(record: ConsumerRecord) -> bool:
+            job_id = is_uuid((record.key or b"").decode(errors="replace"))
+            if job_id is None or not self._cancellations.is_requested(job_id):
+                return False
+            envelope = decode(record)
+            return isinstance(envelope, Envelope) and self._cancellations.is_cancelled(envelope.payload.job)
+
         async for batch in stream:
-            batch.lane.run_at_once(batch, handle)
+            batch.lane.run_at_once(batch, handle, is_cancelled)
+
+    def _let_pass(self, job_id: UUID) -> None:
+        for lane in self._app.lanes.values():
+            lane.let_pass(str(job_id).encode())
 
     async def _run(
         self, stage: AsyncStage, envelope: Envelope[Any], *, name: str, target: str, started_at: datetime

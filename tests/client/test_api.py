@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -33,6 +34,8 @@ class Ingress:
                     429, headers={"retry-after": "2"}, json={"code": "rate-limited", "detail": "wait"}
                 )
             return httpx.Response(self.first_status, json={"job_id": "7", "status": "refused", "reason": "r"})
+        if request.url.path.endswith("/cancel"):
+            return httpx.Response(202, json={"job_id": "7", "status": "cancelling"})
         self.looks += 1
         if self.looks < 3:
             return httpx.Response(200, json={"job_id": "7", "status": "pending", "stage": "generate_completion"})
@@ -80,6 +83,13 @@ def test_a_refusal_is_an_answer_at_once(tmp_path: Path) -> None:
 def test_a_job_that_fails_is_an_error_with_its_code(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="timeout: too slow"):
         ask(tmp_path, Ingress(end={"status": "error", "error": {"code": "timeout", "message": "too slow"}}))
+
+
+def test_a_job_is_cancelled_by_its_id(tmp_path: Path) -> None:
+    ingress, job_id = Ingress(), UUID(int=7)
+    with client(tmp_path, ingress) as found:
+        assert found.cancel(job_id) == "cancelling"
+    assert ingress.calls[-1] == f"POST /jobs/{job_id}/cancel"
 
 
 def test_a_wrong_password_and_nothing_running_are_said(tmp_path: Path) -> None:
