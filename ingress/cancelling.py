@@ -21,6 +21,12 @@ from sinks.postgres import InvalidCursorError
 
 router = APIRouter()
 MAX_AT_ONCE = 1000
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    202: {"description": "`cancelling`: it is on its way", "content": {"application/json": {"example": {
+        "job_id": "...", "status": "cancelling"}}}},
+    200: {"description": "It has ended: `cancelled`, or `already-finished`"},
+    404: {"description": "There is no such job, or it is somebody else's"},
+}  # fmt: skip
 # Times that a database and every time zone can hold.
 When = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 2, tzinfo=UTC), le=datetime(2999, 1, 1, tzinfo=UTC))]
 
@@ -56,7 +62,7 @@ async def cancel_many(body: CancelBody, user: CurrentUser, found: Found) -> Resp
     return _json(202, {"items": items, "next": after})
 
 
-@router.post("/jobs/{job_id}/cancel", tags=["jobs"], status_code=202)
+@router.post("/jobs/{job_id}/cancel", tags=["jobs"], status_code=202, responses=RESPONSES)
 async def cancel(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """Cancel a job; may be asked again: 202 `cancelling`, then 200 `cancelled`, or `already-finished`."""
     status = await _ended(job_id, user, found)

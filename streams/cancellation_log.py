@@ -53,8 +53,9 @@ class CancellationLog:
             while True:
                 try:
                     await self._read(consumer)
-                except (KafkaError, OSError) as error:
+                except Exception as error:  # whatever it is: a worker that is deaf must say so, and listen again
                     self._say(error)
+                    await asyncio.sleep(RETRY_S)
                 await _close(consumer)
                 consumer = await self._open_at_last()  # from the beginning again: all of it may be taken twice
         finally:
@@ -74,7 +75,7 @@ class CancellationLog:
 
     def _say(self, error: Exception) -> None:
         self.problem = f"requests to cancel are not followed ({type(error).__name__}); this worker keeps trying"
-        logger.warning("%s", self.problem)
+        logger.warning("%s", self.problem, exc_info=not isinstance(error, (KafkaError, OSError)))
 
     # --- reading ---
 

@@ -317,8 +317,13 @@ async def test_many_are_cancelled_by_what_they_have_in_common(running: Running) 
 # --- by leaving ---
 
 
-async def ask_and_leave(ingress: Process, running: Running, authorization: str, prompt: str, *headers: str) -> None:
-    """A waiting call on a socket of its own, which is closed once the provider is at work."""
+async def ask_and_leave(
+    ingress: Process, running: Running, authorization: str, prompt: str, *headers: str, stopping: bool = False
+) -> None:
+    """A waiting call on a socket of its own, which is closed once the provider is at work.
+
+    `stopping`: and once the ingress has been told to stop.
+    """
     body = json.dumps({"prompt": prompt, "timeout": 60}).encode()
     at = urlsplit(ingress.http)
     _, writer = await asyncio.open_connection(at.hostname, at.port)
@@ -330,8 +335,21 @@ async def ask_and_leave(ingress: Process, running: Running, authorization: str, 
     await writer.drain()
     writer.write(body)
     await until(lambda: running.calls().get(prompt))
+    if stopping:
+        ingress.popen.terminate()
+        await until(lambda: is_refused(ingress))
     writer.close()
     await writer.wait_closed()
+
+
+async def is_refused(ingress: Process) -> bool:
+    """It takes no more connections."""
+    try:
+        async with httpx.AsyncClient() as client:
+            await client.get(f"{ingress.http}/livez")
+    except httpx.ConnectError:
+        return True
+    return False
 
 
 async def job_of(client: httpx.AsyncClient, running: Running, prompt: str) -> str:
@@ -364,6 +382,21 @@ async def test_a_caller_with_an_idempotency_key_may_leave_and_come_back(running:
             return bool((await client.get(f"/jobs/{job_id}")).json()["status"] == "completed")
 
         await until(completed)
+
+
+async def test_a_replica_that_stops_cancels_nothing(running: Running) -> None:
+    ingress = running.deployment.start("ingress")
+    await running.deployment.ready(ingress)
+    async with client_of(running.ingress) as client:
+        prompt = f"[delay=3] {uuid.uuid4()}"
+        await ask_and_leave(ingress, running, client.headers["authorization"], prompt, stopping=True)
+        job_id = await job_of(client, running, prompt)
+
+        async def completed() -> bool:
+            return bool((await client.get(f"/jobs/{job_id}")).json()["status"] == "completed")
+
+        await until(completed)
+        await asyncio.to_thread(ingress.popen.wait, 30)
 
 
 async def test_the_command_cancels_too(running: Running) -> None:
