@@ -75,7 +75,8 @@ FORGED = {
     "no jti": signed(claims(jti=None)),
     "expired": signed(claims(iat=1, nbf=1, exp=600)),
     "too long a life": signed(claims(exp=int(time.time()) + 90_000)),
-    "from the future": signed(claims(iat=int(time.time()) + 3000)),  # made when tests are collected, minutes before
+    # Far enough ahead: these are made when tests are collected, minutes before their turn.
+    "from the future": signed(claims(iat=int(time.time()) + 3000, nbf=None, exp=int(time.time()) + 3300)),
     "another audience": signed(claims(aud="others")),
     "several audiences": signed(claims(aud=[AUDIENCE, "others"])),
     "another issuer": signed(claims(iss="others")),
