@@ -283,8 +283,8 @@ async def test_unfinished_jobs_come_in_pages_without_those_that_wait_for_their_r
     await PendingSink(pool).write(wrapped(*(job_admitted(job=each) for each in jobs)))
     await queried(
         database,
-        "INSERT INTO due_events (due_id, job_id, code, topic, key, headers, value, due_at)"
-        f" VALUES ('d', '{jobs[2].job_id}', 'c', 't', '', '[]', '', now())",
+        "INSERT INTO due_events (due_id, job_id, run, stage, code, attempts, topic, key, headers, value, due_at)"
+        f" VALUES ('d', '{jobs[2].job_id}', 1, 's', 'c', '[]', 't', '', '[]', '', now())",
     )
     store, after, seen = UnfinishedJobs(pool), None, []
     while page := await store.page(after=after, limit=3):
