@@ -283,7 +283,8 @@ async def test_accepted_jobs_are_worked_on_once_after_kafka_has_lost_everything(
             f" WHERE job_id = '{late}'",
             f"UPDATE jobs SET cancel_requested_at = now() WHERE job_id = '{cancelled}'",
             f"INSERT INTO due_events (due_id, job_id, run, stage, code, attempts, topic, key, headers, value, due_at)"
-            f" VALUES ('d', '{due}', 1, 'generate_completion', 'provider-http-429', '[]', 't', '', '[]', '', now() + interval '1 h')",
+            f" VALUES ('d', '{due}', 1, 'generate_completion', 'provider-http-429', '[]', 't', '', '[]', '',"
+            f" now() + interval '1 h')",
             f"UPDATE jobs SET request = NULL WHERE job_id = '{without}'",
             "SELECT 1",
         )
