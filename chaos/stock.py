@@ -61,7 +61,7 @@ class OneEvent:
 
         self.work = work
 
-    def run_at_once(self, batch: Any, handle: Any) -> None:
+    def run_at_once(self, batch: Any, handle: Any, look_up: Any = None) -> None:  # noqa: ARG002 Lane
         """As `Lane.run_at_once`."""
         self.work = lambda: handle(batch.records[0], batch.ledger)
 

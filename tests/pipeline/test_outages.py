@@ -226,10 +226,11 @@ async def test_kafka_killed_with_hundreds_of_jobs_in_flight(
     ingress, worker = own.start("ingress"), own.worker("gate,completion,sink")
     await own.ready()
     async with client_of(ingress) as client:
-        prompts = [f"question {n} [delay=3]" for n in range(300)]
+        prompts = [f"question {n} [held]" for n in range(300)]
         job_ids = await accept(client, prompts)
         await until(lambda: api.busy == 300)
         await asyncio.to_thread(kafka.kill)
+        api.released.set()
         await until(lambda: api.busy == 0)  # all of them are answered while nobody can be told
         await asyncio.to_thread(kafka.start)
         await all_completed(own, job_ids)
