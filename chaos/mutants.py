@@ -7,9 +7,9 @@ def last_outcome_wins() -> None:
     """A repeated outcome replaces the stored one: what the condition of the sink's statement prevents."""
     from sinks import postgres
 
-    whole = postgres.UPSERT_OUTCOMES
+    whole = postgres.STORE_OUTCOMES
     start, end = whole.index("  AND (excluded.run > j.run"), whole.index("RETURNING")
-    postgres.UPSERT_OUTCOMES = whole[:start] + whole[end:]
+    postgres.STORE_OUTCOMES = whole[:start] + whole[end:]
 
 
 MUTANTS: Mapping[str, Callable[[], None]] = {"last-outcome-wins": last_outcome_wins}
