@@ -92,7 +92,7 @@ class Lane:
 
     # --- many at once ---
 
-    def run_at_once(self, batch: Batch, handle: AsyncHandler, ahead: Ahead) -> None:
+    def run_at_once(self, batch: Batch, handle: AsyncHandler, ahead: Ahead = lambda _: False) -> None:
         """Run each record beside the others, in turn; it is finished when its handler returns.
 
         `ahead`: True of a record that nothing will be done for any more, and that need not wait for its turn.
