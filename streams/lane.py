@@ -349,6 +349,13 @@ class Lane:
 
     # --- shared ---
 
+    async def cut(self) -> None:
+        """End what has outlasted the drain of a stop: nothing of it is acknowledged, so it comes again elsewhere."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _enqueue(self, batch: Batch, item: Any, worker: Callable[[deque[Any]], Coroutine[Any, Any, None]]) -> None:
         self.pending += len(batch.records)
         queue = self._queues.setdefault((batch.records[0].topic, batch.partition), deque())

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from time import monotonic
 from typing import Any, TypeVar
@@ -354,9 +354,12 @@ class Worker:
                 metrics.IN_FLIGHT.labels(lane.name).set(lane.pending)
 
 
-def _running(app: StreamApp) -> "contextlib.AbstractAsyncContextManager[object]":
-    running: contextlib.AbstractAsyncContextManager[object] = faust_app_running(app)
-    return running
+@contextlib.asynccontextmanager
+async def _running(app: StreamApp) -> AsyncIterator[None]:
+    async with faust_app_running(app):
+        yield
+    # Before anything that stages work with is closed under them, which they would take for a bug.
+    await asyncio.gather(*(lane.cut() for lane in app.lanes.values()))
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Awaitable[object]) -> bool:

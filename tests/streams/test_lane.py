@@ -122,3 +122,14 @@ async def test_a_handler_that_raises_finishes_nothing_and_ends_the_process(bench
     await until(lambda: bench.app.failed)
     assert ledger.committable().offset == 0
     assert bench.lane.pending == 0
+
+
+async def test_what_outlasts_the_drain_of_a_stop_is_cut_and_not_finished(bench: Bench) -> None:
+    ledger = bench.deliver(0, 1)
+    await until(lambda: len(bench.begun) == 2)
+    ledger.live = False
+    await bench.lane.cut()
+    assert not bench.lane.is_busy
+    assert bench.lane.pending == 0
+    assert bench.app.failed == []
+    assert ledger.committable().offset == 0
