@@ -28,8 +28,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     total_tokens: int | None = None
 
 
@@ -50,11 +50,11 @@ class _Reply(BaseModel):
 
     def counted(self) -> Usage | None:
         """Tokens; servers that are compatible with OpenAI's may leave the total out."""
-        if self.usage is None:
-            return None
-        asked, answered = self.usage.prompt_tokens, self.usage.completion_tokens
-        total = self.usage.total_tokens
-        return Usage(asked, answered, asked + answered if total is None else total)
+        usage = self.usage
+        if usage is None or (usage.prompt_tokens is None and usage.completion_tokens is None):
+            return None  # not counted is not nothing
+        asked, answered = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        return Usage(asked, answered, asked + answered if usage.total_tokens is None else usage.total_tokens)
 
 
 class OpenAICompatibleProvider:

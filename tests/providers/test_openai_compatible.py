@@ -169,7 +169,8 @@ async def test_the_limit_is_named_as_its_server_knows_it(base_url: str, field: s
     [
         ({"prompt_tokens": 7, "completion_tokens": 5}, Usage(7, 5, 12)),
         ({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 13}, Usage(7, 5, 13)),
-        ({"prompt_tokens": 7}, Usage(7, 0, 7)), ({"prompt_tokens": "many"}, None), ("free", None), (None, None),
+        ({"prompt_tokens": 7}, Usage(7, 0, 7)), ({"prompt_tokens": "many"}, None), ({"total_tokens": 12}, None),
+        ("free", None), (None, None),
     ],
 )  # fmt: skip
 async def test_an_answer_that_was_paid_for_is_kept_whatever_was_counted(

@@ -20,7 +20,7 @@ MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncate
          "filtered", "hold", "429-seconds", "429-date", "429-ms", "429-long", "flaky",
          "no-total", "odd-usage", "no-usage")  # fmt: skip
 USAGES: dict[str, Any] = {"no-total": {"prompt_tokens": 7, "completion_tokens": 5},
-                          "odd-usage": {"prompt_tokens": "many"}, "no-usage": None}  # fmt: skip
+                          "odd-usage": {"tokens": "many"}, "no-usage": None}  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 _FAILS = re.compile(r"\[fails=(\d+)\]")
 
