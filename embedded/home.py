@@ -57,6 +57,8 @@ class Home:
     def secret(self, name: str) -> str:
         """A secret that is invented once and kept, mode 600."""
         path = self.secrets / name
+        if path.exists() and not path.read_text().strip():
+            path.unlink()  # an empty file is no secret, whoever left it
         if not path.exists():
             # Whole or not at all: a kill half way must not leave an empty secret, nor two starts a secret each.
             descriptor, draft = tempfile.mkstemp(dir=self.secrets)

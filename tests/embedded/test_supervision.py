@@ -140,6 +140,7 @@ def test_ports_are_chosen_once_and_their_holder_is_named(tmp_path: Path) -> None
 def test_secrets_are_invented_once_and_for_nobody_else(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.make()
+    (home.secrets / "jwt_secret_key").touch()
     secret = home.secret("jwt_secret_key")
     assert len(secret) >= 32
     assert home.secret("jwt_secret_key") == secret
@@ -162,6 +163,7 @@ def test_a_kill_while_a_secret_is_written_leaves_none_that_is_empty(
         with pytest.raises(KeyboardInterrupt):
             home.secret("jwt_secret_key")
     assert not (home.secrets / "jwt_secret_key").exists()
+    (home.secrets / "jwt_secret_key").touch()
     secret = home.secret("jwt_secret_key")
     assert len(secret) >= 32
     assert home.secret("jwt_secret_key") == secret
