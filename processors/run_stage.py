@@ -106,7 +106,7 @@ async def run_stage(
         attempts.append(_attempt(target, began, "timeout"))
         message = "there was no answer in time and the work was cut; allow more with `timeout` (at most 120 s)"
         return _ended(job, "timeout", message, now(), _all(past, attempts))
-    except Exception:
+    except Exception:  # a bug in a stage ends its job, not the process
         logger.exception("a stage failed", extra={"job_id": str(job.job_id), "stage": name, "target": target})
         reason = "a bug in the stage; its traceback is in the worker's log"
         return DeadLetter(UNEXPECTED, reason, None, _all(past, attempts))
@@ -116,7 +116,7 @@ def run_plain_stage(stage: PlainStage, event: Event, *, name: str = "", **contex
     """The same for a gate stage, which tries once and does not wait."""
     try:
         return stage(event, **context)
-    except Exception:
+    except Exception:  # as above
         job: Job | None = getattr(event, "job", None)
         told = {"job_id": str(job.job_id) if job else None, "stage": name}
         logger.exception("a stage failed", extra=told)

@@ -125,7 +125,7 @@ class CompactedTable(Generic[E]):
                         self._consumer = consumer
                         self._moved.notify_all()
                 await self._follow(self._consumer)
-            except Exception:
+            except Exception:  # whatever it is: without its follower a table is wrong from now on
                 logger.exception("%s is not followed: it is read again from its beginning", self._topic)
                 broken, self._consumer = self._consumer, None
                 if broken is not None:
