@@ -5,9 +5,10 @@ import contextlib
 import importlib.metadata
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, ProducerSendError
@@ -36,7 +37,7 @@ class Heartbeat:
         self._task: asyncio.Task[None] | None = None
         self.lags: dict[str, int] = {}
         self.clock_skew_s = 0.0
-        self.answered_at = monotonic()
+        self.answered_at: float | None = None  # None: nobody has heard of this worker yet
         # An installed version where there is one; a checkout may run without being installed.
         try:
             self._version = importlib.metadata.version("assistant-stream")
@@ -57,13 +58,21 @@ class Heartbeat:
                 await asyncio.wait_for(self._beat(stopped=True), 2)
 
     async def _run(self) -> None:
+        # First that it lives: a look at the brokers may take seconds, and until then nobody sends it any work.
+        await self._try(self._beat(), PERIOD_S)
         while True:
-            try:
-                self.lags = await asyncio.wait_for(self._lags(), LAG_TIMEOUT_S)
-                await asyncio.wait_for(self._beat(), PERIOD_S)
-            except (TimeoutError, KafkaError, ProducerSendError, ConsumerNotStarted, KeyError) as error:
-                logger.debug("no heartbeat this time: %s", type(error).__name__)
+            await self._try(self._look(), LAG_TIMEOUT_S)
+            await self._try(self._beat(), PERIOD_S)
             await asyncio.sleep(PERIOD_S)
+
+    async def _try(self, step: Coroutine[Any, Any, None], timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(step, timeout_s)
+        except (TimeoutError, KafkaError, ProducerSendError, ConsumerNotStarted, KeyError) as error:
+            logger.debug("no heartbeat this time: %s", type(error).__name__)
+
+    async def _look(self) -> None:
+        self.lags = await self._lags()
 
     async def _beat(self, *, stopped: bool = False) -> None:
         now = datetime.now(UTC)

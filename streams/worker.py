@@ -321,7 +321,9 @@ class Worker:
             if not table.is_running:
                 problems[topic] = "it is not followed; this worker keeps trying"
         if self._heartbeat is not None:
-            if monotonic() - self._heartbeat.answered_at > HEARTBEAT_LATE_S:
+            if self._heartbeat.answered_at is None:
+                problems["heartbeat"] = "nobody has heard of this worker yet"
+            elif monotonic() - self._heartbeat.answered_at > HEARTBEAT_LATE_S:
                 problems["kafka"] = "the cluster has not answered a heartbeat for 20 s"
             if not self._clock():
                 problems["clock"] = f"this machine's clock is {self._heartbeat.clock_skew_s:.0f} s off the brokers'"

@@ -87,17 +87,33 @@ async def test_it_says_what_the_worker_has_and_good_bye_at_the_end() -> None:
     assert good_bye.stopped
 
 
+async def test_a_worker_is_told_of_before_the_first_look_at_the_brokers() -> None:
+    app, looking = FakeApp(), asyncio.Event()
+
+    async def hang(*partitions: TP) -> dict[TP, int]:
+        looking.set()
+        await asyncio.sleep(3600)
+        return {}
+
+    app.highwaters = hang  # type: ignore[method-assign]  # brokers that do not answer
+    beating = heartbeat(app)
+    beating.start()
+    await asyncio.wait_for(looking.wait(), 5)
+    assert len(app.sent) == 1
+    await beating.stop()
+
+
 @pytest.mark.usefixtures("quick")
 async def test_it_outlives_a_cluster_that_is_away() -> None:
     app = FakeApp()
     app.away = True
     beating = heartbeat(app)
-    answered_at = beating.answered_at
     beating.start()
     await asyncio.sleep(0)
     app.away = False
+    assert beating.answered_at is None
     await until(lambda: app.sent)
-    assert beating.answered_at > answered_at
+    assert beating.answered_at is not None
     await beating.stop()
 
 
@@ -134,13 +150,18 @@ async def test_a_time_that_a_client_chose_says_nothing_of_the_clock() -> None:
 async def test_a_worker_whose_beats_are_not_answered_is_not_ready() -> None:
     beating = heartbeat(FakeApp())
     worker = worker_with(beating)
+    assert worker._current_problems().keys() == {"heartbeat"}  # before that nobody sends it any work
+    await beating._beat()
     assert worker._current_problems() == {}
+    assert beating.answered_at is not None
     beating.answered_at -= HEARTBEAT_LATE_S + 1
     assert worker._current_problems().keys() == {"kafka"}
 
 
 async def test_a_worker_whose_tables_are_not_followed_is_not_ready() -> None:
-    worker = worker_with(heartbeat(FakeApp()))
+    beating = heartbeat(FakeApp())
+    await beating._beat()
+    worker = worker_with(beating)
     worker._tables["user-updated"] = table = SimpleNamespace(is_running=True)  # type: ignore[assignment]
     assert worker._current_problems() == {}
     table.is_running = False
