@@ -73,7 +73,7 @@ class Child:
         if size > MAX_LOG_BYTES:
             with self.log.open("rb") as file:
                 file.seek(size - KEPT_LOG_BYTES)
-                self.log.with_suffix(".log.1").write_bytes(file.read())
+                self.log.with_suffix(".log.1").write_bytes(file.read(KEPT_LOG_BYTES))  # its writer goes on meanwhile
             with self.log.open("r+b") as file:
                 file.truncate(0)
 
