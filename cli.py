@@ -101,6 +101,14 @@ def _root_password(settings: Settings) -> str | None:
 
 
 @app.command()
+def workers(as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False) -> None:
+    """List the workers: what each has in hand, and what waits for it."""
+    from client import commands
+
+    raise SystemExit(commands.workers(Settings().assistant_home, as_json=as_json))
+
+
+@app.command()
 def ingress() -> None:
     """Serve the REST API."""
     from ingress.app import MissingSettingError

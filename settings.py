@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     admission_wait_ms: int = Field(100, ge=0, le=5000)
     publish_timeout_s: float = Field(20, ge=1)
     expires_after_s: int = Field(3600, ge=1, le=86_400)
+    max_queue_wait_s: float = Field(300, ge=1)
     public_docs: bool = True
     public_metrics: bool = True
 

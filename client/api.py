@@ -130,6 +130,11 @@ class AssistantClient:
         items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params=params))["items"]
         return items
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Those heard of within the hour; for admins."""
+        items: list[dict[str, Any]] = _body(self._call("GET", "/workers"))["items"]
+        return items
+
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         reply = self._send(method, path, headers={"authorization": f"Bearer {self._token()}"}, **options)
         if reply.status_code == 401:  # expired, or of another deployment

@@ -1,4 +1,4 @@
-"""`assistant chat` and `assistant jobs`, as people see them."""
+"""`assistant chat`, `assistant jobs` and `assistant workers`, as people see them."""
 
 import json
 import os
@@ -75,5 +75,32 @@ def jobs(home: Path, *, root_password: str | None, limit: int, as_json: bool) ->
             result.get("result", {}).get("text") or result.get("reason") or failure.get("code") or item.get("stage", "")
         )
         table.add_row(item["job_id"], item["accepted_at"][:19], item["status"], " ".join(what.split())[:60])
+    Console().print(table)
+    return 0
+
+
+def workers(home: Path, *, as_json: bool) -> int:
+    """List the workers; returns the exit code."""
+    try:
+        with AssistantClient(home, os.environ) as client:
+            items = client.workers()
+    except ClientError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        return 1
+    if as_json:
+        print(json.dumps(items, ensure_ascii=False, indent=1))  # noqa: T201 as above
+        return 0
+    table = Table()
+    table.add_column("worker", no_wrap=True)
+    for column in ("heard of", "roles", "partitions", "in hand", "waiting", "done/min", "providers", "http"):
+        table.add_column(column)
+    for item in items:
+        loads = item["stages"]
+        sums = [sum(load[name] for load in loads) for name in ("in_flight", "lag", "finished_last_minute")]
+        table.add_row(
+            item["worker"], f"{item['age_s']:.0f} s ago" + ("" if item["alive"] else ", gone"),
+            ", ".join(item["roles"]), str(sum(len(numbers) for numbers in item["partitions"].values())),
+            *map(str, sums), ", ".join(offer["name"] for offer in item["providers"]), item["http"] or "",
+        )  # fmt: skip
     Console().print(table)
     return 0

@@ -5,14 +5,17 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import chat, jobs, operations, users
+from ingress import chat, jobs, operations, users, webhooks, workers
+from ingress.backpressure import Backpressure
 from ingress.follower import Follower
+from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
 from ingress.passwords import Passwords
@@ -26,6 +29,7 @@ from schemas.ids import JobIds
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.due_store import DueStore
+from sinks.idempotency import IdempotencyStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -62,6 +66,8 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.publisher.stop)
             made.follower.start()
             stack.push_async_callback(made.follower.stop)
+            made.idempotency.start()
+            stack.push_async_callback(made.idempotency.stop)
             for table in (made.user_table, made.workers):
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
@@ -74,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
-    for router in (users.router, chat.router, jobs.router, operations.router):
+    for router in (users.router, chat.router, jobs.router, webhooks.router, workers.router, operations.router):
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
@@ -101,7 +107,14 @@ def compose(settings: Settings) -> Services:
     follower = Follower(
         access, progressed=catalog.full_name("job-progressed"), finished=catalog.full_name("job-finished"), store=store
     )  # fmt: skip
-    workers = CompactedTable(access, catalog.full_name("worker-heartbeat"), WorkerHeartbeat)
+    idempotency = Idempotency(IdempotencyStore(database), publish_timeout_s=settings.publish_timeout_s)
+    backpressure = Backpressure(
+        max_wait_s=settings.max_queue_wait_s, allowed=settings.allowed_providers, default=settings.default_provider
+    )  # fmt: skip
+    worker_table = CompactedTable(
+        access, catalog.full_name("worker-heartbeat"), WorkerHeartbeat, on_change=backpressure.hear,
+        forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
+    )  # fmt: skip
     job_ids = JobIds(keys)
     rules = Rules(
         topic=catalog.full_name("job-requested"),
@@ -118,10 +131,17 @@ def compose(settings: Settings) -> Services:
         publisher=publisher,
         follower=follower,
         submissions=Submissions(
-            publisher, follower, job_ids, rules, present_providers=lambda: present_providers(workers)
+            publisher,
+            follower,
+            job_ids,
+            rules,
+            present_providers=lambda: present_providers(worker_table),
+            idempotency=idempotency,
+            backpressure=backpressure,
         ),
+        idempotency=idempotency,
         user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),
-        workers=workers,
+        workers=worker_table,
         database=database,
         jobs=store,
         due=DueStore(database),

@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 from ingress.follower import Outcome
+from ingress.idempotency import REPLAYED, Key
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CurrentUser, Found
 from schemas.events import RateLimit
@@ -58,36 +59,36 @@ class InferenceBody(RequestBody):
 
 
 @router.post("/chat/", tags=["chat"], responses=ANSWERS)
-async def chat(body: ChatRequest, user: CurrentUser, found: Found) -> Response:
+async def chat(body: ChatRequest, user: CurrentUser, found: Found, key: Key) -> Response:
     """Ask and wait for the answer."""
-    job_id, outcome = await found.submissions.answered(user, body)
-    headers = rate_limit_headers(outcome.rate_limit)
+    job_id, outcome = await found.submissions.answered(user, body, keyed=key)
+    headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
         return _json(200, outcome.result, headers)
     raise failed_call(job_id, outcome)
 
 
 @router.post("/chat/async", tags=["chat"], status_code=202, responses=JOBS)
-async def chat_async(body: AsyncChatRequest, user: CurrentUser, found: Found) -> Response:
+async def chat_async(body: AsyncChatRequest, user: CurrentUser, found: Found, key: Key) -> Response:
     """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook."""
     request = ChatRequest.model_construct(
         body.model_fields_set - {"callback_url"},
         **{name: getattr(body, name) for name in ChatRequest.model_fields},
     )
-    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url))
+    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
 @router.post("/inference/", tags=["chat"], status_code=202, responses=JOBS)
-async def inference(body: InferenceBody, user: CurrentUser, found: Found) -> Response:
+async def inference(body: InferenceBody, user: CurrentUser, found: Found, key: Key) -> Response:
     """The same with fewer words."""
     request = ChatRequest(
         prompt=body.prompt, provider=body.model, generation_config=GenerationConfig(temperature=body.temperature)
     )
-    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url))
+    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
-def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None) -> Response:
-    headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing)}
+def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
+    headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing), **(REPLAYED if replayed else {})}
     if (
         outcome is not None
         and outcome.error is not None
@@ -105,6 +106,8 @@ def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
     code, wait = error["code"], error.get("retry_after_s")
     status = STATUS_BY_CODE.get(code) or (503 if code in TRY_LATER else 502)
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(outcome.rate_limit)}
+    if outcome.replayed:
+        headers |= REPLAYED
     extra: dict[str, Any] = {"job_id": str(job_id)}
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, round(wait or 5)))

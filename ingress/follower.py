@@ -25,17 +25,19 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
+LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended, from its event or from its row."""
+    """How a job ended, from its event or from its row. `replayed`: it was asked for before, with the same key."""
 
     status: str
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     rate_limit: RateLimit | None = None
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +198,14 @@ class Follower:
             await asyncio.sleep(LOOK_UP_EVERY_S)
             old = monotonic() - LOOK_UP_AFTER_S
             waiting = [UUID(key.decode()) for key, watches in self._watches.items() if watches[0].since < old]
-            if not waiting:
-                continue
-            try:
-                rows = await store.finished(waiting)
-            except RetryableError:
-                continue  # outcomes still come by Kafka
-            except Exception:  # as in _follow
-                logger.exception("a bug in looking up outcomes")
-                continue
-            for row in rows:
-                for watch in self._watches.get(str(row.job_id).encode(), ()):
-                    watch.finish(Outcome(row.status, row.result, row.error))
+            for first in range(0, len(waiting), LOOK_UP_AT_ONCE):
+                try:
+                    rows = await store.finished(waiting[first : first + LOOK_UP_AT_ONCE])
+                except RetryableError:
+                    break  # outcomes still come by Kafka
+                except Exception:  # as in _follow
+                    logger.exception("a bug in looking up outcomes")
+                    break
+                for row in rows:
+                    for watch in self._watches.get(str(row.job_id).encode(), ()):
+                        watch.finish(Outcome(row.status, row.result, row.error))

@@ -64,6 +64,20 @@ async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     return _json({"items": await found.webhooks.attempts(job_id)})
 
 
+@router.post(
+    "/jobs/{job_id}/webhooks/redeliver", tags=["webhooks"], status_code=202,
+    responses={409: {"description": "The job has no webhook"}},
+)  # fmt: skip
+async def redeliver(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+    """Send the job's webhook again at once, as it is stored and with its id; an attempt under way counts as that."""
+    await _view(job_id, user, found)
+    found.submissions.count(user)
+    if not await found.webhooks.send_again(job_id):
+        detail = "the job has no webhook: it has no callback_url, or has not ended yet"
+        raise Problem(409, "no-webhook", detail)
+    return Response(orjson.dumps({"job_id": str(job_id)}), 202, media_type="application/json")
+
+
 @router.get("/webhook-secret", tags=["webhooks"])
 async def webhook_secret(user: CurrentUser, found: Found) -> Response:
     """What your webhooks are signed with: give it to any Standard Webhooks library."""

@@ -17,6 +17,8 @@ REQUEST_SECONDS = Histogram(
     "assistant_request_seconds", "Time until a request's answer begins", ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 125),
 )  # fmt: skip
+MAX_UNDER_WAY = 10_000  # requests, waiting ones too: what each of them holds is bounded, so all of them are
+ALWAYS_ANSWERED = {"/livez", "/health", "/readyz", "/metrics"}
 _SANE_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -30,6 +32,7 @@ class Edge:
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self._app, self._max_body_bytes = app, max_body_bytes
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -75,6 +78,12 @@ class Edge:
             # Chunked bodies are counted by Starlette's middleware, inside this one.
             await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
             return
+        if self._under_way >= MAX_UNDER_WAY and scope["path"] not in ALWAYS_ANSWERED:
+            busy = Problem(503, "overloaded", "too many requests are under way here; try again",
+                           headers={"Retry-After": "2"})  # fmt: skip
+            await problem_response(busy, request_id.decode())(scope, receive, send_headers)
+            return
+        self._under_way += 1
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
@@ -82,6 +91,8 @@ class Edge:
             if started:  # half an answer cannot be taken back: uvicorn closes the connection
                 raise
             await problem_response(a_bug(), request_id.decode())(scope, receive, send_headers)
+        finally:
+            self._under_way -= 1
 
     def _too_large(self) -> Problem:
         return Problem(413, "body-too-large", f"the body is larger than {self._max_body_bytes} bytes: send less")

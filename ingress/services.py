@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from ingress.follower import Follower
+from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
 from ingress.passwords import Passwords
 from ingress.problems import Problem
@@ -33,6 +34,7 @@ class Services:
     publisher: Publisher
     follower: Follower
     submissions: Submissions
+    idempotency: Idempotency
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]
     database: Pool

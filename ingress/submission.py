@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from uuid import UUID
 
+from ingress.backpressure import Backpressure
 from ingress.follower import Follower, Outcome, Watch
+from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from schemas.envelope import Attributes, Record
@@ -40,26 +42,33 @@ class Submissions:
 
     def __init__(
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
-        *, present_providers: Callable[[], Sequence[str]],
+        *, present_providers: Callable[[], Sequence[str]], idempotency: Idempotency, backpressure: Backpressure,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach."""
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
-        self._present_providers = present_providers
+        self._present_providers, self._idempotency = present_providers, idempotency
+        self._backpressure = backpressure
         self._counts: dict[str, tuple[float, int]] = {}
         self.draining = False
 
     # --- the two ways to ask ---
 
-    async def answered(self, user: UserUpdated, request: ChatRequest) -> tuple[UUID, Outcome]:
-        """Wait for the outcome.
+    async def answered(
+        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None
+    ) -> tuple[UUID, Outcome]:
+        """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
         Raises:
             Problem: It was refused, not accepted, or did not come in time.
         """
         timeout = request.timeout or self._rules.default_timeout_s
         requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
-        with self._published(user, requested) as (job_id, watch, publishing):
-            await self._accepted(publishing, job_id)
+        turn = await self._turn(user, request, keyed)
+        job_id = turn.job_id
+        if turn.outcome is not None:
+            return job_id, turn.outcome
+        with self._published(user, requested, turn) as (watch, publishing):
+            await self._accepted(user, turn, publishing)
             try:
                 outcome = await asyncio.wait_for(watch.finished, timeout + SYNC_GRACE_S)
             except TimeoutError:
@@ -67,50 +76,85 @@ class Submissions:
                     504, "timeout", "there was no answer in time; look at the job later, or allow more with `timeout`",
                     headers=_location(job_id), job_id=str(job_id),
                 ) from None  # fmt: skip
+        await self._idempotency.ended(user.user_id, turn, outcome)
         if outcome.rate_limit is None and watch.verdict.done():
             outcome = replace(outcome, rate_limit=watch.verdict.result())
-        return job_id, outcome
+        return job_id, replace(outcome, replayed=turn.replayed)
 
     async def accepted(
-        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None
-    ) -> tuple[UUID, Outcome | None, RateLimit | None]:
-        """Wait only for the gate's verdict, and not long: an outcome where it came by then, and the user's rate.
+        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None
+    ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:
+        """Wait only for the gate's verdict, and not long.
+
+        Returns:
+            The job, its outcome where it came by then, the user's rate, and whether it was asked for before.
 
         Raises:
             Problem: It was refused or not accepted.
         """
         self._check_callback(callback_url)
         requested = JobRequested(user_id=user.user_id, kind="chat", request=request, callback_url=callback_url)
-        with self._published(user, requested) as (job_id, watch, publishing):
-            await self._accepted(publishing, job_id)
+        turn = await self._turn(user, request, keyed)
+        if not turn.publish:
+            return turn.job_id, turn.outcome, None, True
+        with self._published(user, requested, turn) as (watch, publishing):
+            await self._accepted(user, turn, publishing)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
             standing = watch.verdict.result() if watch.verdict.done() else None
-            return job_id, watch.finished.result() if watch.finished.done() else None, standing
+            outcome = watch.finished.result() if watch.finished.done() else None
+        await self._idempotency.ended(user.user_id, turn, outcome)
+        return turn.job_id, outcome, standing, turn.replayed
+
+    def count(self, user: UserUpdated) -> None:
+        """Count a call that costs something beside jobs.
+
+        Raises:
+            Problem: The user makes far more of them than the limit allows.
+        """
+        self._check_flood(user)
 
     # --- steps ---
 
+    async def _turn(self, user: UserUpdated, request: ChatRequest, keyed: Keyed | None) -> Turn:
+        """Whether there is anything to publish; what was asked before is not checked again."""
+
+        def mint() -> UUID:
+            return self._job_ids.mint(user.user_id)
+
+        if keyed is None:
+            self._check(user, request)
+            return Turn(mint())
+        return await self._idempotency.turn(
+            user.user_id, keyed, mint=mint, check=lambda: self._check(user, request)
+        )  # fmt: skip
+
     @contextmanager
     def _published(
-        self, user: UserUpdated, requested: JobRequested
-    ) -> "Iterator[tuple[UUID, Watch, asyncio.Future[None]]]":
-        self._check(user, requested.request)
-        job_id = self._job_ids.mint(user.user_id)
-        attributes = Attributes(str(job_id), "/ingress", "job-requested")
-        value = requested.model_dump_json(exclude_none=True).encode()
-        record = Record(self._rules.topic, user.user_id.encode(), value, attributes.headers())
-        with self._follower.watch(job_id) as watch:
-            yield job_id, watch, asyncio.ensure_future(self._publisher.publish(record))
+        self, user: UserUpdated, requested: JobRequested, turn: Turn
+    ) -> "Iterator[tuple[Watch, asyncio.Future[None] | None]]":
+        with self._follower.watch(turn.job_id) as watch:
+            if not turn.publish:
+                yield watch, None
+                return
+            attributes = Attributes(str(turn.job_id), "/ingress", "job-requested")
+            value = requested.model_dump_json(exclude_none=True).encode()
+            record = Record(self._rules.topic, user.user_id.encode(), value, attributes.headers())
+            yield watch, asyncio.ensure_future(self._publisher.publish(record))
 
-    async def _accepted(self, publishing: "asyncio.Future[None]", job_id: UUID) -> None:
+    async def _accepted(self, user: UserUpdated, turn: Turn, publishing: "asyncio.Future[None] | None") -> None:
+        if publishing is None:
+            return
         try:
             await publishing
         except NotAcceptedError as error:
+            await self._idempotency.not_accepted(user.user_id, turn)
             raise _unavailable(f"{error}; nothing was accepted, try again") from None
         except OutcomeUnknownError:
             raise Problem(
                 504, "outcome-unknown", "the job may have been accepted: look at it before you send it again",
-                headers=_location(job_id), job_id=str(job_id),
+                headers=_location(turn.job_id), job_id=str(turn.job_id),
             ) from None  # fmt: skip
+        await self._idempotency.accepted(user.user_id, turn)
 
     def _check(self, user: UserUpdated, request: ChatRequest) -> None:
         if self.draining:
@@ -122,6 +166,7 @@ class Submissions:
             there = [name for name in present if name in self._rules.allowed_providers]
             detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
             raise Problem(400, "no-such-provider", detail, providers=there)
+        self._backpressure.check(wanted)
 
     def _check_flood(self, user: UserUpdated) -> None:
         """A coarse count of this replica's own; the exact limit is the gate's."""

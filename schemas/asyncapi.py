@@ -107,7 +107,7 @@ def asyncapi(catalog: Catalog, examples: Examples, *, version: str, description:
 
 def _channel(topic: Topic) -> dict[str, Any]:
     configuration: dict[str, Any] = {
-        "cleanup.policy": [topic.cleanup],
+        "cleanup.policy": topic.cleanup.split(","),
         "max.message.bytes": topic.max_message_bytes,
         "message.timestamp.type": topic.timestamp,
     }

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.requests import CallbackUrl, ChatRequest, JobKind, Metadata, Role, Text, UserId
 
+FORGOTTEN_WORKER_S = 3600.0
+
 
 class Event(BaseModel):
     """Base of all that travels on a topic."""
@@ -208,6 +210,10 @@ class WorkerHeartbeat(Event):
     version: str = ""
     http: str | None = None
     stopped: bool = False
+
+    def is_forgotten(self, now: datetime) -> bool:
+        """True once it has been silent for so long that nobody asks for it."""
+        return (now - self.at).total_seconds() > FORGOTTEN_WORKER_S
 
 
 def utc_from_ms(timestamp_ms: int) -> datetime:

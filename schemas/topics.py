@@ -28,7 +28,8 @@ class Topic(BaseModel):
     consumers: tuple[str, ...]
     partitions: Annotated[int, Field(ge=1, le=1024)]
     retention_ms: Annotated[int, Field(ge=60_000)] | None = None
-    cleanup: Literal["delete", "compact"] = "delete"
+    cleanup: Literal["delete", "compact", "compact,delete"] = "delete"
+    segment_ms: Annotated[int, Field(ge=60_000)] | None = None
     timestamp: Literal["CreateTime", "LogAppendTime"] = "CreateTime"
     compression: Literal["uncompressed"] | None = None  # None: as its producers pack it
     max_message_bytes: Annotated[int, Field(ge=1024)] = MAX_MESSAGE_BYTES
@@ -44,6 +45,8 @@ class Topic(BaseModel):
             config["retention.ms"] = str(self.retention_ms)
         if self.compression is not None:
             config["compression.type"] = self.compression
+        if self.segment_ms is not None:
+            config["segment.ms"] = str(self.segment_ms)
         return config
 
     def event_class(self) -> type[Event] | None:

@@ -29,6 +29,12 @@ UPDATE webhooks AS w SET lease_id = $1, leased_until = $3 FROM ours WHERE w.webh
 RETURNING w.webhook_id, job_id, user_id, url, host, body, attempt, lease_id
 """
 
+# One that is being tried now stays as it is: that attempt is the new one. A lease that ran out is void, and fenced.
+SEND_AGAIN = """
+UPDATE webhooks SET state = 'due', due_at = now(), lease_id = NULL, leased_until = NULL
+WHERE webhook_id = ANY($1::text[]) AND (leased_until IS NULL OR leased_until <= now())
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LeasedWebhook:
@@ -86,12 +92,52 @@ class WebhookStore:
         return True
 
     async def attempts(self, job_id: UUID) -> list[dict[str, Any]]:
-        """Of a job's webhooks, oldest first: `{attempt, at, status_code?, error?, next_at?}`."""
+        """The newest 100 of a job's webhooks, oldest first: `{attempt, at, status_code?, error?, next_at?}`."""
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
                 """SELECT a.attempt, a.at, a.status_code, a.error, a.next_at
                    FROM webhook_attempts a JOIN webhooks w USING (webhook_id)
-                   WHERE w.job_id = $1 ORDER BY a.at, a.attempt LIMIT 100""",
+                   WHERE w.job_id = $1 ORDER BY a.at DESC, a.attempt DESC LIMIT 100""",
                 job_id,
             )
-        return [{name: value for name, value in row.items() if value is not None} for row in rows]
+        return [{name: value for name, value in row.items() if value is not None} for row in reversed(rows)]
+
+    async def send_again(self, job_id: UUID) -> bool:
+        """Have the webhook of a job's last run sent again at once, as it is stored; False if there is none."""
+        async with self._pool.connection() as connection, connection.transaction():
+            webhook_id = await connection.fetchval(
+                "SELECT webhook_id FROM webhooks WHERE job_id = $1 ORDER BY created_at DESC LIMIT 1", job_id
+            )
+            if webhook_id is None:
+                return False
+            await connection.execute(SEND_AGAIN, [webhook_id])
+        return True
+
+    async def send_all_again(
+        self, *, begin: datetime, end: datetime, user_id: str | None, state: str | None, limit: int,
+        after: tuple[datetime, str] | None,
+    ) -> list[tuple[UUID, str, datetime]]:  # fmt: skip
+        """The same for at most `limit` of those stored in a time, oldest first.
+
+        Args:
+            begin: Stored then or later.
+            end: Stored before.
+            user_id: Whose; None: everybody's.
+            state: Only of this state.
+            limit: How many.
+            after: Only those behind this one: its time and id.
+
+        Returns:
+            Job, id and time of each, in order.
+        """
+        async with self._pool.connection() as connection, connection.transaction():
+            rows = await connection.fetch(
+                """SELECT job_id, webhook_id, created_at FROM webhooks
+                   WHERE created_at >= $1 AND created_at < $2 AND ($3::text IS NULL OR user_id = $3)
+                     AND ($4::text IS NULL OR state = $4)
+                     AND ($5::timestamptz IS NULL OR (created_at, webhook_id) > ($5, $6::text))
+                   ORDER BY created_at, webhook_id LIMIT $7""",
+                begin, end, user_id, state, *(after or (None, None)), limit,
+            )  # fmt: skip
+            await connection.execute(SEND_AGAIN, [row["webhook_id"] for row in rows])
+        return [(row["job_id"], row["webhook_id"], row["created_at"]) for row in rows]

@@ -70,7 +70,8 @@ class WebhookSender:
                 logger.exception("a bug in sending webhooks")
             if not begun:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), backoff)
+                    async with asyncio.timeout(backoff):  # wait_for may lose the stop's cancellation (Python 3.11)
+                        await self._woken.wait()
                 self._woken.clear()
 
     async def send_due(self) -> int:
@@ -119,7 +120,8 @@ class WebhookSender:
         except TimeoutError:
             error = "no answer in time"
         except (httpx.HTTPError, OSError) as why:
-            error = f"not delivered: {type(why).__name__}"
+            bad = "CERTIFICATE_VERIFY_FAILED" in str(why)
+            error = "not delivered: " + ("its certificate is not valid" if bad else type(why).__name__)
         except Exception as bug:  # counted as an attempt: unrecorded, it would come back with every lease for ever
             logger.exception("a bug in delivering %s", leased.webhook_id)
             error = f"not delivered: {type(bug).__name__}"

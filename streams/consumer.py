@@ -144,6 +144,34 @@ class Consumer(driver.Consumer):
         committed = self._committed.get(tp)
         return max(0, int(committed.offset)) if committed else 0
 
+    async def backlog(self) -> dict[TP, tuple[int, int]]:
+        """Of each partition owned: how many records are not finished, and how many of these could be delivered now.
+
+        Asked of the brokers themselves: what the consumer knows of a partition's end stands still when its fetching
+        does.
+        """
+        consumer = self._thread._ensure_consumer()
+
+        async def look() -> dict[Any, int]:  # runs in the consumer's own thread
+            subscription = consumer._subscription.subscription
+            assignment = subscription.assignment if subscription else None
+            if assignment is None or not assignment.tps:
+                return {}
+            ends = await consumer.end_offsets(assignment.tps)
+            states = {tp: assignment.state_value(tp) for tp in ends}
+            return {
+                tp: max(0, ends[tp] - state.position)
+                for tp, state in states.items()
+                if state is not None and state.has_valid_position
+            }
+
+        found: dict[TP, tuple[int, int]] = {}
+        for partition, waiting in (await self._thread.call_thread(look)).items():
+            tp = ensure_TP(partition)
+            in_hand = self.ledgers[tp].unfinished if tp in self.ledgers else 0
+            found[tp] = (waiting + in_hand, 0 if self._is_full(tp) else waiting)
+        return found
+
     # --- leaving ---
 
     async def wait_empty(self) -> None:

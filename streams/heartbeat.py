@@ -27,7 +27,15 @@ KEPT = 12  # heartbeats, that is, a minute of finished counts
 
 
 class Heartbeat:
-    """Publishes to `worker-heartbeat`. `lags`: stage -> records that wait, as last seen."""
+    """Publishes to `worker-heartbeat`.
+
+    Attributes:
+        lags: By stage, records that are not finished, as last seen.
+        deliverable: By stage, those of them that could be delivered and were not.
+        looked_at: When both were seen.
+        clock_skew_s: How far this machine is ahead of the brokers.
+        answered_at: When they took the last heartbeat.
+    """
 
     def __init__(
         self, apps: Sequence[StreamApp], topic: str, *, worker: str, http: str | None, offers: Sequence[ProviderOffer]
@@ -36,6 +44,8 @@ class Heartbeat:
         self._finished: deque[dict[str, int]] = deque(maxlen=KEPT)
         self._task: asyncio.Task[None] | None = None
         self.lags: dict[str, int] = {}
+        self.deliverable: dict[str, int] = {}
+        self.looked_at = monotonic()
         self.clock_skew_s = 0.0
         self.answered_at: float | None = None  # None: nobody has heard of this worker yet
         # An installed version where there is one; a checkout may run without being installed.
@@ -67,12 +77,12 @@ class Heartbeat:
 
     async def _try(self, step: Coroutine[Any, Any, None], timeout_s: float) -> None:
         try:
-            await asyncio.wait_for(step, timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for loses a cancellation that meets the answer (Python 3.11)
+                await step
         except (TimeoutError, KafkaError, ProducerSendError, ConsumerNotStarted, KeyError) as error:
             logger.debug("no heartbeat this time: %s", type(error).__name__)
-
-    async def _look(self) -> None:
-        self.lags = await self._lags()
+        except Exception:  # nobody else would start it again, and a worker that is not heard of gets no jobs
+            logger.exception("a bug in the heartbeat")
 
     async def _beat(self, *, stopped: bool = False) -> None:
         now = datetime.now(UTC)
@@ -107,18 +117,14 @@ class Heartbeat:
                     owned[tp.topic] = (*owned.get(tp.topic, ()), tp.partition)
         return owned
 
-    async def _lags(self) -> dict[str, int]:
-        """Asked of the brokers themselves: what the consumer knows stands still when its fetching does."""
+    async def _look(self) -> None:
         lags: dict[str, int] = {}
+        deliverable: dict[str, int] = {}
         for app in self._apps:
-            consumer = app.consumer
-            owned = consumer.assignment()
-            if not owned:
-                continue
-            ends = await consumer.highwaters(*owned)
-            for tp, end in ends.items():
-                behind = max(0, (end or 0) - consumer.finished_up_to(tp))
+            for tp, (unfinished, waiting) in (await app.consumer.backlog()).items():
                 name = app.lanes[tp.topic].name
-                lags[name] = lags.get(name, 0) + behind
-                metrics.LAG.labels(name).set(lags[name])
-        return lags
+                lags[name] = lags.get(name, 0) + unfinished
+                deliverable[name] = deliverable.get(name, 0) + waiting
+        for name, lag in lags.items():
+            metrics.LAG.labels(name).set(lag)
+        self.lags, self.deliverable, self.looked_at = lags, deliverable, monotonic()

@@ -114,6 +114,12 @@ class Ledger:
             self._recent_ids.popitem(last=False)
         return False
 
+    @property
+    def unfinished(self) -> int:
+        """How many records were delivered and are not finished."""
+        self.lowest_unfinished()
+        return len(self.open) - len(self._done)
+
     def lowest_unfinished(self) -> int:
         """The offset that may be committed."""
         while self.open and self.open[0][0] in self._done:

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -194,7 +195,9 @@ class Worker:
     async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
         settings = self._settings
         users = await self._table(stack, "user-updated", UserUpdated)
-        workers = await self._table(stack, "worker-heartbeat", WorkerHeartbeat)
+        workers = await self._table(
+            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC))
+        )  # fmt: skip
         job_ids = JobIds(self._master_secrets())
 
         def limit_of(job: Job) -> int | None:
@@ -289,8 +292,10 @@ class Worker:
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
         )  # fmt: skip
 
-    async def _table(self, stack: AsyncExitStack, topic: str, event: type[E]) -> CompactedTable[E]:
-        table = CompactedTable(self._access, self._catalog.full_name(topic), event)
+    async def _table(
+        self, stack: AsyncExitStack, topic: str, event: type[E], *, forget: Callable[[E], bool] | None = None
+    ) -> CompactedTable[E]:
+        table = CompactedTable(self._access, self._catalog.full_name(topic), event, forget=forget)
         while True:
             try:
                 await table.start()
@@ -335,14 +340,16 @@ class Worker:
         return self._heartbeat is None or abs(self._heartbeat.clock_skew_s) <= MAX_CLOCK_SKEW_S
 
     def _stalled_for_s(self) -> float:
-        """How long a lane has had records waiting, nothing in hand, and no delivery."""
-        waiting = self._heartbeat.lags if self._heartbeat else {}
-        now = monotonic()
-        longest = 0.0
+        """How long records could have been delivered and none was; called by the watchdog's thread."""
+        if self._heartbeat is None or monotonic() - self._heartbeat.looked_at > HEARTBEAT_LATE_S:
+            self._stalled_since = None  # the cluster does not answer: nobody knows whether anything waits
+            return 0.0
+        now, longest = monotonic(), 0.0
         for app in self._apps:
-            if app.rebalancing or not any(waiting.get(lane.name) for lane in app.lanes.values()):
-                continue
-            if not any(lane.pending or lane.is_busy for lane in app.lanes.values()):
+            waits = any(
+                self._heartbeat.deliverable.get(lane.name) and not lane.is_full for lane in list(app.lanes.values())
+            )
+            if waits and not app.rebalancing:
                 longest = max(longest, now - app.consumer.delivered_at)
         if not longest:
             self._stalled_since = None

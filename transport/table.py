@@ -34,7 +34,10 @@ class CompactedTable(Generic[E]):
         event: type[E],
         *,
         on_change: Callable[[str, E | None], None] | None = None,
+        forget: Callable[[E], bool] | None = None,
     ) -> None:
+        """`on_change`: told each event, None for one that is gone; `forget`: True of one that is of no use any more."""
+        self._forget = forget
         self._access, self._topic, self._event, self._on_change = access, topic, event, on_change
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
@@ -173,5 +176,8 @@ class CompactedTable(Generic[E]):
                 logger.warning("%s: the record at offset %d does not parse and is ignored", self._topic, record.offset)
                 return
             self.values[key] = event
+            if self._forget is not None:  # few: a topic that lets go after a day has said nothing of it to its readers
+                for old in [name for name, known in self.values.items() if self._forget(known)]:
+                    del self.values[old]
         if self._on_change is not None:
             self._on_change(key, event)

@@ -1,11 +1,14 @@
 """What the ingress refuses before anything is published."""
 
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from ingress import submission
+from ingress.backpressure import Backpressure
 from ingress.follower import Follower
+from ingress.idempotency import Idempotency
 from ingress.problems import Problem
 from ingress.publisher import Publisher
 from ingress.submission import FLOOD_FACTOR, Rules, Submissions
@@ -43,12 +46,15 @@ class Desk:
         self.publisher, self.now = RecordingPublisher(), 1000.0
         follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=None)
         monkeypatch.setattr(submission, "monotonic", lambda: self.now)
+        nobody: Any = None  # no request here has a key
         self.submissions = Submissions(
-            self.publisher, follower, JobIds([SECRET]), rules, present_providers=lambda: ["openai"]
-        )
+            self.publisher, follower, JobIds([SECRET]), rules, present_providers=lambda: ["openai"],
+            idempotency=Idempotency(nobody, publish_timeout_s=1),
+            backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
+        )  # fmt: skip
 
     async def ask(self, user: UserUpdated, callback_url: str | None = None) -> UUID:
-        job_id, _, _ = await self.submissions.accepted(user, chat_request(), callback_url=callback_url)
+        job_id, *_ = await self.submissions.accepted(user, chat_request(), callback_url=callback_url)
         return job_id
 
     async def refused(self, user: UserUpdated, callback_url: str | None = None) -> Problem:

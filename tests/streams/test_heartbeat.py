@@ -37,11 +37,8 @@ class FakeApp:
     def assignment(self) -> set[TP]:
         return {TOPIC}
 
-    async def highwaters(self, *partitions: TP) -> dict[TP, int]:
-        return dict.fromkeys(partitions, 50)
-
-    def finished_up_to(self, tp: TP) -> int:
-        return 10
+    async def backlog(self) -> dict[TP, tuple[int, int]]:
+        return {TOPIC: (40, 38)}
 
     async def hand_over(self, record: Record) -> "asyncio.Future[Any]":
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -83,6 +80,7 @@ async def test_it_says_what_the_worker_has_and_good_bye_at_the_end() -> None:
     assert last.providers == (ProviderOffer(name="openai", models=("gpt-4o-mini",)),)
     (load,) = last.stages
     assert (load.stage, load.in_flight, load.lag, load.finished_last_minute) == ("generate_completion-openai", 3, 40, 7)
+    assert (beating.lags, beating.deliverable) == ({app.lane.name: 40}, {app.lane.name: 38})
     assert not last.stopped
     assert good_bye.stopped
 
@@ -90,12 +88,12 @@ async def test_it_says_what_the_worker_has_and_good_bye_at_the_end() -> None:
 async def test_a_worker_is_told_of_before_the_first_look_at_the_brokers() -> None:
     app, looking = FakeApp(), asyncio.Event()
 
-    async def hang(*partitions: TP) -> dict[TP, int]:
+    async def hang() -> dict[TP, tuple[int, int]]:
         looking.set()
         await asyncio.sleep(3600)
         return {}
 
-    app.highwaters = hang  # type: ignore[method-assign]  # brokers that do not answer
+    app.backlog = hang  # type: ignore[method-assign]  # brokers that do not answer
     beating = heartbeat(app)
     beating.start()
     await asyncio.wait_for(looking.wait(), 5)

@@ -172,3 +172,14 @@ def test_an_heir_gets_exactly_what_is_unfinished(finished: set[int], last: int) 
     if todo:
         heir = Ledger(Delivered(committed.offset), committed)
         assert [record.offset for record in heir.deliver(records(committed.offset, last))] == todo
+
+
+def test_what_is_finished_above_a_slow_record_does_not_count_as_unfinished() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 20))
+    assert ledger.unfinished == 21
+    for offset in range(1, 21):
+        ledger.finish(offset)
+    assert ledger.unfinished == 1
+    ledger.finish(0)
+    assert ledger.unfinished == 0

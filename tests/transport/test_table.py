@@ -37,6 +37,22 @@ async def test_a_table_has_all_at_its_start_and_follows(kafka: KafkaForTests, ca
         await table.stop()
 
 
+async def test_a_table_lets_go_what_is_of_no_use(kafka: KafkaForTests, catalog: Catalog) -> None:
+    topic = catalog.full_name("user-updated")
+    table = CompactedTable(kafka.access, topic, UserUpdated, forget=lambda user: user.token_epoch < newest[0] - 10)
+    newest = [0]
+    await table.start()
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        for n in range(200):
+            newest[0] = n
+            user = user_updated(user_id=f"user-{n}", token_epoch=n)
+            await producer.send_and_wait(topic, user.model_dump_json().encode(), key=user.user_id.encode())
+            await asyncio.wait_for(table.reach_end(), 10)
+            assert len(table.values) <= 11
+    assert set(table.values) == {f"user-{n}" for n in range(189, 200)}
+    await table.stop()
+
+
 async def test_a_table_without_its_topic_says_which(kafka: KafkaForTests, topic_prefix: str) -> None:
     with pytest.raises(KafkaError, match="missing"):
         await CompactedTable(kafka.access, f"{topic_prefix}nowhere", UserUpdated).start()

@@ -60,17 +60,20 @@ STATEMENTS = (
     "CREATE INDEX dead_letters_of_a_job ON dead_letters (job_id)",
     """
     CREATE TABLE idempotency_keys (
-        user_id     text NOT NULL,
-        key         text NOT NULL,
-        fingerprint bytea NOT NULL,
-        job_id      uuid NOT NULL,
-        accepted_at timestamptz,
-        created_at  timestamptz NOT NULL DEFAULT now(),
+        user_id      text NOT NULL,
+        key          text NOT NULL,
+        fingerprint  bytea NOT NULL,
+        job_id       uuid NOT NULL,
+        accepted_at  timestamptz,
+        published_at timestamptz NOT NULL DEFAULT now(),
+        publications integer NOT NULL DEFAULT 1,
+        created_at   timestamptz NOT NULL DEFAULT now(),
         PRIMARY KEY (user_id, key)
     )
     """,
     "CREATE INDEX idempotency_keys_by_time ON idempotency_keys (created_at)",
-    "CREATE INDEX webhooks_of_a_user ON webhooks (user_id, created_at)",
+    "CREATE INDEX webhooks_of_a_user ON webhooks (user_id, created_at, webhook_id)",
+    "CREATE INDEX webhooks_by_time ON webhooks (created_at, webhook_id)",
     "ALTER TABLE webhook_secrets ADD COLUMN rotations timestamptz[] NOT NULL DEFAULT '{}'",
     "UPDATE webhook_secrets SET rotations = ARRAY[rotated_at] WHERE version > 1",
 )
@@ -85,7 +88,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take them away, with all that is in them."""
     op.execute("ALTER TABLE webhook_secrets DROP COLUMN rotations")
-    op.execute("DROP INDEX webhooks_of_a_user")
+    op.execute("DROP INDEX webhooks_of_a_user, webhooks_by_time")
     for table in ("idempotency_keys", "dead_letters", "due_events"):
         op.execute(f"DROP TABLE {table}")
     op.execute("DROP INDEX jobs_that_wait")

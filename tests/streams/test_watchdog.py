@@ -1,0 +1,74 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from settings import Settings
+from streams.watchdog import Watchdog
+from streams.worker import HEARTBEAT_LATE_S, Worker
+
+
+def test_it_ends_the_process_for_a_loop_that_stands_still_or_records_that_wait_too_long() -> None:
+    stalled = [0.0]
+    watchdog = Watchdog(stall_timeout_s=60, stalled_for_s=lambda: stalled[0], end=lambda code: None)
+    watchdog.tick()
+    now = watchdog._ticked_at
+    assert not watchdog.check(now + 60)
+    assert watchdog.check(now + 60.1)
+    stalled[0] = 60.0
+    assert not watchdog.check(now)
+    stalled[0] = 60.1
+    assert watchdog.check(now)
+
+
+class Scene:
+    """A worker whose clock, heartbeat and consumer are moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr("streams.worker.monotonic", lambda: self.now)
+        self.worker: Any = Worker(Settings(_env_file=None, kafka_bootstrap_servers="localhost:1"), ["sink"])
+        self.lane = SimpleNamespace(name="store_outcome", is_full=False)
+        self.app = SimpleNamespace(
+            lanes={"job-finished": self.lane}, rebalancing=False, consumer=SimpleNamespace(delivered_at=self.now)
+        )  # fmt: skip
+        self.heartbeat = SimpleNamespace(looked_at=self.now, deliverable={"store_outcome": 0})
+        vars(self.worker).update(_apps=[self.app], _heartbeat=self.heartbeat)
+
+    def stalled(self, after_s: float, *, deliverable: int, seen: bool = True) -> float:
+        self.now += after_s
+        self.heartbeat.deliverable = {"store_outcome": deliverable}
+        if seen:
+            self.heartbeat.looked_at = self.now
+        found: float = self.worker._stalled_for_s()
+        return found
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def test_time_runs_from_when_something_waits_not_from_the_last_delivery(scene: Scene) -> None:
+    assert scene.stalled(500, deliverable=0) == 0
+    assert scene.stalled(5, deliverable=3) == 0
+    assert scene.stalled(40, deliverable=3) == 40
+    scene.app.consumer.delivered_at = scene.now
+    assert scene.stalled(5, deliverable=3) == 5
+    assert scene.stalled(5, deliverable=0) == 0
+
+
+@pytest.mark.parametrize("why", ["full", "rebalancing"])
+def test_hands_that_are_full_and_a_rebalance_are_no_stall(scene: Scene, why: str) -> None:
+    scene.stalled(5, deliverable=3)
+    scene.lane.is_full, scene.app.rebalancing = why == "full", why == "rebalancing"
+    assert scene.stalled(300, deliverable=3) == 0
+    scene.lane.is_full = scene.app.rebalancing = False
+    assert scene.stalled(1, deliverable=3) == 0
+
+
+def test_a_cluster_that_does_not_answer_is_no_stall_and_time_begins_anew_after_it(scene: Scene) -> None:
+    scene.stalled(5, deliverable=3)
+    assert scene.stalled(HEARTBEAT_LATE_S + 1, deliverable=3, seen=False) == 0
+    assert scene.stalled(100, deliverable=3) == 0
+    assert scene.stalled(5, deliverable=3) == 5
