@@ -12,6 +12,8 @@ from settings import ROLES, Settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
 topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and those of the cluster.")
 app.add_typer(topics, name="topics")
+dlq = typer.Typer(no_args_is_help=True, help="Dead letters: events that could never work, and once more.")
+app.add_typer(dlq, name="dlq")
 
 
 def main() -> None:
@@ -106,6 +108,52 @@ def workers(as_json: Annotated[bool, typer.Option("--json", help="For programs")
     from client import commands
 
     raise SystemExit(commands.workers(Settings().assistant_home, as_json=as_json))
+
+
+Job = Annotated[str | None, typer.Option("--job", help="Only of this job")]
+Code = Annotated[str | None, typer.Option("--code", help="Only with this code, such as provider-http-401")]
+Stage = Annotated[str | None, typer.Option("--stage", help="Only of this stage, such as generate_completion")]
+
+
+@dlq.command("list")
+def dlq_list(
+    job: Job = None,
+    code: Code = None,
+    stage: Stage = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """List the newest dead letters."""
+    from client import dlq as commands
+
+    wanted = commands.Wanted(job=job, code=code, stage=stage)
+    raise SystemExit(commands.list_letters(Settings().assistant_home, wanted, limit=limit, as_json=as_json))
+
+
+@dlq.command("show")
+def dlq_show(job_id: str) -> None:
+    """Show a job's dead letters with their records, as JSON."""
+    from client import dlq as commands
+
+    raise SystemExit(commands.show(Settings().assistant_home, job_id))
+
+
+@dlq.command("redrive")
+def dlq_redrive(
+    job: Job = None,
+    code: Code = None,
+    stage: Stage = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Run their jobs again, from where they failed; without an option those of all dead letters."""
+    from client import dlq as commands
+
+    wanted = commands.Wanted(job=job, code=code, stage=stage)
+    asks = not yes and job is None and sys.stdin.isatty()
+    if asks and not typer.confirm("Run every job again whose dead letter fits?"):
+        raise SystemExit(1)
+    raise SystemExit(commands.redrive(Settings().assistant_home, wanted, as_json=as_json))
 
 
 @app.command()

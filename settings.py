@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     revoke_drain_s: float = Field(2, ge=0)
     session_timeout_s: float = Field(6, ge=6)
     stall_timeout: float = Field(60, ge=5)
+    stage_cool_down_s: float = Field(30, ge=0.1, le=3600)
 
     # --- webhooks ---
     webhook_allow_private: bool = False

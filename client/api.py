@@ -135,6 +135,19 @@ class AssistantClient:
         items: list[dict[str, Any]] = _body(self._call("GET", "/workers"))["items"]
         return items
 
+    def dead_letters(self, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The newest ones that fit; `filters`: query parameters of `GET /admin/dlq`."""
+        items: list[dict[str, Any]] = _body(self._call("GET", "/admin/dlq", params=dict(filters)))["items"]
+        return items
+
+    def dead_letter(self, partition: int, offset: int) -> dict[str, Any]:
+        """One, with its record."""
+        return _body(self._call("GET", f"/admin/dlq/{partition}/{offset}"))
+
+    def redrive(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Redrive those that fit; `body`: of `POST /admin/dlq/redrive`."""
+        return _body(self._call("POST", "/admin/dlq/redrive", json=dict(body)))
+
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         reply = self._send(method, path, headers={"authorization": f"Bearer {self._token()}"}, **options)
         if reply.status_code == 401:  # expired, or of another deployment

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import chat, jobs, operations, users, webhooks, workers
+from ingress import chat, dead_letters, jobs, operations, users, webhooks, workers
 from ingress.backpressure import Backpressure
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
@@ -21,13 +21,16 @@ from ingress.middleware import Edge
 from ingress.passwords import Passwords
 from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
+from ingress.redrive import Redriver
 from ingress.services import Services
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
+from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.idempotency import IdempotencyStore
 from sinks.pool import Pool
@@ -80,7 +83,9 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
-    for router in (users.router, chat.router, jobs.router, webhooks.router, workers.router, operations.router):
+    for router in (
+        users.router, chat.router, jobs.router, webhooks.router, dead_letters.router, workers.router, operations.router
+    ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
@@ -126,6 +131,7 @@ def compose(settings: Settings) -> Services:
         admin_limit=settings.rate_limit_admin_requests,
         callback_allow_private=settings.webhook_allow_private,
     )
+    letters = DeadLetterStore(database)
     return Services(
         catalog=catalog,
         publisher=publisher,
@@ -148,6 +154,16 @@ def compose(settings: Settings) -> Services:
         users=UserStore(database),
         webhooks=WebhookStore(database),
         webhook_secrets=WebhookSecrets(database, masters=keys),
+        dead_letters=letters,
+        redriver=Redriver(
+            letters,
+            publisher,
+            catalog,
+            job_ids,
+            RedriveMarks(keys),
+            providers=settings.allowed_providers,
+            expires_after_s=settings.expires_after_s,
+        ),
         tokens=Tokens(keys, lifetime_s=settings.jwt_expires_min * 60),
         passwords=Passwords(),
         login_limit=LoginLimit(per_min=settings.login_failures_per_min),

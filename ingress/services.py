@@ -12,11 +12,13 @@ from ingress.login_limit import LoginLimit
 from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import Publisher
+from ingress.redrive import Redriver
 from ingress.submission import Submissions
 from ingress.tokens import InvalidTokenError, Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
+from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
@@ -43,6 +45,8 @@ class Services:
     users: UserStore
     webhooks: WebhookStore
     webhook_secrets: WebhookSecrets
+    dead_letters: DeadLetterStore
+    redriver: Redriver
     tokens: Tokens
     passwords: Passwords
     login_limit: LoginLimit

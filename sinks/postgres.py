@@ -20,6 +20,7 @@ from processors.errors import PermanentError
 from schemas.envelope import Envelope
 from schemas.events import Job, JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
+from schemas.requests import without_unstorable
 from sinks.pool import REFUSED, Pool
 from sinks.webhook_body import due_webhook
 
@@ -40,18 +41,19 @@ ON CONFLICT (job_id) DO NOTHING
 
 UPSERT_OUTCOMES = """
 INSERT INTO jobs AS j (job_id, run, user_id, role, kind, status, result, error, attempts, timings, metadata,
-                       callback_url, accepted_at, expires_at, finished_at)
+                       callback_url, accepted_at, expires_at, finished_at, outcome_id)
 SELECT job_id, run, user_id, role, kind, status, result::jsonb, error::jsonb, attempts::jsonb, timings::jsonb,
-       metadata::jsonb, callback_url, accepted_at, expires_at, finished_at
+       metadata::jsonb, callback_url, accepted_at, expires_at, finished_at, outcome_id
 FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[])
+            $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
+            $16::text[])
      AS r (job_id, run, user_id, role, kind, status, result, error, attempts, timings, metadata, callback_url,
-           accepted_at, expires_at, finished_at)
+           accepted_at, expires_at, finished_at, outcome_id)
 ON CONFLICT (job_id) DO UPDATE SET
     run = excluded.run, status = excluded.status, request = NULL, result = excluded.result, error = excluded.error,
     attempts = excluded.attempts, timings = excluded.timings, metadata = excluded.metadata,
     callback_url = excluded.callback_url, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at,
-    finished_at = excluded.finished_at
+    finished_at = excluded.finished_at, outcome_id = excluded.outcome_id
 WHERE j.user_id = excluded.user_id
   AND (excluded.run > j.run
        OR excluded.run = j.run AND (j.status = 'pending'
@@ -122,7 +124,7 @@ class OutcomeSink:
     async def write(self, envelopes: Sequence[Envelope[JobFinished]]) -> None:
         """As `Sink.write`."""
         if envelopes:
-            await self._write(winners([envelope.payload for envelope in envelopes]))
+            await self._write(winners(envelopes))
 
     async def write_poisoned(self, envelope: Envelope[JobFinished]) -> None:
         """As `PoisonableSink.write_poisoned`."""
@@ -132,13 +134,16 @@ class OutcomeSink:
         untold = job.model_copy(update={"callback_url": None})  # what is refused might be the URL
         for told in (job, untold):
             with contextlib.suppress(PermanentError):
-                await self._write([JobFinished.failed(told, error=error, at=finished.finished_at)])
+                failed = JobFinished.failed(told, error=error, at=finished.finished_at)
+                await self._write([Envelope(envelope.attributes, failed)])
                 return
         logger.error("job %s can have no row: its id, user or times are refused too", job.job_id)
 
-    async def _write(self, outcomes: Sequence[JobFinished]) -> None:
-        rows = [_row(finished) for finished in outcomes]
-        webhooks = {finished.job.job_id: finished for finished in outcomes if finished.job.callback_url}
+    async def _write(self, outcomes: Sequence[Envelope[JobFinished]]) -> None:
+        rows = [_row(outcome) for outcome in outcomes]
+        webhooks = {
+            outcome.payload.job.job_id: outcome.payload for outcome in outcomes if outcome.payload.job.callback_url
+        }
         async with self._pool.connection() as connection:
             if not webhooks:
                 await connection.execute(STORE_OUTCOMES, *zip(*rows, strict=True))
@@ -155,14 +160,14 @@ class OutcomeSink:
             self._webhook_due()
 
 
-def winners(outcomes: Sequence[JobFinished]) -> list[JobFinished]:
+def winners(outcomes: Sequence[Envelope[JobFinished]]) -> list[Envelope[JobFinished]]:
     """One outcome per job by the rule above, in order of job_id, so that two replicas never wait for each other."""
-    kept: dict[UUID, JobFinished] = {}
-    for finished in outcomes:
-        before = kept.get(finished.job.job_id)
-        if before is None or _replaces(finished, before):
-            kept[finished.job.job_id] = finished
-    return sorted(kept.values(), key=lambda finished: finished.job.job_id)
+    kept: dict[UUID, Envelope[JobFinished]] = {}
+    for outcome in outcomes:
+        before = kept.get(outcome.payload.job.job_id)
+        if before is None or _replaces(outcome.payload, before.payload):
+            kept[outcome.payload.job.job_id] = outcome
+    return sorted(kept.values(), key=lambda outcome: outcome.payload.job.job_id)
 
 
 def _replaces(later: JobFinished, earlier: JobFinished) -> bool:
@@ -184,7 +189,8 @@ def _pending_row(admitted: JobAdmitted) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _row(finished: JobFinished) -> tuple[Any, ...]:
+def _row(outcome: Envelope[JobFinished]) -> tuple[Any, ...]:
+    finished = outcome.payload
     job = finished.job
     return (
         job.job_id, job.run, job.user_id, job.role, job.kind, finished.status, _json(finished.result),
@@ -192,6 +198,7 @@ def _row(finished: JobFinished) -> tuple[Any, ...]:
         _json([attempt.model_dump(exclude_none=True) for attempt in finished.attempts]),
         _json([timing.model_dump(mode="json") for timing in job.timings]),
         _json(job.metadata), job.callback_url, job.accepted_at, job.expires_at, finished.finished_at,
+        without_unstorable(outcome.attributes.event_id),
     )  # fmt: skip
 
 

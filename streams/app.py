@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeEr
 from faust.exceptions import ProducerSendError
 
 from schemas.envelope import Record
+from streams.bad_luck import COOL_DOWN_S, BadLuck
 from streams.consumer import Consumer, Producer
 from streams.lane import Lane
 from streams.quarantine import Quarantine
@@ -40,14 +41,25 @@ class StreamApp(faust.App):
         commit_interval_s: float = 0.25,
         instance_id: str | None = None,
         quarantine: Quarantine | None = None,
+        cool_down_s: float = COOL_DOWN_S,
     ) -> None:
-        """`drain_timeout_s`: on SIGTERM; `revoke_drain_s`: on a rebalance; `instance_id`: static membership.
+        """Join with a group.
 
-        `quarantine`: shared by all apps of a process.
+        Args:
+            role: Whose app it is.
+            access: The cluster.
+            group: Its name.
+            session_timeout_s: Until a silent member's partitions go to others.
+            drain_timeout_s: To finish on SIGTERM.
+            revoke_drain_s: To finish on a rebalance.
+            commit_interval_s: How often offsets are committed.
+            instance_id: Static membership.
+            quarantine: Shared by all apps of a process.
+            cool_down_s: Until a stage that stopped for its dead letters tries one event.
         """
         self.quarantine = quarantine or Quarantine()
         self.lanes: dict[str, Lane] = {}
-        self.role = role
+        self.role, self._cool_down_s = role, cool_down_s
         self.drain_timeout_s, self.revoke_drain_s = drain_timeout_s, revoke_drain_s
         self._exiting: asyncio.Task[None] | None = None
         super().__init__(
@@ -73,9 +85,10 @@ class StreamApp(faust.App):
             worker_redirect_stdouts=False,
         )
 
-    def lane(self, topic: str, name: str, *, limit: int, is_sink: bool = False) -> Any:
-        """A topic for an agent, with at most `limit` of its records in work."""
-        self.lanes[topic] = Lane(self, name, limit, is_sink=is_sink)
+    def lane(self, topic: str, name: str, *, limit: int, at_entry: bool = False, is_sink: bool = False) -> Any:
+        """A topic for an agent, with at most `limit` of its records in work; `at_entry`: anyone may write to it."""
+        luck = BadLuck(name, at_entry=at_entry, cool_down_s=self._cool_down_s)
+        self.lanes[topic] = Lane(self, name, limit, luck, is_sink=is_sink)
         return self.topic(topic)
 
     async def hand_over(self, record: Record) -> "asyncio.Future[Any]":

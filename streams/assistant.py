@@ -2,6 +2,7 @@
 
     job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
         -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
+    what can never work, at any of them                -> dead-letters -> Postgres
 
 Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
 """
@@ -24,11 +25,12 @@ from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.entry import Entry
 from streams.lane import Batch
-from streams.serve import StageServer, Stream, decoder, serve_sink
+from streams.serve import StageServer, Stream, any_dead_letter, decoder, serve_sink
 from transport.table import CompactedTable
 
 GATE_LIMIT = 1_000  # unfinished inputs of an in-order stage
 SINK_LIMIT = 4_000
+DEAD_LETTER_LIMIT = 100  # up to 2 MiB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class GateParts:
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
     """May this job pass, and where does it go? Quick stages, in log order."""
     admitted_topic = catalog.full_name("job-admitted")
-    job_requested = app.lane(catalog.full_name("job-requested"), "sanitize_prompt", limit=GATE_LIMIT)
+    job_requested = app.lane(catalog.full_name("job-requested"), "sanitize_prompt", limit=GATE_LIMIT, at_entry=True)
     prompt_sanitized = app.lane(catalog.full_name("prompt-sanitized"), "limit_rate", limit=GATE_LIMIT)
     job_admitted = app.lane(admitted_topic, "route_job", limit=GATE_LIMIT)
 
@@ -113,10 +115,13 @@ def declare_completion(
             )
 
 
-def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink) -> None:
-    """What stays: a row per job, and the webhooks that are due."""
+def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink) -> None:
+    """What stays: a row per job, the webhooks that are due, and what could never work."""
     job_admitted = app.lane(catalog.full_name("job-admitted"), "store_pending", limit=SINK_LIMIT, is_sink=True)
     job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT, is_sink=True)
+    dead_lettered = app.lane(
+        catalog.full_name("dead-letters"), "store_dead_letter", limit=DEAD_LETTER_LIMIT, is_sink=True
+    )
 
     @app.agent(job_admitted, name="store_pending")
     async def store_pending_agent(stream: Stream) -> None:
@@ -125,6 +130,10 @@ def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: S
     @app.agent(job_finished, name="store_outcome")
     async def store_outcome_agent(stream: Stream) -> None:
         await serve_sink(stream, JobFinished, outcomes, name="store_outcome")
+
+    @app.agent(dead_lettered, name="store_dead_letter")
+    async def store_dead_letter_agent(stream: Stream) -> None:
+        await serve_sink(stream, any_dead_letter, dead_letters, name="store_dead_letter")
 
 
 def _without_record(stage: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka.structs import ConsumerRecord
 
 from processors.stage import DeadLetter
+from schemas.dead_letter import LEFT_OUT
 from schemas.envelope import Attributes, Headers, Record
 from schemas.events import Event, Job, JobError, JobEvent, JobFinished, JobProgressed, StageTiming
 from schemas.ids import derived_event_id
@@ -59,9 +60,10 @@ class Encoder:
         return Record(self._name(topic, event), key.encode(), value, attributes.headers())
 
     def dead_letter(
-        self, record: ConsumerRecord, letter: DeadLetter, *, stage: str, outcome_id: str | None, at: datetime
-    ) -> Record:
-        """A record that can never work: key, value and headers as they came, and why.
+        self, record: ConsumerRecord, letter: DeadLetter, *, stage: str, outcome_id: str | None, at: datetime,
+        job: Job | None = None,
+    ) -> Record:  # fmt: skip
+        """A record that can never work: key, value and headers as they came, and why. `job`: whose it was.
 
         Where the brokers refuse it as too large, it is told of without its value; where still, without all of its own.
         """
@@ -75,8 +77,10 @@ class Encoder:
         }
         if outcome_id is not None:
             told["dlq-outcome-id"] = outcome_id
+        if job is not None:
+            told |= {"dlq-job-id": str(job.job_id), "dlq-run": str(job.run), "dlq-user-id": job.user_id}
         why: Headers = [(name, value.encode()) for name, value in told.items()]
-        left_out: Headers = [*why, ("dlq-value-left-out", str(len(record.value or b"")).encode())]
+        left_out: Headers = [*why, (LEFT_OUT, str(len(record.value or b"")).encode())]
         topic, own = self._catalog.full_name("dead-letters"), list(record.headers)
         bare = Record(topic, None, b"", left_out)
         # aiokafka sends nothing that has neither key nor value: then the value is empty.

@@ -12,6 +12,7 @@ from processors.accept_job import accept_job, job_id_of
 from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError
 from schemas.events import Job, JobAccepted, JobRequested, UserUpdated, utc_from_ms
 from schemas.ids import JobIds
+from schemas.redrive import RedriveMarks
 from streams.encode import validation_reason
 from streams.serve import Undecodable
 from transport.table import CompactedTable
@@ -22,8 +23,11 @@ INVALID = "invalid-event"
 class Entry:
     """Decodes `job-requested` for `sanitize_prompt`."""
 
-    def __init__(self, users: CompactedTable[UserUpdated], job_ids: JobIds, *, expires_after_s: float) -> None:
+    def __init__(
+        self, users: CompactedTable[UserUpdated], job_ids: JobIds, redrives: RedriveMarks, *, expires_after_s: float
+    ) -> None:
         self._users, self._job_ids, self._expires_after_s = users, job_ids, expires_after_s
+        self._redrives = redrives
 
     def __call__(self, record: ConsumerRecord) -> Envelope[JobAccepted] | Undecodable:
         """The job, or why there is none; with it whose job ends, where that can be told."""
@@ -44,6 +48,8 @@ class Entry:
             job_ids=self._job_ids,
             expires_after_s=self._expires_after_s,
         )
+        if (run := self._redrives.run(record.headers, event.job.job_id)) > 1:
+            event = event.model_copy(update={"job": event.job.model_copy(update={"run": run})})
         return Envelope(attributes, event, record.partition, record.offset)
 
     async def know_users(self, envelopes: list[Envelope[JobAccepted] | Undecodable]) -> bool:
@@ -67,6 +73,7 @@ class Entry:
         accepted_at = utc_from_ms(record.timestamp)
         return Job(
             job_id=job_id,
+            run=self._redrives.run(record.headers, job_id),
             user_id=user.user_id,
             role=user.role,
             kind="chat",

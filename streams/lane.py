@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 
 from schemas.envelope import Record
+from streams.bad_luck import BadLuck
 from streams.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 RecordId = tuple[str, int, int, int]  # topic, partition, offset, append time: the same over a rebalance
 MAX_LATE = 20_000
 SINK_BATCH = 1_000
+HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
 
 
 @dataclass(slots=True, eq=False)
@@ -93,9 +95,9 @@ LookUp = Callable[[Batch], Awaitable[set[int]]]
 class Lane:
     """The records that one stage has in hand: at most `limit` at work, a bounded number waiting."""
 
-    def __init__(self, app: "StreamApp", name: str, limit: int, *, is_sink: bool = False) -> None:
+    def __init__(self, app: "StreamApp", name: str, limit: int, luck: BadLuck, *, is_sink: bool = False) -> None:
         """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call."""
-        self.app, self.name, self.limit, self.is_sink = app, name, limit, is_sink
+        self.app, self.name, self.limit, self.luck, self.is_sink = app, name, limit, luck, is_sink
         self._slots = asyncio.Semaphore(limit)
         # Delivered and not finished: at this many its topics are not polled until some are.
         self.high_water = max(2 * limit, 500)
@@ -113,6 +115,8 @@ class Lane:
     @property
     def is_full(self) -> bool:
         """Its topics should not be polled now."""
+        if self.luck.stopped:  # polled only for the one that is tried, and only where none waits here
+            return self.pending > 0 or not self.luck.wants_one
         return self.pending >= self.high_water
 
     @property
@@ -162,10 +166,15 @@ class Lane:
     async def _run_one(self, work: Work, handle: AsyncHandler) -> None:
         try:
             async with self._slots:
-                await self.app.quarantine.calm()
+                await self._turn(work.ledger)
                 if work.ledger.live:  # else its partition was lost while it waited
+                    is_tried = self.luck.stopped
                     work.ledger.begin(work.record.offset)
-                    await self._handle(work, handle)
+                    try:
+                        await self._handle(work, handle)
+                    finally:
+                        if is_tried:
+                            self.luck.tried()
         finally:
             self.pending -= 1
 
@@ -266,14 +275,20 @@ class Lane:
             await prepare(batch)
         for index, record in enumerate(batch.records):
             await self._slots.acquire()
-            if not (self.app.quarantine.is_calm or batch.is_suspect):
-                await self.app.quarantine.calm()
+            may_begin = batch.is_suspect or (
+                batch.ledger.live and self.app.quarantine.is_calm and self.luck.may_begin()
+            )
+            if not may_begin:
+                await self._turn(batch.ledger)
             if not batch.ledger.live:
                 self._slots.release()
                 return index
             batch.at = record.offset
             batch.ledger.begin(record.offset)
+            is_tried = self.luck.stopped
             outputs = handle(batch, index)
+            if is_tried:
+                self.luck.tried()
             work = Work(record, batch.ledger, len(outputs))
             self.unanswered += 1
             for output in outputs:  # waits only while the producer's buffer is full
@@ -348,6 +363,15 @@ class Lane:
             self.app.fail(offset, error)
 
     # --- shared ---
+
+    async def _turn(self, ledger: Ledger) -> None:
+        """Wait while another is handled alone, and while the stage has stopped for its dead letters; not for a
+        partition that is lost. A suspect does not wait for the stage: nothing else could be done meanwhile.
+        """
+        await self.app.quarantine.calm()
+        while ledger.live and not self.luck.may_begin():
+            await asyncio.sleep(HELD_TICK_S)
+            await self.app.quarantine.calm()
 
     async def cut(self) -> None:
         """End what has outlasted the drain of a stop: nothing of it is acknowledged, so it comes again elsewhere."""

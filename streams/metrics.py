@@ -12,4 +12,5 @@ STAGE_SECONDS = Histogram(
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 30, 60, 120),
 )
 IN_FLIGHT = Gauge("assistant_stage_in_flight", "Events a stage has in hand", ["stage"])
+STOPPED = Gauge("assistant_stage_stopped", "1: too many dead letters, so it takes no more", ["stage"])
 LAG = Gauge("assistant_stage_lag", "Events of a stage's topic that wait", ["stage"])

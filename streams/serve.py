@@ -21,8 +21,9 @@ from processors.ports import DueWriter
 from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, Later, PlainStage, RecordFacts, StageResult
+from schemas.dead_letter import DeadLettered
 from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header
-from schemas.events import Event, Job, JobProgressed
+from schemas.events import Event, Job, JobFinished, JobProgressed
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
 from streams.app import StreamApp
@@ -272,8 +273,10 @@ class StageServer:
             result = DeadLetter(result.code, result.message, None, result.attempts)
         metrics.STAGE_SECONDS.labels(name).observe((_utc_now() - started_at).total_seconds())
         cause = envelope.attributes
+        luck = self._app.lanes[record.topic].luck
         if isinstance(result, Drop):
             metrics.EVENTS.labels(name, result.reason).inc()
+            luck.good()
             return []
         if isinstance(result, DeadLetter):
             return self._dead(record, cause, envelope.payload.job, result, name, started_at)
@@ -290,12 +293,15 @@ class StageServer:
         except TooLargeError as error:
             return refused(str(error))
         metrics.EVENTS.labels(name, "emitted").inc()
+        codes = [event.error.code for event in result.events if isinstance(event, JobFinished) and event.error]
+        if not any(luck.says_nothing(code) for code in codes):
+            luck.good()
         return records
 
     def _undecodable(self, record: ConsumerRecord, found: Undecodable, name: str, at: datetime) -> list[Record]:
         letter = DeadLetter(found.code, found.reason)
         if found.attributes is None or found.job is None:
-            metrics.DEAD_LETTERS.labels(name, letter.code).inc()
+            self._count_dead(record, letter, name)
             return [self._encoder.dead_letter(record, letter, stage=name, outcome_id=None, at=at)]
         return self._dead(record, found.attributes, found.job, letter, name, at)
 
@@ -303,22 +309,41 @@ class StageServer:
         self, record: ConsumerRecord, cause: Attributes, job: Job, letter: DeadLetter, name: str, started_at: datetime
     ) -> list[Record]:
         """The job's end, then the dead letter that carries the end's id."""
-        metrics.DEAD_LETTERS.labels(name, letter.code).inc()
+        self._count_dead(record, letter, name)
         (finished,) = timed([failure(job, letter, _utc_now())], name, started_at)
         outcome = self._encoder.event(finished, cause=cause, stage=name, index=0)
         outcome_id = first_header(outcome.headers, "ce_id")
         return [
             outcome,
-            self._encoder.dead_letter(record, letter, stage=name, outcome_id=outcome_id, at=_utc_now()),
+            self._encoder.dead_letter(record, letter, stage=name, outcome_id=outcome_id, at=_utc_now(), job=job),
         ]
 
+    def _count_dead(self, record: ConsumerRecord, letter: DeadLetter, name: str) -> None:
+        metrics.DEAD_LETTERS.labels(name, letter.code).inc()
+        self._app.lanes[record.topic].luck.bad(letter.code)
 
-async def serve_sink(stream: Stream, event_class: type[E], sink: Sink, *, name: str) -> None:
+
+def any_dead_letter(record: ConsumerRecord) -> Envelope[Any]:
+    """Reads records of `dead-letters`, which are whatever they were: there is none that it cannot read."""
+    letter = DeadLettered.parse(
+        partition=record.partition, offset=record.offset, timestamp_ms=record.timestamp, key=record.key,
+        value=record.value, headers=record.headers,
+    )  # fmt: skip
+    return Envelope(Attributes("", "", "dead-letters"), letter, record.partition, record.offset)
+
+
+async def serve_sink(stream: Stream, event: type[E] | Decode, sink: Sink, *, name: str) -> None:
     """Serve a sink: all that waits of a partition in one call, again and again until the target has it.
 
     A record that is no event is counted and passed over; a single bad row is found by halving the batch.
+
+    Args:
+        stream: The agent's.
+        event: The class of the topic's events, or how its records are read.
+        sink: Where they go.
+        name: As it stands in metrics.
     """
-    decode = decoder(event_class)
+    decode: Decode = decoder(event) if isinstance(event, type) else event
 
     async def handle(records: Sequence[ConsumerRecord]) -> None:
         found = [decode(record) for record in records]

@@ -22,8 +22,10 @@ from processors.route_job import KnownProviders
 from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
+from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore, OutcomeSink, PendingSink
@@ -184,6 +186,7 @@ class Worker:
             # A member that comes back under its name is not waited for; only for names that are the user's own.
             instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
             quarantine=self._quarantine,
+            cool_down_s=settings.stage_cool_down_s,
         )
 
     def _due_writer(self) -> DueStore | None:
@@ -198,7 +201,7 @@ class Worker:
         workers = await self._table(
             stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC))
         )  # fmt: skip
-        job_ids = JobIds(self._master_secrets())
+        secrets = self._master_secrets()
 
         def limit_of(job: Job) -> int | None:
             user: UserUpdated | None = users.values.get(job.user_id)
@@ -223,7 +226,7 @@ class Worker:
             meta_system_regex=settings.meta_system_regex,
         )
         return GateParts(
-            entry=Entry(users, job_ids, expires_after_s=settings.expires_after_s),
+            entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
             users=users,
             policy=policy,
             limiter=limiter,
@@ -288,8 +291,11 @@ class Worker:
             clock_is_right=self._clock,
         )  # fmt: skip
         self._beside += [Releaser(app, DueStore(pool)).run, deadlines.run]
+        sweeping = asyncio.create_task(sweep(DeadLetterStore(pool), kept_ms=self._catalog["dead-letters"].retention_ms))
+        stack.push_async_callback(_end, sweeping)
         declare_sink(
-            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake)
+            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
+            dead_letters=DeadLetterSink(pool),
         )  # fmt: skip
 
     async def _table(
@@ -334,6 +340,9 @@ class Worker:
                 problems["clock"] = f"this machine's clock is {self._heartbeat.clock_skew_s:.0f} s off the brokers'"
             if any(app.rebalancing for app in self._apps):
                 problems["group"] = "the consumer group rebalances"
+            for lane in (lane for app in self._apps for lane in app.lanes.values()):
+                if lane.luck.problem is not None:
+                    problems[lane.name] = lane.luck.problem
         return problems
 
     def _clock(self) -> bool:

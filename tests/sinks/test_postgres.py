@@ -103,7 +103,7 @@ async def test_any_split_of_a_log_into_batches_stores_the_same(pool: Pool) -> No
     jobs = [job() for _ in range(20)]
     codes = [None, "rate-limited", "timeout"]
     log = [outcome(dice.choice(jobs), dice.choice(codes), str(n), dice.choice([1, 1, 2])) for n in range(300)]
-    expected = {finished.job.job_id: finished for finished in winners(log)}
+    expected = {outcome.payload.job.job_id: outcome.payload for outcome in winners(wrapped(*log))}
     sink, at = OutcomeSink(pool), 0
     while at < len(log):
         size = dice.randint(1, 40)

@@ -26,10 +26,11 @@ _FAILS = re.compile(r"\[fails=(\d+)\]")
 
 
 class OpenAIStandIn:
-    """The server. `calls`: prompt -> how often it was asked for; `open`: connections at the moment."""
+    """The server. `calls`: prompt -> how often it was asked for; `mode`: of prompts that name none, may be changed."""
 
     def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
         self._port, self._delay_s = port, delay_s
+        self.mode = "answer"
         self.calls: Counter[str] = Counter()
         self.last: tuple[dict[str, Any], str] = ({}, "")  # the newest call's body, and its authorization
         self.transports: set[asyncio.Transport] = set()

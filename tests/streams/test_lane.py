@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from streams.bad_luck import BadLuck
 from streams.lane import Batch, Lane
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine
@@ -38,7 +39,7 @@ class Bench:
 
     def __init__(self, limit: int = 10) -> None:
         self.app = FakeApp()
-        self.lane = Lane(self.app, "generate_completion-openai", limit)  # type: ignore[arg-type]  # of the app as much as a lane needs
+        self.lane = Lane(self.app, "generate_completion-openai", limit, BadLuck("s"))  # type: ignore[arg-type]  # of the app as much as a lane needs
         self.begun: list[int] = []
         self.go_on = asyncio.Event()
 

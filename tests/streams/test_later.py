@@ -14,6 +14,7 @@ from processors.stage import Later
 from schemas.envelope import Attributes, Envelope
 from schemas.events import Attempt, CompletionRequested
 from schemas.topics import Catalog
+from streams.bad_luck import BadLuck
 from streams.encode import Encoder
 from streams.lane import Batch, Lane
 from streams.later import Postponer, as_released, put_off
@@ -67,7 +68,7 @@ class Scene:
 
     def __init__(self, writer: FakeWriter | None, *, sleeps_for_ever: bool = False) -> None:
         self.app, self.waits, self.taken, self.now = FakeApp(), list[float](), list[bool](), NOW
-        self.lane = Lane(self.app, "generate_completion", 4)  # type: ignore[arg-type]  # a fake
+        self.lane = Lane(self.app, "generate_completion", 4, BadLuck("s"))  # type: ignore[arg-type]  # a fake
         self.ledger = Ledger(record())
         self.sleeps_for_ever = sleeps_for_ever
         self.postponer = Postponer(writer, now=self.clock, sleep=self.sleep, random=Random(1))

@@ -19,6 +19,7 @@ from schemas.events import JobFinished
 from schemas.topics import MAX_MESSAGE_BYTES, Catalog
 from streams import app as app_module
 from streams.app import StreamApp
+from streams.bad_luck import BadLuck
 from streams.encode import Encoder
 from streams.serve import StageServer
 from tests.factories import NOW, completion_requested, job_finished
@@ -36,7 +37,8 @@ def encoder() -> Encoder:
 
 
 def outputs(emit: Emit) -> list[Record]:
-    server = StageServer(None, encoder(), max_retries=0)  # type: ignore[arg-type]  # publishes nothing here
+    app: Any = SimpleNamespace(lanes={"job-requested": SimpleNamespace(luck=BadLuck("s"))})  # publishes nothing here
+    server = StageServer(app, encoder(), max_retries=0)
     envelope = Envelope(CAUSE, completion_requested())
     return server._records(record(), envelope, emit, "generate_completion", NOW)
 

@@ -49,14 +49,15 @@ STATEMENTS = (
         user_id      text,
         outcome_id   text,
         key          bytea,
-        headers      jsonb NOT NULL,
+        headers      json NOT NULL,
         value        bytea,
         redriven_at  timestamptz,
         redriven_run integer,
-        PRIMARY KEY (partition, "offset")
+        republished  boolean NOT NULL DEFAULT false,
+        PRIMARY KEY (partition, "offset", at)  -- a topic that was made anew has the same offsets again
     )
     """,
-    'CREATE INDEX dead_letters_by_time ON dead_letters (at DESC, partition, "offset")',
+    'CREATE INDEX dead_letters_by_time ON dead_letters (at, partition, "offset")',
     "CREATE INDEX dead_letters_of_a_job ON dead_letters (job_id)",
     """
     CREATE TABLE idempotency_keys (
