@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from typing import Annotated, NoReturn
+from uuid import UUID
 
 import typer
 from pydantic import ValidationError
@@ -154,6 +155,14 @@ def dlq_redrive(
     if asks and not typer.confirm("Run every job again whose dead letter fits?"):
         raise SystemExit(1)
     raise SystemExit(commands.redrive(Settings().assistant_home, wanted, as_json=as_json))
+
+
+@app.command()
+def cancel(job_id: UUID) -> None:
+    """Cancel a job, also one that a provider is at work on."""
+    from client import commands
+
+    raise SystemExit(commands.cancel(Settings().assistant_home, job_id))
 
 
 @app.command()

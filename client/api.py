@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 
@@ -147,6 +148,11 @@ class AssistantClient:
     def redrive(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Redrive those that fit; `body`: of `POST /admin/dlq/redrive`."""
         return _body(self._call("POST", "/admin/dlq/redrive", json=dict(body)))
+
+    def cancel(self, job_id: UUID) -> str:
+        """`cancelling`, `cancelled` or `already-finished`; may be asked for again."""
+        status: str = _body(self._call("POST", f"/jobs/{job_id}/cancel"))["status"]
+        return status
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         reply = self._send(method, path, headers={"authorization": f"Bearer {self._token()}"}, **options)

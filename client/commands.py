@@ -1,4 +1,4 @@
-"""`assistant chat`, `assistant jobs` and `assistant workers`, as people see them."""
+"""`assistant chat`, `assistant jobs`, `assistant cancel` and `assistant workers`, as people see them."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from rich.console import Console
 from rich.table import Table
@@ -76,6 +77,18 @@ def jobs(home: Path, *, root_password: str | None, limit: int, as_json: bool) ->
         )
         table.add_row(item["job_id"], item["accepted_at"][:19], item["status"], " ".join(what.split())[:60])
     Console().print(table)
+    return 0
+
+
+def cancel(home: Path, job_id: UUID) -> int:
+    """Cancel a job and say how it stands; returns the exit code."""
+    try:
+        with AssistantClient(home, os.environ) as client:
+            status = client.cancel(job_id)
+    except ClientError as error:
+        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        return 1
+    print(status)  # noqa: T201 that is the command's result
     return 0
 
 

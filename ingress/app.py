@@ -12,8 +12,9 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import chat, dead_letters, jobs, operations, users, webhooks, workers
+from ingress import cancelling, chat, dead_letters, jobs, operations, users, webhooks, workers
 from ingress.backpressure import Backpressure
+from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
@@ -84,7 +85,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = made
     install_problems(app)
     for router in (
-        users.router, chat.router, jobs.router, webhooks.router, dead_letters.router, workers.router, operations.router
+        users.router, chat.router, jobs.router, cancelling.router, webhooks.router, dead_letters.router,
+        workers.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -121,6 +123,9 @@ def compose(settings: Settings) -> Services:
         forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
     )  # fmt: skip
     job_ids = JobIds(keys)
+    cancel_requests = CancelRequests(
+        publisher, follower, topic=catalog.full_name("job-cancel-requested"), wait_s=settings.admission_wait_ms / 1000
+    )
     rules = Rules(
         topic=catalog.full_name("job-requested"),
         allowed_providers=settings.allowed_providers,
@@ -141,11 +146,13 @@ def compose(settings: Settings) -> Services:
             follower,
             job_ids,
             rules,
+            cancel_requests=cancel_requests,
             present_providers=lambda: present_providers(worker_table),
             idempotency=idempotency,
             backpressure=backpressure,
         ),
         idempotency=idempotency,
+        cancel_requests=cancel_requests,
         user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),
         workers=worker_table,
         database=database,

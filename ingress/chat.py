@@ -1,13 +1,15 @@
 """Asking: `POST /chat/` waits for the answer; `/chat/async` and `/inference/` give a job to look at."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from ingress.follower import Outcome
 from ingress.idempotency import REPLAYED, Key
+from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CurrentUser, Found
 from schemas.events import RateLimit
@@ -59,9 +61,10 @@ class InferenceBody(RequestBody):
 
 
 @router.post("/chat/", tags=["chat"], responses=ANSWERS)
-async def chat(body: ChatRequest, user: CurrentUser, found: Found, key: Key) -> Response:
-    """Ask and wait for the answer."""
-    job_id, outcome = await found.submissions.answered(user, body, keyed=key)
+async def chat(body: ChatRequest, user: CurrentUser, found: Found, key: Key, request: Request) -> Response:
+    """Ask and wait for the answer; to close the connection is to cancel the job (not with an Idempotency-Key)."""
+    leaving = partial(left, request) if key is None else None  # who has a key may come back for the same job
+    job_id, outcome = await found.submissions.answered(user, body, keyed=key, left=leaving)
     headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
         return _json(200, outcome.result, headers)

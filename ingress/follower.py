@@ -109,6 +109,10 @@ class Follower:
             if not waiting:
                 del self._watches[key]
 
+    def waiters(self, job_id: UUID) -> int:
+        """How many wait for it here."""
+        return len(self._watches.get(str(job_id).encode(), ()))
+
     def progress(self, job_id: UUID) -> Progress | None:
         """Where a job was last seen; best effort."""
         value = self._progress.get(str(job_id).encode())

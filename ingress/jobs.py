@@ -105,7 +105,7 @@ async def _view(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, A
     if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
         where = await _where(job_id, found)
         return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=None, **where)
-    if _is_fresh(job_id, user, found.job_ids, found.expires_after_s):
+    if is_fresh(job_id, user, found.job_ids, found.expires_after_s):
         accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
         return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=accepted_at, stage="accepted")
     raise not_found()
@@ -136,7 +136,7 @@ async def _row(job_id: UUID, found: Services) -> JobRow | None:
         raise Problem(503, error.code, detail, headers={"Retry-After": "2"}) from None
 
 
-def _is_fresh(job_id: UUID, user: UserUpdated, job_ids: JobIds, expires_after_s: int) -> bool:
+def is_fresh(job_id: UUID, user: UserUpdated, job_ids: JobIds, expires_after_s: int) -> bool:
     """True for one of the user's own that no row tells of yet."""
     age_s = time.time() - JobIds.minted_at_ms(job_id) / 1000
     return job_ids.belongs(job_id, user.user_id) and -60 < age_s < expires_after_s + FRESH_GRACE_S

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
+from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
@@ -36,6 +37,7 @@ class Services:
     publisher: Publisher
     follower: Follower
     submissions: Submissions
+    cancel_requests: CancelRequests
     idempotency: Idempotency
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]

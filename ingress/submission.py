@@ -1,13 +1,16 @@
 """From a request to a job: checked, published, and waited for."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 from ingress.backpressure import Backpressure
+from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower, Outcome, Watch
 from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.problems import Problem, rate_limit_headers
@@ -18,9 +21,12 @@ from schemas.ids import JobIds
 from schemas.requests import ChatRequest
 from sinks.egress import EgressRefusedError, check_url
 
+logger = logging.getLogger(__name__)
+
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
+Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +48,30 @@ class Submissions:
 
     def __init__(
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
-        *, present_providers: Callable[[], Sequence[str]], idempotency: Idempotency, backpressure: Backpressure,
+        *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
+        idempotency: Idempotency, backpressure: Backpressure,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach."""
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
-        self._present_providers, self._idempotency = present_providers, idempotency
-        self._backpressure = backpressure
+        self._cancel_requests, self._present_providers = cancel_requests, present_providers
+        self._idempotency, self._backpressure = idempotency, backpressure
         self._counts: dict[str, tuple[float, int]] = {}
         self.draining = False
 
     # --- the two ways to ask ---
 
     async def answered(
-        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None
+        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None
     ) -> tuple[UUID, Outcome]:
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
+        Args:
+            user: Who asks.
+            request: What.
+            left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
+
         Raises:
-            Problem: It was refused, not accepted, or did not come in time.
+            Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
         """
         timeout = request.timeout or self._rules.default_timeout_s
         requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
@@ -69,13 +81,15 @@ class Submissions:
             return job_id, turn.outcome
         with self._published(user, requested, turn) as (watch, publishing):
             await self._accepted(user, turn, publishing)
-            try:
-                outcome = await asyncio.wait_for(watch.finished, timeout + SYNC_GRACE_S)
-            except TimeoutError:
+            if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
+                await self._cancel_unless_needed(user, job_id)
+                raise Problem(499, "caller-left", "the caller closed the connection")
+            if not watch.finished.done():
                 raise Problem(
                     504, "timeout", "there was no answer in time; look at the job later, or allow more with `timeout`",
                     headers=_location(job_id), job_id=str(job_id),
-                ) from None  # fmt: skip
+                )  # fmt: skip
+            outcome = watch.finished.result()
         await self._idempotency.ended(user.user_id, turn, outcome)
         if outcome.rate_limit is None and watch.verdict.done():
             outcome = replace(outcome, rate_limit=watch.verdict.result())
@@ -156,6 +170,15 @@ class Submissions:
             ) from None  # fmt: skip
         await self._idempotency.accepted(user.user_id, turn)
 
+    async def _cancel_unless_needed(self, user: UserUpdated, job_id: UUID) -> None:
+        """The caller has left: nobody wants the job unless others wait too, or this replica is what ends the call."""
+        if self.draining or self._follower.waiters(job_id) > 1:
+            return
+        try:
+            await self._cancel_requests.publish(job_id, user.user_id)
+        except (NotAcceptedError, OutcomeUnknownError) as error:  # it then runs to its end, or its timeout
+            logger.warning("job %s is not cancelled, although its caller left: %s", job_id, error)
+
     def _check(self, user: UserUpdated, request: ChatRequest) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
@@ -195,6 +218,20 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+async def _left_before(finished: "asyncio.Future[Outcome]", left: Left | None, *, timeout_s: float) -> bool:
+    """Wait for the outcome; True if the caller left before it."""
+    if left is None:
+        await asyncio.wait({finished}, timeout=timeout_s)
+        return False
+    leaving = asyncio.create_task(left())
+    try:
+        either: set[asyncio.Future[Any]] = {finished, leaving}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        return leaving.done() and not finished.done()
+    finally:
+        leaving.cancel()
 
 
 def _location(job_id: UUID) -> dict[str, str]:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from processors.cancelled import cancelled
 from processors.stage import Emit, StageResult
-from schemas.events import CompletionRequested, JobAdmitted, JobError, JobFinished, JobProgressed
+from schemas.events import CompletionRequested, Job, JobAdmitted, JobError, JobFinished, JobProgressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ def route_job(
     default: str | None,
     default_timeout_s: float,
     clock_is_right: Callable[[], bool],
+    is_cancelled: Callable[[Job], bool],
     now: datetime,
 ) -> StageResult:
     """Send the job to the provider asked for, else the default, else the first that is present.
@@ -40,12 +42,16 @@ def route_job(
         default: Its name, if one is set.
         default_timeout_s: Of a request that does not say it.
         clock_is_right: False while nothing may be expired, since nobody knows what time it is.
+        is_cancelled: True of a job that is not to go on.
         now: The time.
 
     Returns:
-        `Emit` with `CompletionRequested` and `JobProgressed`, or with a `JobFinished`: `expired`, `no-such-provider`.
+        `Emit` with `CompletionRequested` and `JobProgressed`, or with a `JobFinished`: `cancelled`, `expired`,
+        `no-such-provider`.
     """
     job = event.job
+    if is_cancelled(job):
+        return cancelled(job, at=now)
     if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))

@@ -172,6 +172,13 @@ class JobFinished(JobEvent):
         return self.model_copy(update={"attempts": attempts, "result": result})
 
 
+class JobCancelRequested(Event):
+    """Somebody wants a job to end; honoured for its owner and for admins. Anyone may publish it."""
+
+    job_id: UUID
+    user_id: UserId
+
+
 class UserUpdated(Event):
     """A user as the gate and the ingress must know it (compacted by user_id)."""
 

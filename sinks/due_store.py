@@ -46,6 +46,12 @@ DELETE FROM due_events WHERE due_id IN (
 """
 
 
+OWNERS = """
+SELECT DISTINCT d.job_id, j.user_id FROM due_events d JOIN jobs j USING (job_id)
+WHERE d.job_id = ANY($1) AND d.due_at > $2
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Leased:
     """What is ours to publish, and then to delete."""
@@ -102,6 +108,18 @@ class DueStore:
         async with self._pool.connection() as connection:
             await connection.execute(
                 "UPDATE due_events SET lease_id = NULL, leased_until = NULL WHERE lease_id = $1", leased.lease_id
+            )
+
+    async def owners(self, job_ids: Sequence[UUID], *, now: datetime) -> dict[UUID, str]:
+        """Whose those of these jobs are that wait for an event which is not due yet."""
+        async with self._pool.connection() as connection:
+            return {row["job_id"]: row["user_id"] for row in await connection.fetch(OWNERS, list(job_ids), now)}
+
+    async def make_due(self, job_ids: Sequence[UUID], *, now: datetime) -> None:
+        """What waits of these jobs is due now."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE due_events SET due_at = $2 WHERE job_id = ANY($1) AND due_at > $2", list(job_ids), now
             )
 
     async def next_due_at(self) -> datetime | None:

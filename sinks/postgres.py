@@ -332,6 +332,30 @@ class JobStore:
         jobs = [JobRow(**row) for row in rows[:limit]]
         return jobs, _encode_cursor(jobs[-1]) if len(rows) > limit else None
 
+    async def pending(
+        self, *, user_id: str, accepted_before: datetime | None, accepted_after: datetime | None, kind: str | None,
+        metadata: dict[str, str], limit: int, cursor: str | None,
+    ) -> tuple[list[UUID], str | None]:  # fmt: skip
+        """A user's pending jobs for which all that is given holds, newest first; the cursor as `page` has it.
+
+        Raises:
+            InvalidCursorError: It is not one of ours.
+        """
+        at, after = _decode_cursor(cursor) if cursor else (None, None)
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT {COLUMNS} FROM jobs
+                    WHERE user_id = $1 AND status = 'pending'
+                      AND ($2::timestamptz IS NULL OR accepted_at < $2)
+                      AND ($3::timestamptz IS NULL OR accepted_at > $3)
+                      AND ($4::text IS NULL OR kind = $4) AND coalesce(metadata, '{{}}') @> $5::jsonb
+                      AND ($6::timestamptz IS NULL OR (accepted_at, job_id) < ($6, $7::uuid))
+                    ORDER BY accepted_at DESC, job_id DESC LIMIT $8""",  # noqa: S608 constant
+                user_id, accepted_before, accepted_after, kind, metadata, at, after, limit + 1,
+            )  # fmt: skip
+        jobs = [JobRow(**row) for row in rows[:limit]]
+        return [job.job_id for job in jobs], _encode_cursor(jobs[-1]) if len(rows) > limit else None
+
 
 class InvalidCursorError(PermanentError):
     """The cursor is not one that a page gave."""

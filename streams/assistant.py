@@ -18,7 +18,7 @@ from processors.ports import CompletionProvider
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
-from schemas.events import CompletionRequested, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
+from schemas.events import CompletionRequested, Job, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
 from schemas.topics import Catalog
 from sinks.base import Sink
 from streams.admission_log import AdmissionLog
@@ -47,6 +47,7 @@ class GateParts:
     default_provider: str | None
     default_timeout_s: float
     clock_is_right: Callable[[], bool]
+    is_cancelled: Callable[[Job], bool]
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -86,6 +87,7 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
                 default=parts.default_provider,
                 default_timeout_s=parts.default_timeout_s,
                 clock_is_right=parts.clock_is_right,
+                is_cancelled=parts.is_cancelled,
             )
         )
         await server.in_order(stream, decoder(JobAdmitted), stage, name="route_job")

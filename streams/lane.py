@@ -90,6 +90,7 @@ PlainHandler = Callable[[Batch, int], Sequence[Record]]
 BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 Prepare = Callable[[Batch], Awaitable[None]]
 LookUp = Callable[[Batch], Awaitable[set[int]]]
+Ahead = Callable[[ConsumerRecord], bool]
 
 
 class Lane:
@@ -105,6 +106,8 @@ class Lane:
         self.unanswered = 0
         self.finished = 0
         self.running: dict[RecordId, Work] = {}
+        self._at_work = 0
+        self._waiting: deque[tuple[Work, AsyncHandler, Ahead]] = deque()
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,18 +129,32 @@ class Lane:
 
     # --- many at once ---
 
-    def run_at_once(self, batch: Batch, handle: AsyncHandler, look_up: LookUp | None = None) -> None:
-        """Run each record beside the others; it is finished when its handler returns.
+    def run_at_once(
+        self, batch: Batch, handle: AsyncHandler, *, look_up: LookUp | None = None, ahead: Ahead = lambda _: False
+    ) -> None:
+        """Run each record beside the others, in turn; it is finished when its handler returns.
 
-        `look_up`: asked, where an earlier owner may have worked, for the offsets of which nothing is left to do.
+        Args:
+            batch: What was delivered.
+            handle: Awaited for each.
+            look_up: Asked, where an earlier owner may have worked, for the offsets of which nothing is left to do.
+            ahead: True of a record that nothing will be done for any more, and that need not wait for its turn.
         """
         if look_up is not None and batch.records[0].offset < batch.ledger.zone_end:
             self.pending += len(batch.records)
-            self._spawn(self._without_ended(batch, handle, look_up))
+            self._spawn(self._without_ended(batch, handle, look_up, ahead))
         else:
-            self._begin_all(batch, handle)
+            self._begin_all(batch, handle, ahead)
 
-    async def _without_ended(self, batch: Batch, handle: AsyncHandler, look_up: LookUp) -> None:
+    def let_pass(self, key: bytes) -> None:
+        """Something has changed for this key: those who wait with it are asked again whether they must."""
+        for waiting in [found for found in self._waiting if found[0].record.key == key]:
+            work, handle, ahead = waiting
+            if ahead(work.record):
+                self._waiting.remove(waiting)
+                self._spawn(self._run_one(work, handle, ahead, in_turn=False))
+
+    async def _without_ended(self, batch: Batch, handle: AsyncHandler, look_up: LookUp, ahead: Ahead) -> None:
         try:
             ended = await look_up(batch)
         except Exception as error:
@@ -148,9 +165,9 @@ class Lane:
         for offset in ended:
             batch.ledger.finish(offset)
         batch.records = [record for record in batch.records if record.offset not in ended]
-        self._begin_all(batch, handle)
+        self._begin_all(batch, handle, ahead)
 
-    def _begin_all(self, batch: Batch, handle: AsyncHandler) -> None:
+    def _begin_all(self, batch: Batch, handle: AsyncHandler, ahead: Ahead) -> None:
         for record in batch.records if batch.ledger.live else ():
             work = Work(record, batch.ledger)
             if (still_running := self.running.get(work.id)) is not None:
@@ -160,23 +177,35 @@ class Lane:
                 batch.ledger.finish(record.offset)
             else:
                 self.pending += 1
-                suspect = batch.ledger.is_suspect(record.offset)
-                self._spawn(self._run_alone(work, handle) if suspect else self._run_one(work, handle))
+                if batch.ledger.is_suspect(record.offset):
+                    self._spawn(self._run_alone(work, handle))
+                elif self._at_work >= self.limit and ahead(record):
+                    self._spawn(self._run_one(work, handle, ahead, in_turn=False))
+                else:
+                    self._waiting.append((work, handle, ahead))
+                    self._begin()
 
-    async def _run_one(self, work: Work, handle: AsyncHandler) -> None:
+    def _begin(self) -> None:
+        while self._waiting and self._at_work < self.limit:
+            work, handle, ahead = self._waiting.popleft()
+            self._at_work += 1
+            self._spawn(self._run_one(work, handle, ahead, in_turn=True))
+
+    async def _run_one(self, work: Work, handle: AsyncHandler, ahead: Ahead, *, in_turn: bool) -> None:
         try:
-            async with self._slots:
-                await self._turn(work.ledger)
+            is_tried = await self._turn(work.ledger, lambda: ahead(work.record))
+            try:
                 if work.ledger.live:  # else its partition was lost while it waited
-                    is_tried = self.luck.stopped
                     work.ledger.begin(work.record.offset)
-                    try:
-                        await self._handle(work, handle)
-                    finally:
-                        if is_tried:
-                            self.luck.tried()
+                    await self._handle(work, handle)
+            finally:
+                if is_tried:
+                    self.luck.tried()
         finally:
             self.pending -= 1
+            if in_turn:
+                self._at_work -= 1
+                self._begin()
 
     async def _run_alone(self, work: Work, handle: AsyncHandler) -> None:
         try:
@@ -275,17 +304,17 @@ class Lane:
             await prepare(batch)
         for index, record in enumerate(batch.records):
             await self._slots.acquire()
-            may_begin = batch.is_suspect or (
-                batch.ledger.live and self.app.quarantine.is_calm and self.luck.may_begin()
-            )
-            if not may_begin:
-                await self._turn(batch.ledger)
+            if batch.is_suspect:
+                is_tried = False
+            elif batch.ledger.live and self.app.quarantine.is_calm and self.luck.may_begin():
+                is_tried = self.luck.stopped
+            else:
+                is_tried = await self._turn(batch.ledger)
             if not batch.ledger.live:
                 self._slots.release()
                 return index
             batch.at = record.offset
             batch.ledger.begin(record.offset)
-            is_tried = self.luck.stopped
             outputs = handle(batch, index)
             if is_tried:
                 self.luck.tried()
@@ -364,17 +393,27 @@ class Lane:
 
     # --- shared ---
 
-    async def _turn(self, ledger: Ledger) -> None:
-        """Wait while another is handled alone, and while the stage has stopped for its dead letters; not for a
-        partition that is lost. A suspect does not wait for the stage: nothing else could be done meanwhile.
+    async def _turn(self, ledger: Ledger, need_not_wait: Callable[[], bool] = lambda: False) -> bool:
+        """Wait while another is handled alone, and while the stage has stopped for its dead letters.
+
+        Not for a partition that is lost. A suspect waits only for being alone: nothing else could be done meanwhile.
+
+        Returns:
+            True if this one is tried by a stage that has stopped: `luck.tried` must follow.
         """
         await self.app.quarantine.calm()
-        while ledger.live and not self.luck.may_begin():
+        while ledger.live:
+            if self.luck.may_begin():
+                return self.luck.stopped
+            if need_not_wait():
+                break
             await asyncio.sleep(HELD_TICK_S)
             await self.app.quarantine.calm()
+        return False
 
     async def cut(self) -> None:
         """End what has outlasted the drain of a stop: nothing of it is acknowledged, so it comes again elsewhere."""
+        self._waiting.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -14,3 +14,4 @@ STAGE_SECONDS = Histogram(
 IN_FLIGHT = Gauge("assistant_stage_in_flight", "Events a stage has in hand", ["stage"])
 STOPPED = Gauge("assistant_stage_stopped", "1: too many dead letters, so it takes no more", ["stage"])
 LAG = Gauge("assistant_stage_lag", "Events of a stage's topic that wait", ["stage"])
+CANCELLATIONS = Counter("assistant_cancellations_total", "Requests to cancel, by what became of them", ["outcome"])

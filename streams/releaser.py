@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from uuid import UUID
 
 from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
@@ -14,6 +15,7 @@ from schemas.envelope import Record
 from sinks.due_store import DueStore, Leased
 from streams import metrics
 from streams.app import StreamApp
+from streams.cancellations import Cancellations
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ BATCH = 500
 POLL_S, MAX_BACKOFF_S = 1.0, 5.0
 PAUSE_S = 0.05  # what is due may be locked by whoever takes it away
 GIVE_BACK_S = 2.0
+MAX_TO_CANCEL = 10_000
 NAME = "release_due"
 
 
@@ -32,16 +35,22 @@ class Releaser:
         app: StreamApp,
         store: DueStore,
         *,
+        cancellations: Cancellations | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`cancellations`: what waits of a job that is to be cancelled is released at once; its stage then ends it."""
         self._app, self._store, self._now, self._sleep = app, store, now, sleep
+        self._cancellations, self._to_cancel = cancellations, set[UUID]()
+        if cancellations is not None:
+            cancellations.on_request(self._hear)
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres or a Kafka that is away."""
         backoff = POLL_S
         while True:
             try:
+                await self._hurry()
                 released = await self.release_due()
                 wait = 0.0 if released == BATCH else await self._until_next_s()
                 backoff = POLL_S
@@ -68,6 +77,23 @@ class Releaser:
             raise
         metrics.EVENTS.labels(NAME, "released").inc(len(published))
         return len(published)
+
+    def _hear(self, job_id: UUID) -> None:
+        if len(self._to_cancel) < MAX_TO_CANCEL:  # beyond it they end when they are due
+            self._to_cancel.add(job_id)
+
+    async def _hurry(self) -> None:
+        asked, self._to_cancel = self._to_cancel, set()
+        if not asked or self._cancellations is None:
+            return
+        try:
+            owners = await self._store.owners(list(asked), now=self._now())
+            wanted = [job_id for job_id, owner in owners.items() if self._cancellations.is_wanted(job_id, owner=owner)]
+            if wanted:
+                await self._store.make_due(wanted, now=self._now())
+        except RetryableError:
+            self._to_cancel |= asked
+            raise
 
     async def _publish(self, records: Mapping[str, Record]) -> list[str]:
         """Those that the brokers have; waits while there are no brokers."""

@@ -16,17 +16,19 @@ from uuid import UUID
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
+from processors.cancelled import cancelled
 from processors.errors import PermanentError, RetryableError
 from processors.ports import DueWriter
 from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, Later, PlainStage, RecordFacts, StageResult
 from schemas.dead_letter import DeadLettered
-from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header
+from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header, is_uuid
 from schemas.events import Event, Job, JobFinished, JobProgressed
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
 from streams.app import StreamApp
+from streams.cancellations import Cancellations
 from streams.encode import Encoder, TooLargeError, failure, timed, validation_reason
 from streams.lane import Batch, Prepare
 from streams.later import Postponer, as_released, put_off
@@ -82,6 +84,7 @@ class StageServer:
         encoder: Encoder,
         *,
         max_retries: int,
+        cancellations: Cancellations,
         long_first_s: float = LONG_FIRST_S,
         due: DueWriter | None = None,
         clock_is_right: Callable[[], bool] = lambda: True,
@@ -93,12 +96,15 @@ class StageServer:
             app: Of the role.
             encoder: Of the worker.
             max_retries: Quick tries after the first.
+            cancellations: Jobs that are not to go on; what is at work for one is cut.
             long_first_s: The first wait of an event that is put off.
             due: Where events are put off to; without it they are held in place.
             clock_is_right: False while nothing may be expired, since nobody knows what time it is.
             ended_runs: Which of these runs of jobs have ended; asked after an assignment, so that none is paid twice.
         """
         self._app, self._encoder, self._max_retries = app, encoder, max_retries
+        self._cancellations = cancellations
+        cancellations.on_request(self._let_pass)
         self._long_first_s, self._postponer = long_first_s, Postponer(due)
         self._clock_is_right, self._ended_runs = clock_is_right, ended_runs
 
@@ -182,8 +188,20 @@ class StageServer:
         async def without_a_job_left(batch: Batch) -> set[int]:
             return await self._ended(batch, decode, name)
 
+        def is_cancelled(record: ConsumerRecord) -> bool:
+            job_id = is_uuid((record.key or b"").decode(errors="replace"))
+            if job_id is None or not self._cancellations.is_requested(job_id):
+                return False
+            envelope = decode(record)
+            return isinstance(envelope, Envelope) and self._cancellations.is_cancelled(envelope.payload.job)
+
         async for batch in stream:
-            batch.lane.run_at_once(batch, handle, without_a_job_left if self._ended_runs else None)
+            look_up = without_a_job_left if self._ended_runs else None
+            batch.lane.run_at_once(batch, handle, look_up=look_up, ahead=is_cancelled)
+
+    def _let_pass(self, job_id: UUID) -> None:
+        for lane in self._app.lanes.values():
+            lane.let_pass(str(job_id).encode())
 
     async def _ended(self, batch: Batch, decode: Decode, name: str) -> set[int]:
         """Offsets of those whose job has its outcome: an earlier owner did them and did not come to say so."""
@@ -210,6 +228,8 @@ class StageServer:
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
         job: Job = event.job
+        if self._cancellations.is_cancelled(job):
+            return cancelled(job, at=started_at)
         earlier = latest(event.attempts, MAX_ATTEMPTS_ON_THE_WAY)
         await self._progress(envelope, name, "started", attempts=earlier or None)
 
@@ -223,10 +243,12 @@ class StageServer:
             expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
             long_first_s=self._long_first_s,
         )
-        return await run_stage(
+        running = run_stage(
             stage, event, job=job, target=target, limits=limits, past=Past(event.retry, event.attempts), now=_utc_now,
             on_retry=on_retry, name=name,
         )  # fmt: skip
+        result = await self._cancellations.unless_cancelled(job, running)
+        return cancelled(job, at=_utc_now()) if result is None else result
 
     async def _put_off(
         self, record: ConsumerRecord, envelope: Envelope[Any], later: Later, name: str, started_at: datetime

@@ -35,6 +35,8 @@ from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.cancellation_log import CancellationLog
+from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
 from streams.encode import Encoder
 from streams.entry import Entry
@@ -75,6 +77,7 @@ class Worker:
         self._worker_id = settings.worker_id or f"{'-'.join(roles)}-{socket.gethostname()}-{uuid4().hex[:6]}"
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
+        self._cancellation_log: CancellationLog | None = None
         self._apps: list[StreamApp] = []
         self._quarantine = Quarantine()
         self._pool: Pool | None = None
@@ -149,26 +152,29 @@ class Worker:
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
+        users = await self._table(stack, "user-updated", UserUpdated)
+        cancellations = await self._cancellations(stack, users)
         for role in self._roles:
             app = self._new_app(role)
             server = StageServer(
                 app,
                 self._encoder,
                 max_retries=self._settings.max_retries,
+                cancellations=cancellations,
                 long_first_s=self._settings.retry_long_first_s,
                 due=self._due_writer() if role == "completion" else None,
                 clock_is_right=self._clock,
                 ended_runs=JobStore(self._pool).ended_runs if self._pool else None,
             )
             if role == "gate":
-                declare_gate(app, server, self._catalog, await self._gate_parts(stack))
+                declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
             elif role == "completion":
                 offers = self._declare_completion(app, server, stack)
                 if not offers:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
             else:
-                await self._declare_sink(app, stack)
+                await self._declare_sink(app, stack, cancellations)
             self._apps.append(app)
         if not self._apps:
             raise StartError("no provider has its key or address: set OPENAI_API_KEY or LOCAL_BASE_URL")
@@ -195,9 +201,19 @@ class Worker:
             return None
         return DueStore(self._pool)
 
-    async def _gate_parts(self, stack: AsyncExitStack) -> GateParts:
+    async def _cancellations(self, stack: AsyncExitStack, users: CompactedTable[UserUpdated]) -> Cancellations:
+        """Complete before anything is served, and followed until all is drained."""
+        cancellations = Cancellations(users.values)
+        topic = self._catalog.full_name("job-cancel-requested")
+        self._cancellation_log = CancellationLog(self._access, topic, cancellations)
+        await self._cancellation_log.start()
+        stack.push_async_callback(self._cancellation_log.stop)
+        return cancellations
+
+    async def _gate_parts(
+        self, stack: AsyncExitStack, users: CompactedTable[UserUpdated], cancellations: Cancellations
+    ) -> GateParts:
         settings = self._settings
-        users = await self._table(stack, "user-updated", UserUpdated)
         workers = await self._table(
             stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC))
         )  # fmt: skip
@@ -236,6 +252,7 @@ class Worker:
             default_provider=settings.default_provider,
             default_timeout_s=settings.llm_timeout,
             clock_is_right=self._clock,
+            is_cancelled=cancellations.is_cancelled,
         )
 
     def _master_secrets(self) -> list[str]:
@@ -274,7 +291,7 @@ class Worker:
         )  # fmt: skip
         return [ProviderOffer(name=name, models=(provider.model,)) for name, provider in providers.items()]
 
-    async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack) -> None:
+    async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
         settings = self._settings
         pool = self._pool
         if pool is None:
@@ -290,7 +307,7 @@ class Worker:
             app, self._encoder, JobStore(pool), finished_topic=self._catalog.full_name("job-finished"),
             clock_is_right=self._clock,
         )  # fmt: skip
-        self._beside += [Releaser(app, DueStore(pool)).run, deadlines.run]
+        self._beside += [Releaser(app, DueStore(pool), cancellations=cancellations).run, deadlines.run]
         sweeping = asyncio.create_task(sweep(DeadLetterStore(pool), kept_ms=self._catalog["dead-letters"].retention_ms))
         stack.push_async_callback(_end, sweeping)
         declare_sink(
@@ -331,6 +348,8 @@ class Worker:
         for topic, table in self._tables.items():
             if not table.is_running:
                 problems[topic] = "it is not followed; this worker keeps trying"
+        if self._cancellation_log is not None and self._cancellation_log.problem is not None:
+            problems["cancelling"] = self._cancellation_log.problem
         if self._heartbeat is not None:
             if self._heartbeat.answered_at is None:
                 problems["heartbeat"] = "nobody has heard of this worker yet"

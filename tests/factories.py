@@ -9,6 +9,7 @@ from schemas.events import (
     Job,
     JobAccepted,
     JobAdmitted,
+    JobCancelRequested,
     JobError,
     JobFinished,
     JobRequested,
@@ -70,6 +71,10 @@ def job_finished(*, code: str | None = None, job_id: UUID | None = None, **overr
         return JobFinished.failed(of, error=JobError(code=code, message="it failed"), at=NOW, **overrides)
     result = overrides.pop("result", {"model": "m", "result": {"text": "Because.", "finish_reason": "stop"}})
     return JobFinished.completed(of, result=result, at=NOW, **overrides)
+
+
+def job_cancel_requested(**overrides: Any) -> JobCancelRequested:
+    return JobCancelRequested(**{"job_id": uuid4(), "user_id": "alice"} | overrides)
 
 
 def user_updated(**overrides: Any) -> UserUpdated:

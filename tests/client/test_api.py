@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -43,6 +44,8 @@ class Ingress:
             self.late_limits -= 1
             error = {"code": "rate-limited", "message": "wait", "retry_after_s": 2.5}
             return httpx.Response(200, json={"job_id": "7", "status": "error", "error": error})
+        if request.url.path.endswith("/cancel"):
+            return httpx.Response(202, json={"job_id": "7", "status": "cancelling"})
         self.looks += 1
         if self.looks < 3:
             return httpx.Response(200, json={"job_id": "7", "status": "pending", "stage": "generate_completion"})
@@ -144,6 +147,13 @@ def test_the_first_admins_password_comes_from_the_settings_too_and_is_nobody_els
         assert found.jobs(5) == [{"job_id": "7"}]
     with of(ASSISTANT_USER="alice") as found, pytest.raises(ClientError, match="set ASSISTANT_PASSWORD"):
         found.jobs(5)
+
+
+def test_a_job_is_cancelled_by_its_id(tmp_path: Path) -> None:
+    ingress, job_id = Ingress(), UUID(int=7)
+    with client(tmp_path, ingress) as found:
+        assert found.cancel(job_id) == "cancelling"
+    assert ingress.calls[-1] == f"POST /jobs/{job_id}/cancel"
 
 
 def test_a_wrong_password_and_nothing_running_are_said(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class Desk:
         nobody: Any = None  # no request here has a key
         self.submissions = Submissions(
             self.publisher, follower, JobIds([SECRET]), rules, present_providers=lambda: ["openai"],
+            cancel_requests=nobody,
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
         )  # fmt: skip

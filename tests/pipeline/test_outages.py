@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -160,6 +161,53 @@ async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(
     requested = [JobRequested.model_validate_json(record.value) for record in await own.records("job-requested")]
     assert not not_taken & {event.request.prompt for event in requested}
     assert not not_taken & api.calls.keys()
+    assert worker.popen.poll() is None
+
+
+async def test_jobs_are_cancelled_while_postgres_is_away_and_after_kafka_was(
+    own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
+) -> None:
+    kafka, postgres = services
+    ingress, worker = own.start("ingress"), own.worker("gate,completion,sink")
+    await own.ready()
+    async with client_of(ingress) as client:
+
+        async def started(prompt: str) -> str:
+            reply = await client.post("/chat/async", json={"prompt": prompt})
+            assert reply.status_code == 202, reply.text
+            await until(lambda: api.calls[prompt] == 1 and api.busy == 1)
+            return str(reply.json()["job_id"])
+
+        async def cancel(job_id: object) -> httpx.Response:
+            return await client.post(f"/jobs/{job_id}/cancel")
+
+        await asyncio.to_thread(postgres.kill)
+        first = await started("[mode=hang] Postgres is away")
+        assert (await cancel(first)).json() == {"job_id": first, "status": "cancelled"}
+        await until(lambda: api.busy == 0)
+        for reply in (await cancel(uuid4()), await client.post("/jobs/cancel", json={})):
+            assert (reply.status_code, reply.json()["code"]) == (503, "postgres-unavailable")
+        await asyncio.to_thread(postgres.start)
+
+        second = await started("[mode=hang] Kafka was away")
+        await asyncio.to_thread(kafka.kill)
+
+        async def refused() -> bool:
+            return (await cancel(second)).status_code == 503
+
+        await until(refused, within_s=40)
+        await asyncio.to_thread(kafka.start)
+
+        async def cancelled() -> bool:
+            return bool((await cancel(second)).json().get("status") == "cancelled")
+
+        await until(cancelled, within_s=60)
+        await until(lambda: api.busy == 0)
+
+        async def stored() -> bool:
+            return {str(job_id) for job_id in await own.finished_rows()} == {first, second}
+
+        await until(stored)
     assert worker.popen.poll() is None
 
 

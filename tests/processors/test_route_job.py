@@ -8,12 +8,12 @@ from tests.factories import NOW, chat_request, job, job_admitted
 
 def routed(
     event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
-    clock_is_right=True,
+    clock_is_right=True, cancelled=(),
 ):  # fmt: skip
     known = KnownProviders(present, (*present, *seen), configured)
     result = route_job(
         event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
-        clock_is_right=lambda: clock_is_right, now=NOW,
+        clock_is_right=lambda: clock_is_right, is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
     )  # fmt: skip
     assert isinstance(result, Emit)
     return result.events
@@ -75,3 +75,11 @@ def test_an_expired_job_is_not_sent_on() -> None:
 def test_nothing_expires_by_a_clock_that_is_wrong() -> None:
     event = job_admitted(job=job(expires_at=NOW - timedelta(seconds=1)))
     assert isinstance(routed(event, clock_is_right=False)[0], CompletionRequested)
+
+
+def test_a_cancelled_job_is_not_sent_on() -> None:
+    event = job_admitted()
+    (finished,) = routed(event, cancelled={event.job.job_id})
+    assert isinstance(finished, JobFinished)
+    assert finished.error is not None
+    assert finished.error.code == "cancelled"

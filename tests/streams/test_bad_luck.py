@@ -13,6 +13,7 @@ from processors.stage import DeadLetter, Emit
 from schemas.envelope import Attributes, Envelope
 from schemas.topics import Catalog
 from streams.bad_luck import MAX_IN_A_ROW, RECENT, BadLuck
+from streams.cancellations import Cancellations
 from streams.encode import Encoder
 from streams.lane import Batch, Lane
 from streams.ledger import Ledger
@@ -176,7 +177,7 @@ RECORD = ConsumerRecord("t", 0, 0, 0, 0, b"k", b"v", None, 1, 1, [])
 
 def server(luck: BadLuck) -> StageServer:
     app = SimpleNamespace(lanes={"t": SimpleNamespace(luck=luck)})
-    return StageServer(cast(Any, app), Encoder(Catalog.load()), max_retries=0)
+    return StageServer(cast(Any, app), Encoder(Catalog.load()), max_retries=0, cancellations=Cancellations({}))
 
 
 def conclude(found: StageServer, result: Any) -> None:

@@ -20,6 +20,7 @@ from schemas.topics import MAX_MESSAGE_BYTES, Catalog
 from streams import app as app_module
 from streams.app import StreamApp
 from streams.bad_luck import BadLuck
+from streams.cancellations import Cancellations
 from streams.encode import Encoder
 from streams.serve import StageServer
 from tests.factories import NOW, completion_requested, job_finished
@@ -38,7 +39,7 @@ def encoder() -> Encoder:
 
 def outputs(emit: Emit) -> list[Record]:
     app: Any = SimpleNamespace(lanes={"job-requested": SimpleNamespace(luck=BadLuck("s"))})  # publishes nothing here
-    server = StageServer(app, encoder(), max_retries=0)
+    server = StageServer(app, encoder(), max_retries=0, cancellations=Cancellations({}))
     envelope = Envelope(CAUSE, completion_requested())
     return server._records(record(), envelope, emit, "generate_completion", NOW)
 

@@ -10,11 +10,14 @@ import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 
 from processors.errors import RetryableError
-from schemas.envelope import Record
+from schemas.envelope import Attributes, Envelope, Record
+from schemas.events import JobCancelRequested
 from sinks.due_store import LEASE, DueStore
 from sinks.pool import Pool
+from sinks.postgres import PendingSink
+from streams.cancellations import Cancellations
 from streams.releaser import BATCH, Releaser
-from tests.factories import NOW
+from tests.factories import NOW, job, job_admitted, user_updated
 from tests.sinks.test_due_store import due
 from tests.waiting import until
 
@@ -125,3 +128,23 @@ async def test_it_wakes_when_the_next_one_is_due_and_outlives_postgres(store: Du
     await until(lambda: app.published)
     running.cancel()
     assert waits[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("asked_by", "released"), [("alice", True), ("bob", False), ("root", True)])
+async def test_what_waits_of_a_job_that_is_cancelled_is_released_at_once(
+    store: DueStore, database: str, asked_by: str, released: bool
+) -> None:
+    of = job()
+    pool = Pool(database, size=2)
+    await PendingSink(pool).write([Envelope(Attributes("e", "/s", "t"), job_admitted(job=of))])
+    await pool.close()
+    cancelled, other = due(of, in_s=3600), due(in_s=3600)
+    await store.add(cancelled)
+    await store.add(other)
+    cancellations = Cancellations({"root": user_updated(user_id="root", role="admin")})
+    app = FakeApp()
+    found = Releaser(app, store, cancellations=cancellations, now=lambda: NOW)  # type: ignore[arg-type]  # a fake
+    cancellations.take(JobCancelRequested(job_id=of.job_id, user_id=asked_by), at_ms=1)
+    await found._hurry()
+    await found.release_due()
+    assert app.published == Counter([cancelled.due_id] if released else [])
