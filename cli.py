@@ -185,7 +185,7 @@ def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES)
     """Run stages of the pipeline until told to stop."""
     import uvloop
 
-    from streams.worker import StartError, Worker
+    from streams.worker import NameTakenError, StartError, Worker
     from transport import logs
 
     settings = Settings()
@@ -195,7 +195,7 @@ def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES)
         _fail(f"unknown roles in {roles!r}: there are {', '.join(ROLES)}")
     try:
         uvloop.run(Worker(settings, chosen).run())
-    except StartError as error:
+    except (StartError, NameTakenError) as error:
         _fail(error)
 
 

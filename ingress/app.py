@@ -92,7 +92,9 @@ def create_app(settings: Settings) -> FastAPI:
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining
+    )  # fmt: skip
     return app
 
 

@@ -1,10 +1,14 @@
-"""HTTP as uvicorn reads it, with a bound on all that is no body: uvicorn's own is for its slower parser only."""
+"""HTTP as uvicorn reads it, with a bound on all that is no body, and an orderly end.
+
+uvicorn's own bound is for its slower parser only, and it closes idle connections at once.
+"""
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingress.problems import CONTENT_TYPE, Problem, problem_response
 
 MAX_HEAD_BYTES = 16_384
+LINGER_S = 1.0
 
 
 class _HeadTooLargeError(Exception):
@@ -31,6 +35,17 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._too_large and self._told_bytes + self._untold_bytes > MAX_HEAD_BYTES:
             self._too_large = True
             self.send_400_response("")
+
+    def shutdown(self) -> None:
+        """The server stops: an idle connection stays for a moment.
+
+        A request may be on its way; closed now, its sender would not know whether it was accepted. Answers say
+        meanwhile that the connection ends (see `Edge`), and the server waits for all connections.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LINGER_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def on_message_begin(self) -> None:
         """A request begins."""

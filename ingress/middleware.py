@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from time import perf_counter
 from uuid import uuid4
 
@@ -30,8 +31,9 @@ SECURITY_HEADERS = (
 class Edge:
     """Outermost: what it refuses never reaches FastAPI."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
-        self._app, self._max_body_bytes = app, max_body_bytes
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        """`is_stopping`: True once callers should come to another replica; their connections end with an answer."""
+        self._app, self._max_body_bytes, self._is_stopping = app, max_body_bytes, is_stopping
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,6 +73,8 @@ class Edge:
                 ]
                 if not any(name.lower() == b"cache-control" for name, _ in message["headers"]):
                     message["headers"].append((b"cache-control", b"no-store"))
+                if self._is_stopping():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         length = headers.get(b"content-length", b"0")

@@ -217,6 +217,8 @@ class WorkerHeartbeat(Event):
     version: str = ""
     http: str | None = None
     stopped: bool = False
+    process: str = ""  # tells two processes of one name apart
+    started_at: datetime | None = None
 
     def is_forgotten(self, now: datetime) -> bool:
         """True once it has been silent for so long that nobody asks for it."""

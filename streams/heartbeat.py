@@ -38,11 +38,15 @@ class Heartbeat:
     """
 
     def __init__(
-        self, apps: Sequence[StreamApp], topic: str, *, worker: str, http: str | None, offers: Sequence[ProviderOffer]
-    ) -> None:
+        self, apps: Sequence[StreamApp], topic: str, *, worker: str, http: str | None, offers: Sequence[ProviderOffer],
+        process: str = "", started_at: datetime | None = None,
+    ) -> None:  # fmt: skip
+        """`process`: tells it from another of the same name."""
+        self._process, self._started_at = process, started_at
         self._apps, self._topic, self._worker, self._http, self._offers = apps, topic, worker, http, tuple(offers)
         self._finished: deque[dict[str, int]] = deque(maxlen=KEPT)
         self._task: asyncio.Task[None] | None = None
+        self.says_good_bye = True  # not in another's name
         self.lags: dict[str, int] = {}
         self.deliverable: dict[str, int] = {}
         self.looked_at = monotonic()
@@ -64,8 +68,9 @@ class Heartbeat:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-            with contextlib.suppress(TimeoutError, KafkaError, ProducerSendError):
-                await asyncio.wait_for(self._beat(stopped=True), 2)
+            if self.says_good_bye:
+                with contextlib.suppress(TimeoutError, KafkaError, ProducerSendError):
+                    await asyncio.wait_for(self._beat(stopped=True), 2)
 
     async def _run(self) -> None:
         # First that it lives: a look at the brokers may take seconds, and until then nobody sends it any work.
@@ -100,7 +105,7 @@ class Heartbeat:
         beat = WorkerHeartbeat(
             worker=self._worker, at=now, roles=tuple(app.role for app in self._apps),
             partitions=self._partitions(), stages=stages, providers=self._offers, version=self._version,
-            http=self._http, stopped=stopped,
+            http=self._http, stopped=stopped, process=self._process, started_at=self._started_at,
         )  # fmt: skip
         attributes = Attributes(f"{self._worker}/{now.timestamp()}", f"/assistant/{self._worker}", "worker-heartbeat")
         record = Record(self._topic, self._worker.encode(), beat.model_dump_json().encode(), attributes.headers())

@@ -63,6 +63,10 @@ class StartError(Exception):
     """The worker cannot start; the message says what to do."""
 
 
+class NameTakenError(Exception):
+    """Another process has this one's WORKER_ID."""
+
+
 class Worker:
     """One process with some of the roles."""
 
@@ -75,6 +79,8 @@ class Worker:
         self._catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
         self._encoder = Encoder(self._catalog)
         self._worker_id = settings.worker_id or f"{'-'.join(roles)}-{socket.gethostname()}-{uuid4().hex[:6]}"
+        self._process, self._started_at = uuid4().hex, datetime.now(UTC)
+        self._twin: WorkerHeartbeat | None = None
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
         self._cancellation_log: CancellationLog | None = None
@@ -90,6 +96,7 @@ class Worker:
 
         Raises:
             StartError: A topic or a setting is missing, or the port is taken.
+            NameTakenError: Another process was started under its name.
         """
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,7 +117,7 @@ class Worker:
             offers = composing.result()
             self._heartbeat = Heartbeat(
                 self._apps, self._catalog.full_name("worker-heartbeat"), worker=self._worker_id, http=health.address,
-                offers=offers,
+                offers=offers, process=self._process, started_at=self._started_at,
             )  # fmt: skip
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
@@ -154,6 +161,8 @@ class Worker:
             stack.push_async_callback(self._pool.close)
         users = await self._table(stack, "user-updated", UserUpdated)
         cancellations = await self._cancellations(stack, users)
+        if self._settings.worker_id:
+            await self._worker_table(stack)
         for role in self._roles:
             app = self._new_app(role)
             server = StageServer(
@@ -214,9 +223,7 @@ class Worker:
         self, stack: AsyncExitStack, users: CompactedTable[UserUpdated], cancellations: Cancellations
     ) -> GateParts:
         settings = self._settings
-        workers = await self._table(
-            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC))
-        )  # fmt: skip
+        workers = await self._worker_table(stack)
         secrets = self._master_secrets()
 
         def limit_of(job: Job) -> int | None:
@@ -315,10 +322,29 @@ class Worker:
             dead_letters=DeadLetterSink(pool),
         )  # fmt: skip
 
+    async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
+        known = self._tables.get("worker-heartbeat")
+        return known or await self._table(
+            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
+            on_change=self._look_for_twin,
+        )  # fmt: skip
+
+    def _look_for_twin(self, name: str, beat: WorkerHeartbeat | None) -> None:
+        """The group takes a static name from whoever had it before; without a word to that one, and it would take it
+        back, and so on without end.
+        """
+        if name != self._worker_id or beat is None or beat.process == self._process or beat.started_at is None:
+            return
+        if beat.started_at > self._started_at and not beat.stopped:
+            self._twin = beat
+
     async def _table(
-        self, stack: AsyncExitStack, topic: str, event: type[E], *, forget: Callable[[E], bool] | None = None
-    ) -> CompactedTable[E]:
-        table = CompactedTable(self._access, self._catalog.full_name(topic), event, forget=forget)
+        self, stack: AsyncExitStack, topic: str, event: type[E], *, forget: Callable[[E], bool] | None = None,
+        on_change: Callable[[str, E | None], None] | None = None,
+    ) -> CompactedTable[E]:  # fmt: skip
+        table = CompactedTable(
+            self._access, self._catalog.full_name(topic), event, forget=forget, on_change=on_change
+        )  # fmt: skip
         while True:
             try:
                 await table.start()
@@ -340,6 +366,13 @@ class Worker:
                     logger.critical("%s has crashed: this process ends", app.role, exc_info=app.crash_reason)
                     logging.shutdown()
                     os._exit(70)
+            if self._twin is not None:
+                if self._heartbeat is not None:
+                    self._heartbeat.says_good_bye = False
+                raise NameTakenError(
+                    f"another process (at {self._twin.http}) was started with WORKER_ID={self._worker_id}, and the "
+                    "consumer group gives it this one's partitions: this process ends; give each its own WORKER_ID"
+                )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 1)
 

@@ -119,7 +119,7 @@ async def starved(scene: Scene) -> None:
 
 @fault("16", "two workers of one static name")
 async def named_twice(scene: Scene) -> None:
-    """Kafka gives the name to the one that joined last; its client joins again: both go on, and calls are repeated."""
+    """Kafka gives the name to the one that joined last; the other hears of it by a heartbeat, and ends."""
     twins: list[Member] = []
     for _ in range(2):
         twin = scene.system.add("completion", kept=False, WORKER_ID="twin")

@@ -102,3 +102,12 @@ async def test_no_more_than_so_many_requests_are_under_way_but_health_is_always_
     go.set()
     assert await asyncio.gather(*waiting) == [200, 200, 200]
     assert await call(edge) == 200
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_a_replica_that_stops_ends_its_connections_with_an_answer(stopping: bool) -> None:
+    app = FastAPI()
+    app.add_middleware(Edge, max_body_bytes=1000, is_stopping=lambda: stopping)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        reply = await client.get("/openapi.json")
+    assert (reply.headers.get("connection") == "close") is stopping

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.deployment import PASSWORD, client_of, register
+from tests.deployment import PASSWORD, Deployment, client_of, register
 from tests.pipeline.conftest import Running
 from tests.pipeline.test_rest import problem
 from tests.waiting import until
@@ -105,3 +105,19 @@ async def test_a_webhook_is_sent_again_on_demand(running: Running) -> None:
         await until(lambda: attempts(4))
     assert len(set(calls)) == 1
     await runner.cleanup()
+
+
+async def test_the_older_of_two_workers_with_one_name_ends_and_says_why(deployment: Deployment) -> None:
+    ingress, _ = deployment.start("ingress"), deployment.worker("gate,sink")
+    older = deployment.worker("completion", WORKER_ID="twin")
+    await deployment.ready()
+    newer = deployment.worker("completion", WORKER_ID="twin")
+    assert await until(lambda: older.popen.poll(), within_s=60) == 1
+    assert "give each its own WORKER_ID" in older.log.read_text()
+    await deployment.ready(newer)
+    async with client_of(ingress) as client:
+        reply = await client.post("/chat/", json={"prompt": "hi"})
+        assert reply.status_code == 200, reply.text
+        (told,) = [item for item in (await client.get("/workers")).json()["items"] if item["worker"] == "twin"]
+    assert told["alive"]
+    assert newer.popen.poll() is None

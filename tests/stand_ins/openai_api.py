@@ -30,7 +30,6 @@ class OpenAIStandIn:
 
     def __init__(self, *, port: int = 0, delay_s: float = 0.0) -> None:
         self._port, self._delay_s = port, delay_s
-        self.mode = "answer"
         self.calls: Counter[str] = Counter()
         self.last: tuple[dict[str, Any], str] = ({}, "")  # the newest call's body, and its authorization
         self.transports: set[asyncio.Transport] = set()
