@@ -11,6 +11,7 @@ from typing import Any
 import faust
 from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from faust.exceptions import ProducerSendError
+from faust.tables import TableManager
 
 from schemas.envelope import Record
 from streams.bad_luck import COOL_DOWN_S, BadLuck
@@ -24,6 +25,15 @@ logger = logging.getLogger(__name__)
 EXIT_CODE = 70  # EX_SOFTWARE: something that was not foreseen; nothing unfinished was acknowledged
 MAX_REQUEST_BYTES = 2_097_152  # a dead letter is a record of up to 1 MiB with headers added
 SEND_RETRY_S = 0.5
+
+
+class NoTables(TableManager):
+    """We have none. Faust's own waits a second, at every start of every app, for tables to be declared."""
+
+    async def on_start(self) -> None:
+        """Called by Faust."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class StreamApp(faust.App):
@@ -83,6 +93,7 @@ class StreamApp(faust.App):
             producer_max_batch_size=512 * 1024,  # 16 KiB wakes hundreds of waiters for every full batch
             producer_max_request_size=MAX_REQUEST_BYTES,
             worker_redirect_stdouts=False,
+            TableManager=NoTables,
         )
 
     def lane(self, topic: str, name: str, *, limit: int, at_entry: bool = False, is_sink: bool = False) -> Any:
