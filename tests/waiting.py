@@ -17,13 +17,15 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, 
     """
     deadline = time.monotonic() + within_s
     while True:
+        asked_at = time.monotonic()
         found = condition()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {within_s} s: {inspect.getsource(condition).strip()}"
-        await asyncio.sleep(0.03)
+        # What takes long to ask leaves as much to those whom it waits for.
+        await asyncio.sleep(max(0.03, time.monotonic() - asked_at))
 
 
 def listener(port: int) -> "subprocess.Popen[bytes]":

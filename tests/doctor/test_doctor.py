@@ -28,8 +28,7 @@ async def whole(
     async with OpenAIStandIn() as api:
         environment = {"ALLOWED_PROVIDERS": "openai", "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": api.base_url}
         deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment)
-        done = await asyncio.to_thread(deployment.run, "setup")
-        assert done.returncode == 0, done.stdout + done.stderr
+        await deployment.set_up(partitions=None)
         yield deployment
         deployment.close()
 

@@ -40,8 +40,7 @@ async def deployment(
 ) -> AsyncIterator[Deployment]:
     """Set up, nothing started; for tests that kill and stop."""
     deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment(api.base_url))
-    done = await asyncio.to_thread(deployment.run, "setup", "--partitions", "4")
-    assert done.returncode == 0, done.stdout + done.stderr
+    await deployment.set_up(partitions=4)
     yield deployment
     deployment.close()
 
@@ -105,8 +104,7 @@ def running(
     url = api.stdout.readline().strip()
     assert re.match(r"http://127", url)
     deployment = Deployment(kafka, dsn, prefix, tmp_path_factory.mktemp("running"), environment(url))
-    done = deployment.run("setup", "--partitions", "4")
-    assert done.returncode == 0, done.stdout + done.stderr
+    asyncio.run(deployment.set_up(partitions=4))
     ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
     deadline = time.monotonic() + 60
     while not (asyncio.run(ingress.is_ready()) and asyncio.run(worker.is_ready())):
