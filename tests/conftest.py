@@ -130,7 +130,7 @@ def template_database(postgres: PostgresForTests) -> str:
     return name
 
 
-async def new_database(postgres: PostgresForTests, template: str) -> str:
+async def new_database(postgres: PostgresForTests, template: str = "template1") -> str:
     name = f"test_{uuid.uuid4().hex[:10]}"
     await _execute(postgres.dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     return _with_database(postgres.dsn, name)

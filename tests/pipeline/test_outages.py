@@ -2,8 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,11 +16,11 @@ import pytest
 from embedded.services import Running, start_kafka, start_postgres
 from ingress.tokens import Tokens
 from schemas.events import JobRequested
-from tests.conftest import SECRET, KafkaForTests
+from tests.conftest import SECRET, KafkaForTests, PostgresForTests, new_database, new_prefix
 from tests.deployment import PASSWORD, Deployment, client_of
 from tests.pipeline.conftest import environment
 from tests.pipeline.test_kill import accept, all_completed
-from tests.pipeline.test_retries import asked, completed, due_rows, outcomes
+from tests.pipeline.test_retries import asked, completed, due_rows, executed, outcomes
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.stand_ins.webhook_receiver import WebhookReceiver
 from tests.waiting import until
@@ -26,27 +28,41 @@ from tests.waiting import until
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-async def services(
-    tmp_path_factory: pytest.TempPathFactory, service_home: Path
-) -> AsyncIterator[tuple[Running, Running]]:
+@pytest.fixture(scope="module")
+def breakable(service_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Running]]:
     home = service_home / tmp_path_factory.mktemp("own").name
     home.mkdir()
-    kafka = await asyncio.to_thread(start_kafka, home / "kafka")
-    postgres = await asyncio.to_thread(start_postgres, home / "postgres")
-    yield kafka, postgres
-    kafka.kill()
-    postgres.kill()
+    with ThreadPoolExecutor(2) as threads:
+        starting = threads.submit(start_kafka, home / "kafka"), threads.submit(start_postgres, home / "postgres")
+        kafka, postgres = (each.result() for each in starting)
+        for service in (kafka, postgres):
+            # The kernel ends a child with the thread that started it, and a test's threads end with the test.
+            service.start = partial(_done_in, threads, service.start)  # type: ignore[method-assign]
+        yield kafka, postgres
+        kafka.kill()
+        postgres.kill()
+
+
+def _done_in(threads: ThreadPoolExecutor, action: Callable[[], None]) -> None:
+    threads.submit(action).result()
+
+
+@pytest.fixture
+async def services(breakable: tuple[Running, Running]) -> tuple[Running, Running]:
+    """Both run, whatever a test before has done to them."""
+    await asyncio.gather(*(asyncio.to_thread(service.start) for service in breakable if service._process is None))
+    return breakable
 
 
 @pytest.fixture
 async def own(services: tuple[Running, Running], tmp_path: Path, api: OpenAIStandIn) -> AsyncIterator[Deployment]:
+    """With topics and a database of its own."""
     kafka, postgres = services
+    dsn = await new_database(PostgresForTests(postgres.dsn))
     deployment = Deployment(
-        KafkaForTests(kafka.bootstrap), postgres.dsn, "o.", tmp_path, environment(api.base_url)
+        KafkaForTests(kafka.bootstrap), dsn, new_prefix(), tmp_path, environment(api.base_url)
     )  # fmt: skip
-    done = await asyncio.to_thread(deployment.run, "setup", "--partitions", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    await deployment.set_up(partitions=2)
     yield deployment
     deployment.close()
 
@@ -94,6 +110,7 @@ async def test_postgres_away_holds_what_cannot_be_put_off_and_then_goes_on(
         await until(lambda: api.calls["[fails=2] row"] == 2 and not api.busy)
         await asyncio.to_thread(postgres.start)
         await until(lambda: due_rows(own), within_s=8)  # as soon as Postgres is back, and not when it is due
+        await executed(own, "UPDATE due_events SET due_at = now()")
         await completed(client, path)
         assert api.calls["[fails=2] row"] == 3
 
