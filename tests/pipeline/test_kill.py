@@ -54,14 +54,14 @@ async def test_a_gate_or_sink_killed_under_load_loses_and_doubles_nothing(
     ingress, _ = deployment.start("ingress"), deployment.worker("completion")
     others = {"gate": "sink", "sink": "gate"}[role]
     deployment.worker(others)
-    victim = deployment.worker(role)
+    victim = deployment.worker(role, WORKER_ID="heir")
     await deployment.ready()
     async with client_of(ingress) as client:
         prompts = [f"question {n}" for n in range(400)]
         first = await accept(client, prompts[:200])
         victim.kill()
         rest = asyncio.create_task(accept(client, prompts[200:]))
-        deployment.worker(role)
+        deployment.worker(role, WORKER_ID="heir")  # under its name, so that nobody waits for the end of a session
         await all_completed(deployment, first + await rest)
     assert set(api.calls) == set(prompts)
     assert max(api.calls.values()) == 1  # the same event twice has one id, and is paid for once

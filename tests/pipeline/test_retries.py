@@ -139,14 +139,14 @@ async def test_a_worker_killed_while_jobs_wait_loses_nothing_and_pays_nothing_tw
         deployment.start("ingress"),
         deployment.worker({"completion": "gate,sink", "sink": "gate,completion"}[role]),
     )
-    victim = deployment.worker(role)
+    victim = deployment.worker(role, WORKER_ID="heir")
     await deployment.ready()
     async with client_of(ingress) as client:
         paths = await asyncio.gather(*(asked(client, f"[fails=2] {n}") for n in range(30)))
         await put_off(deployment, 30)
         victim.kill()
         assert set(api.calls.values()) == {2}
-        deployment.worker(role)
+        deployment.worker(role, WORKER_ID="heir")  # under its name: nobody waits for the end of a session
         for path in paths:
             await completed(client, path)
     assert set(api.calls.values()) == {3}

@@ -35,7 +35,8 @@ async def work(value: bytes, offset: int) -> None:
 
 
 def ours() -> faust.App:
-    app = StreamApp("test", KafkaAccess(BROKER), group=GROUP, drain_timeout_s=5)
+    # Of one name, so that the heir of a killed one need not wait for the end of its session.
+    app = StreamApp("test", KafkaAccess(BROKER), group=GROUP, drain_timeout_s=5, instance_id="ours")
     topic = app.lane(TOPIC, "work", limit=64)
 
     async def handle(record, ledger):
