@@ -32,7 +32,7 @@ USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
 LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
-SETTLE_S, SETTLE_STOCK_S = 100.0, 10.0  # without anything moving; a webhook's lease is 60 s
+SETTLE_S, SETTLE_STOCK_S, SETTLE_STOCK_SHORT_S = 100.0, 10.0, 5.0  # without anything moving; a webhook's lease is 60 s
 END_WITHIN_S = 900.0
 PROVIDER = "openai"
 Report = Callable[[str], None]
@@ -40,7 +40,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to be. `duration_s` 0: as long as it takes."""
+    """What a run is to be. `duration_s` 0: as long as it takes; `rounds`: over all faults, and then the load ends."""
 
     jobs: int
     duration_s: float
@@ -80,6 +80,8 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         receiver = Helper.start("chaos.receiver", "--ledger", str(lines / "receiver.jsonl"), "--master", SECRET)
         stack.callback(receiver.close)
         environment = {"ALLOWED_PROVIDERS": PROVIDER, "OPENAI_API_KEY": "stub", "OPENAI_BASE_URL": provider.url}
+        if plan.short:  # what a killed sink was sending waits for its lease to run out
+            environment |= {"WEBHOOK_TIMEOUT_S": "5", "WEBHOOK_LEASE_S": "10"}
         system = System(services, ledger, logs, consumer=plan.consumer, mutant=plan.mutant, environment=environment)
         done = system.deployment.run("setup", "--partitions", str(PARTITIONS))
         if done.returncode:
@@ -135,7 +137,7 @@ async def _broken(
 
 
 async def _load_and_break(plan: Plan, load: Load, nemesis: Nemesis, report: Report) -> None:
-    """Both until the jobs are sent and each fault was there; or the time is over."""
+    """Both until the jobs are sent and each fault was there, or all rounds were; or the time is over."""
     began = time.monotonic()
     no_more_load, no_more_faults = asyncio.Event(), asyncio.Event()
     loading = asyncio.create_task(load.run(no_more_load))
@@ -150,7 +152,7 @@ async def _load_and_break(plan: Plan, load: Load, nemesis: Nemesis, report: Repo
         over = bool(plan.duration_s) and elapsed > plan.duration_s * LOAD_SHARE
         if loading.done() or over:
             no_more_faults.set()
-        if over:
+        if over or (plan.rounds is not None and breaking.done()):
             no_more_load.set()
         if elapsed - last_told > 60:
             last_told = elapsed
@@ -177,7 +179,9 @@ async def _settled(plan: Plan, system: System, report: Report) -> None:
     """Wait until nothing waits: no pending row, no lag, no webhook that is due now; or until nothing moves any more."""
     import asyncpg
 
-    patience = SETTLE_STOCK_S if plan.consumer == "stock" else SETTLE_S
+    patience = SETTLE_S
+    if plan.consumer == "stock":  # what it has lost will not move
+        patience = SETTLE_STOCK_SHORT_S if plan.short else SETTLE_STOCK_S
     began = moved_at = time.monotonic()
     before: tuple[int, ...] | None = None
     while True:
