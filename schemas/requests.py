@@ -10,9 +10,14 @@ Role = Literal["admin", "user"]
 
 def without_unstorable(value: Any) -> Any:
     """Drop U+0000 and lone surrogates: Postgres and UTF-8 refuse them."""
-    if isinstance(value, str) and ("\x00" in value or any("\ud800" <= char <= "\udfff" for char in value)):
-        return value.replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
-    return value
+    if not isinstance(value, str):
+        return value
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # surrogates: a pair of them is a character, one alone is nothing
+            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
+    return value.replace("\x00", "") if "\x00" in value else value
 
 
 def _not_blank(value: str) -> str:
