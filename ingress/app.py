@@ -41,7 +41,7 @@ from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
-from transport.workers import present_providers
+from transport.workers import kept, present_providers
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -149,7 +149,7 @@ def compose(settings: Settings) -> Services:
             job_ids,
             rules,
             cancel_requests=cancel_requests,
-            present_providers=lambda: present_providers(worker_table),
+            present_providers=kept(lambda: present_providers(worker_table)),
             idempotency=idempotency,
             backpressure=backpressure,
         ),

@@ -50,7 +50,7 @@ from transport.admin import TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
 from transport.table import CompactedTable
-from transport.workers import present_providers, seen_providers
+from transport.workers import kept, present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ class Worker:
             policy=policy,
             limiter=limiter,
             admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
-            known_providers=known_providers,
+            known_providers=kept(known_providers),
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
             default_timeout_s=settings.llm_timeout,

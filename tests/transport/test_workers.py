@@ -8,7 +8,7 @@ from tests.factories import NOW
 from transport import table as table_module
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
-from transport.workers import SILENT_WORKER_S, live_workers, present_providers, seen_providers
+from transport.workers import KEPT_S, SILENT_WORKER_S, kept, live_workers, present_providers, seen_providers
 
 
 @pytest.fixture
@@ -59,3 +59,11 @@ def test_a_worker_that_has_said_good_bye_is_seen_and_not_present(beats) -> None:
     beat(beats, "gone", appended_s=100, stopped=True)
     assert present_providers(beats) == []
     assert seen_providers(beats) == ["openai"]
+
+
+def test_an_answer_is_kept_for_a_moment_and_then_asked_for_again() -> None:
+    at, asked = 0.0, iter(range(10))
+    answered = kept(lambda: next(asked), now=lambda: at)
+    assert [answered(), answered()] == [0, 0]
+    at += KEPT_S
+    assert [answered(), answered()] == [1, 1]
