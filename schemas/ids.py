@@ -4,7 +4,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Sequence
-from hashlib import sha1, sha256
+from hashlib import sha1
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -53,7 +53,7 @@ class JobIds:
 
     @staticmethod
     def _mac(key: bytes, user_id: str, rest: int) -> int:
-        digest = hmac.new(key, rest.to_bytes(16, "big") + user_id.encode(), sha256).digest()
+        digest = hmac.digest(key, rest.to_bytes(16, "big") + user_id.encode(), "sha256")
         return int.from_bytes(digest[:5], "big")
 
 
