@@ -1,5 +1,6 @@
 """Stage: completion-requested -> job-finished."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ from processors.fit_generation import UNSUPPORTED, fitted, refusal
 from processors.ports import Completion, CompletionProvider, CompletionRequest
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.events import CompletionRequested, JobError, JobFinished
+from schemas.requests import without_unstorable
 
 WITHHELD = "The provider has withheld its answer to this prompt. Please say it in another way."
 
@@ -41,7 +43,7 @@ async def generate_completion(
         generation=generation,
         timeout_s=event.timeout_s,
     )
-    completion = await provider.complete(request)
+    completion = _storable(await provider.complete(request))
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:
         meta["dropped"] = list(lacking)
@@ -52,6 +54,14 @@ async def generate_completion(
         return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
     result = _body(event, completion, max_response_chars) | {"meta": meta}
     return Emit((JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit),))
+
+
+def _storable(completion: Completion) -> Completion:
+    """What a provider says may hold what neither Kafka's JSON nor Postgres does."""
+    text, model, finish_reason = map(
+        without_unstorable, (completion.text, completion.model, completion.finish_reason)
+    )  # fmt: skip
+    return replace(completion, text=text, model=model, finish_reason=finish_reason)
 
 
 def _body(event: CompletionRequested, completion: Completion, max_response_chars: int) -> dict[str, Any]:

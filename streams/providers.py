@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from processors.ports import CompletionProvider
 from settings import Settings
 
+SPARE = 2  # connections over those of the calls: whether it is well is also asked while all of them are busy
+
 
 class Adapter(CompletionProvider, Protocol):
     """A provider with connections of its own."""
@@ -23,8 +25,7 @@ class Adapter(CompletionProvider, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """A provider that has what it needs. `concurrency`: calls at once; `make`: its adapter, with that many
-    connections."""
+    """A provider that has what it needs. `concurrency`: calls at once; `make`: its adapter."""
 
     concurrency: int
     make: Callable[[], Adapter]
@@ -47,7 +48,7 @@ def _openai(settings: Settings) -> Configured | None:
     def make() -> Adapter:
         from providers.openai_compatible import OpenAICompatibleProvider, make_client
 
-        client = make_client(base_url=settings.openai_base_url, api_key=key, connections=slots)
+        client = make_client(base_url=settings.openai_base_url, api_key=key, connections=slots + SPARE)
         return OpenAICompatibleProvider(
             client, name="openai", model=settings.openai_model, embedding_model=settings.openai_embedding_model
         )
@@ -65,7 +66,7 @@ def _gemini(settings: Settings) -> Configured | None:
 
         return make_gemini(
             base_url=settings.gemini_base_url, api_key=key, model=settings.gemini_model,
-            embedding_model=settings.gemini_embedding_model, connections=slots,
+            embedding_model=settings.gemini_embedding_model, connections=slots + SPARE,
         )  # fmt: skip
 
     return Configured(slots, make)
@@ -81,7 +82,7 @@ def _ollama(settings: Settings) -> Configured | None:
 
         return make_ollama(
             base_url=base_url, model=settings.ollama_model, embedding_model=settings.ollama_embedding_model,
-            connections=slots,
+            connections=slots + SPARE,
         )  # fmt: skip
 
     return Configured(slots, make)
@@ -97,7 +98,8 @@ def _lmstudio(settings: Settings) -> Configured | None:
 
         return make_lmstudio(
             base_url=with_v1(base_url), api_key=_told(settings.lmstudio_api_key) or "none",
-            model=settings.lmstudio_model or "", embedding_model=settings.lmstudio_embedding_model, connections=slots,
+            model=settings.lmstudio_model or "", embedding_model=settings.lmstudio_embedding_model,
+            connections=slots + SPARE,
         )  # fmt: skip
 
     return Configured(slots, make)
@@ -111,7 +113,7 @@ def _qwen3vl(settings: Settings) -> Configured | None:
     def make() -> Adapter:
         from providers.qwen3vl import make_qwen3vl
 
-        return make_qwen3vl(base_url=base_url, connections=slots)
+        return make_qwen3vl(base_url=base_url, connections=slots + SPARE)
 
     return Configured(slots, make)
 
@@ -124,7 +126,7 @@ def _local(settings: Settings) -> Configured | None:
     def make() -> Adapter:
         from providers.local import make_local
 
-        return make_local(base_url=base_url, model=settings.local_model, connections=slots)
+        return make_local(base_url=base_url, model=settings.local_model, connections=slots + SPARE)
 
     return Configured(slots, make)
 

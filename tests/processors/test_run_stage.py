@@ -85,6 +85,13 @@ async def test_an_answer_becomes_the_body_that_the_waiting_call_answers() -> Non
     assert provider.requests[0].instruction == "short"
 
 
+async def test_what_postgres_cannot_hold_is_left_out_of_an_answer() -> None:
+    result, _, _ = await ran(completion("Be\x00cau\ud800se.", model="m\x00-1"))
+    told = outcome(result).result or {}
+    assert (told["result"]["text"], told["model"]) == ("Because.", "m-1")
+    outcome(result).model_dump_json()
+
+
 async def test_an_answer_that_the_provider_withholds_is_a_fallback() -> None:
     result, _, _ = await ran(completion(" ", finish_reason="content_filter"))
     told = outcome(result).result or {}

@@ -125,6 +125,7 @@ async def test_no_redirect_is_followed(api: ModelApi, ask: Asked, status: int) -
         await ask(request(f"[mode={status}]"))
     assert caught.value.code == f"provider-http-{status}"
     assert sum(api.calls.values()) == 1
+    assert api.last[0]  # the call, and not what a redirect leads to
 
 
 @pytest.mark.parametrize("mode", ["garbage", "shape", "gzip", "huge"])

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,16 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["local", "lmstudio", "openai"])
-def provider(request: pytest.FixtureRequest, base_url: str) -> OpenAICompatibleProvider:
+async def provider(request: pytest.FixtureRequest, base_url: str) -> AsyncIterator[OpenAICompatibleProvider]:
     if request.param == "local":
-        return make_local(base_url=base_url, model=MODEL, connections=4)
-    if request.param == "lmstudio":
-        return make_lmstudio(base_url=base_url, api_key="k", model=MODEL, embedding_model="e", connections=4)
-    client = make_client(base_url=base_url, api_key="k", connections=4)
-    return OpenAICompatibleProvider(client, name="openai", model=MODEL, dialect=COMPATIBLE)
+        provider = make_local(base_url=base_url, model=MODEL, connections=4)
+    elif request.param == "lmstudio":
+        provider = make_lmstudio(base_url=base_url, api_key="k", model=MODEL, embedding_model="e", connections=4)
+    else:
+        client = make_client(base_url=base_url, api_key="k", connections=4)
+        provider = OpenAICompatibleProvider(client, name="openai", model=MODEL, dialect=COMPATIBLE)
+    yield provider
+    await provider.close()
 
 
 @pytest.fixture(params=["complete", "stream"])
@@ -78,14 +81,12 @@ async def test_it_answers_with_usage_and_ends_at_the_limit(ask: Asked) -> None:
     assert completion.usage.completion_tokens == 8
     assert completion.usage.prompt_tokens > 5
     assert len(ask.told) in (0, *range(4, 20))
-    await ask.provider.close()
 
 
 async def test_the_same_seed_gives_the_same_answer(ask: Asked) -> None:
     asked_for = request("Tell me a story.", max_tokens=12, temperature=1.5, top_p=0.9, seed=3)
     texts = {(await ask(asked_for)).text for _ in range(2)}
     assert len(texts) == 1
-    await ask.provider.close()
 
 
 async def test_every_parameter_that_it_is_said_to_have_is_taken(ask: Asked) -> None:
@@ -95,26 +96,22 @@ async def test_every_parameter_that_it_is_said_to_have_is_taken(ask: Asked) -> N
     }  # fmt: skip
     has = ask.provider.capabilities.parameters
     assert (await ask(request("Hello.", **{name: value for name, value in given.items() if name in has}))).text
-    await ask.provider.close()
 
 
 async def test_an_answer_follows_a_schema(ask: Asked) -> None:
     wanted = ResponseFormat.model_validate({"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}})
     completion = await ask(request("Which colour has the sky?", max_tokens=60, temperature=0.0, response_format=wanted))
     assert json.loads(completion.text).keys() == {"sky"}
-    await ask.provider.close()
 
 
 async def test_what_it_refuses_is_final(ask: Asked) -> None:
     with pytest.raises(PermanentError) as caught:
         await ask(request("word " * 6000, max_tokens=4))
     assert caught.value.code == "provider-http-400"
-    await ask.provider.close()
 
 
 async def test_its_models_are_listed(provider: OpenAICompatibleProvider) -> None:
     assert await provider.models() == (MODEL,)
-    await provider.close()
 
 
 async def test_who_leaves_frees_the_slots(provider: OpenAICompatibleProvider) -> None:
@@ -130,7 +127,6 @@ async def test_who_leaves_frees_the_slots(provider: OpenAICompatibleProvider) ->
     done = asyncio.create_task(provider.complete(request("Hello.", max_tokens=2)))
     await until(done.done, within_s=10)
     assert (await done).text is not None
-    await provider.close()
 
 
 async def test_a_server_that_is_gone_is_unreachable() -> None:

@@ -258,7 +258,8 @@ class _Connection(asyncio.Protocol):
     async def _goes_wrong(self, mode: str) -> bool:
         api = self._api
         if mode.isdigit():
-            self._send(int(mode), api.error(int(mode)))
+            to = ("location: /elsewhere",) if mode.startswith("3") else ()
+            self._send(int(mode), api.error(int(mode)), *to)
         elif mode.startswith("429-"):
             told = {"seconds": "retry-after: 1", "date": "retry-after: " + formatdate(time.time() + 2, usegmt=True),
                     "ms": "retry-after-ms: 300", "long": "retry-after: 90", "body": "x: y"}[mode[4:]]  # fmt: skip

@@ -1,5 +1,6 @@
 """Which providers a deployment has, by its settings; and that nothing is loaded for the others."""
 
+import asyncio
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,7 @@ from settings import PROVIDERS, Settings
 from streams.providers import REGISTRY, configured
 from tests.deployment import ROOT
 from tests.providers.adapters import ADAPTERS, KEY, request
+from tests.waiting import until
 
 NEEDS: dict[str, dict[str, Any]] = {
     "openai": {"openai_api_key": KEY}, "gemini": {"gemini_api_key": KEY},
@@ -54,6 +56,20 @@ async def test_what_is_made_of_the_settings_reaches_its_api(name: str) -> None:
         assert (await adapter.complete(request("hello"))).text == "Answer to: hello"
         assert adapter.name == name
         assert found.concurrency == (4 if name == "local" else 512)
+        await adapter.close()
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+async def test_it_is_asked_whether_it_is_well_while_all_its_calls_are_busy(name: str) -> None:
+    async with ADAPTERS[name].stand_in() as api:
+        base_url = api.base_url.removesuffix("/v1") if name == "lmstudio" else api.base_url
+        few = NEEDS[name] | {ADDRESSES[name]: base_url, "completion_concurrency": 1, "local_slots": 1}
+        adapter = configured(settings(**few))[name].make()
+        call = asyncio.create_task(adapter.complete(request("[mode=hang]")))
+        await until(lambda: api.busy == 1)
+        assert await asyncio.wait_for(adapter.models(), 2)
+        call.cancel()
+        await asyncio.wait({call})
         await adapter.close()
 
 
