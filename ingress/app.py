@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import cancelling, chat, dead_letters, jobs, operations, users, webhooks, workers
+from ingress import cancelling, chat, dead_letters, jobs, operations, providers, users, webhooks, workers
 from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower
@@ -41,7 +41,7 @@ from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
-from transport.workers import kept, present_providers
+from transport.workers import kept, offered_providers, present_providers
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -86,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     for router in (
         users.router, chat.router, jobs.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, operations.router,
+        workers.router, providers.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -150,6 +150,7 @@ def compose(settings: Settings) -> Services:
             rules,
             cancel_requests=cancel_requests,
             present_providers=kept(lambda: present_providers(worker_table)),
+            offers=kept(lambda: offered_providers(worker_table)),
             idempotency=idempotency,
             backpressure=backpressure,
         ),

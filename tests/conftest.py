@@ -19,8 +19,10 @@ from transport import admin
 from transport.clients import KafkaAccess
 
 # Real providers are off for the whole suite, whatever the developer's environment holds.
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "DEFAULT_PROVIDER", "ALLOWED_PROVIDERS", "JWT_SECRET_KEY"):
-    os.environ.pop(name, None)
+OWN = ("OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_", "LMSTUDIO_", "QWEN3_VL_", "LOCAL_", "DEFAULT_PROVIDER",
+       "ALLOWED_PROVIDERS", "JWT_SECRET_KEY")  # fmt: skip
+for name in [name for name in os.environ if name.startswith(OWN)]:
+    del os.environ[name]
 
 TEST_PROVIDERS = ("openai", "local")
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
