@@ -172,6 +172,9 @@ class OpenAICompatibleProvider:
         host = client.base_url.host
         is_openai = host == "openai.com" or host.endswith(".openai.com")
         self._client, self.name, self.model = client, name, model
+        # llama.cpp closes a connection behind each stream without a word before: the next call would meet it half
+        # closed. To connect anew costs little where there is no TLS.
+        self._stream_headers = {**HEADERS, "Connection": "close"} if client.base_url.scheme == "http" else HEADERS
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self.embedding_model = embedding_model or ""
         self._dialect = dialect or (OPENAI if is_openai else COMPATIBLE)
@@ -198,7 +201,7 @@ class OpenAICompatibleProvider:
         lines = Lines()
         async with (
             self._failures(),
-            self._reply(body, timeout_s=request.timeout_s + 1) as reply,
+            self._reply(body, timeout_s=request.timeout_s + 1, headers=self._stream_headers) as reply,
         ):
             async for piece in reply.aiter_bytes():
                 for line in lines.feed(piece):
@@ -206,14 +209,16 @@ class OpenAICompatibleProvider:
                         yield text
 
     @asynccontextmanager
-    async def _reply(self, body: Mapping[str, Any], *, timeout_s: float) -> AsyncIterator[httpx2.Response]:
+    async def _reply(
+        self, body: Mapping[str, Any], *, timeout_s: float, headers: Mapping[str, str | Omit] = HEADERS
+    ) -> AsyncIterator[httpx2.Response]:
         # The SDK's own `create` looks at every argument that there could be, and joins the URL anew for each call:
         # a quarter of a call's CPU.
         reply = await self._client.post(
             self._url,
             content=orjson.dumps(body),
             cast_to=httpx2.Response,
-            options={"timeout": timeout_s, "headers": HEADERS},
+            options={"timeout": timeout_s, "headers": headers},
         )
         try:
             yield reply
