@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from schemas.topics import Catalog
+from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
 
@@ -119,6 +120,11 @@ async def topic_prefix(kafka: KafkaForTests) -> AsyncIterator[str]:
 async def catalog(kafka: KafkaForTests, topic_prefix: str) -> Catalog:
     catalog = Catalog.load(prefix=topic_prefix)
     await admin.apply(kafka.access, catalog, TEST_PROVIDERS, partitions=4)
+
+    async def as_applied() -> bool:  # a broker hears of a topic a moment after the controller
+        return not await admin.plan(kafka.access, catalog, TEST_PROVIDERS, partitions=4)
+
+    await until(as_applied)
     return catalog
 
 
