@@ -84,8 +84,8 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
-    for router in (
-        users.router, chat.router, jobs.router, cancelling.router, webhooks.router, dead_letters.router,
+    for router in (  # looked through in this order: first what is called most
+        chat.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
         workers.router, providers.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
