@@ -10,7 +10,7 @@ from schemas.envelope import Record
 from schemas.events import Attempt
 from schemas.requests import GenerationConfig
 
-MAX_TEXTS = 100  # Gemini takes no more in one call, and the reply stays within what is read of one
+MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
 EmbeddingPurpose = Literal["query", "passage"]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from processors.errors import PermanentError, RetryableError
 from processors.generate_completion import generate_completion
-from processors.ports import Image
+from processors.ports import MAX_TEXTS, Image
 from processors.run_stage import Limits, run_stage
 from processors.stage import Emit
 from providers import plain_http, sdk_http
@@ -299,6 +299,6 @@ async def test_embeddings_fail_as_answers_do(provider: Any, mode: str, error: ty
 
 @pytest.mark.parametrize("adapter", EMBEDDING, indirect=True)
 async def test_nobody_embeds_nothing_or_more_than_a_reply_holds(provider: Any) -> None:
-    for texts in ([], ["x"] * 101):
-        with pytest.raises(ValueError, match="between 1 and 100"):
+    for texts in ([], ["x"] * (MAX_TEXTS + 1)):
+        with pytest.raises(ValueError, match="between 1 and 64"):
             await provider.embed(texts, purpose="query", timeout_s=5)
