@@ -1,21 +1,27 @@
-"""Stage: completion-requested -> job-finished."""
+"""Stage: completion-requested -> job-finished, and completion-streamed on the way."""
 
 from datetime import datetime
 from typing import Any
 
-from processors.ports import Completion, CompletionProvider, CompletionRequest
+from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.events import CompletionRequested, JobFinished
 
 
 async def generate_completion(
-    event: CompletionRequested, *, provider: CompletionProvider, max_response_chars: int, now: datetime
+    event: CompletionRequested,
+    *,
+    provider: CompletionProvider,
+    deltas: DeltaWriter,
+    max_response_chars: int,
+    now: datetime,
 ) -> StageResult:
     """Ask the provider for the job's answer.
 
     Args:
         event: The prompt, sanitized.
         provider: The one that the event names.
+        deltas: Where the answer is told as it comes.
         max_response_chars: A longer answer is cut, with finish reason `length`.
         now: The time of the call.
 
@@ -32,11 +38,14 @@ async def generate_completion(
         generation=event.request.generation_config,
         timeout_s=event.timeout_s,
     )
-    completion = await provider.complete(request)
-    if not completion.text.strip():
-        return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
-    result = _body(event, completion, max_response_chars)
-    return Emit((JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit),))
+    with deltas.execution(event.job, max_chars=max_response_chars) as execution:
+        completion = await provider.stream(request, execution.tell)
+        if not completion.text.strip():
+            return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
+        result = _body(event, completion, max_response_chars)
+        told = await execution.end(result["result"]["text"])
+    finished = JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit, stream=told)
+    return Emit((finished,))
 
 
 def _body(event: CompletionRequested, completion: Completion, max_response_chars: int) -> dict[str, Any]:

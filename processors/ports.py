@@ -1,12 +1,13 @@
 """What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self
 from uuid import UUID
 
 from schemas.envelope import Record
-from schemas.events import Attempt
+from schemas.events import Attempt, Job, StreamedRange
 from schemas.requests import GenerationConfig
 
 
@@ -62,6 +63,37 @@ class CompletionProvider(Protocol):
             RetryableError: Unreachable, 408, 409, 429 or 5xx, with `retry_after_s` where the provider said it.
             PermanentError: It refused, or its reply makes no sense.
         """
+        ...
+
+    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
+        """The same, telling each piece of text as it comes; what is returned is the whole.
+
+        No more is read while `on_delta` is awaited. Where it raises, what was told before is void.
+        """
+        ...
+
+
+class Execution(Protocol):
+    """One try at an answer. What it told is void unless `end` said where it is; leave it as a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def tell(self, text: str) -> None:
+        """The next piece; returns at once."""
+        ...
+
+    async def end(self, text: str) -> StreamedRange | None:
+        """The whole answer is this; where it was told, if it was worth that and all of it is."""
+        ...
+
+
+class DeltaWriter(Protocol):
+    """Tells answers piece by piece, as they come."""
+
+    def execution(self, job: Job, *, max_chars: int) -> Execution:
+        """Begin one; no more than `max_chars` of it are told."""
         ...
 
 

@@ -1,5 +1,7 @@
 """Completions from any server with the OpenAI chat API, by the `openai` SDK (POST /v1/chat/completions)."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -57,6 +59,18 @@ class _Reply(BaseModel):
         return Usage(asked, answered, asked + answered if usage.total_tokens is None else usage.total_tokens)
 
 
+class _ChunkChoice(BaseModel):
+    delta: _Message = _Message()
+    finish_reason: str | None = None
+
+
+class _Chunk(_Reply):
+    """One event of a stream: text, the reason of its end, or the usage."""
+
+    model: str | None = None  # type: ignore[assignment]  # servers may leave it out here
+    choices: list[_ChunkChoice] = []  # type: ignore[assignment]
+
+
 class OpenAICompatibleProvider:
     """See `CompletionProvider`."""
 
@@ -69,16 +83,31 @@ class OpenAICompatibleProvider:
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `CompletionProvider.complete`."""
+        async with self._asked(request, self._body(request)) as response:
+            return self._parse(await _read(response))
+
+    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
+        """See `CompletionProvider.stream`."""
+        body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
+        async with self._asked(request, body) as response:
+            if "event-stream" not in response.headers.get("content-type", ""):  # it does not know how to stream
+                completion = self._parse(await _read(response))
+                await on_delta(completion.text)
+                return completion
+            return await self._told(response, on_delta)
+
+    @asynccontextmanager
+    async def _asked(self, request: CompletionRequest, body: dict[str, Any]) -> AsyncIterator[Any]:
         try:
             # Streamed, so that a reply of any size is read only as far as we want it.
             async with self._client.chat.completions.with_streaming_response.create(
                 # By extra_body: the SDK walks through every argument of its own, which costs a quarter of a call.
                 model=self.model,
                 messages=[],
-                extra_body=self._body(request),
+                extra_body=body,
                 timeout=request.timeout_s + 1,
             ) as response:
-                body = await _read(response)
+                yield response
         except openai.APITimeoutError as error:
             raise RetryableError("provider-unreachable", f"{self.name} did not answer in time") from error
         except APIStatusError as error:
@@ -87,7 +116,32 @@ class OpenAICompatibleProvider:
             raise RetryableError("provider-unreachable", f"{self.name} cannot be reached") from error
         except OpenAIError as error:
             raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from error
-        return self._parse(body)
+
+    async def _told(self, response: Any, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
+        texts: list[str] = []
+        model, reason, usage, size, rest = self.model, None, None, 0, b""
+        async for part in response.iter_bytes():
+            size += len(part)
+            if size > MAX_REPLY_BYTES:
+                raise PermanentError(INVALID_REPLY, f"the reply is larger than {MAX_REPLY_BYTES} bytes")
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                data = line.removeprefix(b"data:").strip()
+                if data == line.strip() or data == b"[DONE]":  # no data
+                    continue
+                try:
+                    chunk = _Chunk.model_validate_json(data)
+                except ValidationError:
+                    raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from None
+                model, usage = chunk.model or model, chunk.counted() or usage
+                for choice in chunk.choices[:1]:
+                    reason = choice.finish_reason or reason
+                    if choice.delta.content:
+                        texts.append(choice.delta.content)
+                        await on_delta(choice.delta.content)
+        if reason is None:
+            raise RetryableError("provider-unreachable", f"{self.name} broke off in the middle of its answer")
+        return Completion("".join(texts), model, reason, usage)
 
     def _body(self, request: CompletionRequest) -> dict[str, Any]:
         messages: list[dict[str, str]] = []

@@ -38,6 +38,7 @@ from streams.assistant import GateParts, declare_completion, declare_gate, decla
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
+from streams.deltas import DeltaTopic
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
@@ -294,6 +295,7 @@ class Worker:
             stack.push_async_callback(providers[name].close)
         declare_completion(
             app, server, self._catalog, providers, concurrency=concurrency,
+            deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             max_response_chars=settings.max_response_length,
         )  # fmt: skip
         return [ProviderOffer(name=name, models=(provider.model,)) for name, provider in providers.items()]

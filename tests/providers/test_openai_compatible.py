@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from processors.errors import PermanentError, RetryableError
-from processors.ports import CompletionRequest, Usage
+from processors.ports import Completion, CompletionRequest, Usage
 from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from providers.retry_after import retry_after_s
 from schemas.requests import GenerationConfig
@@ -187,3 +187,42 @@ def test_a_wait_that_makes_no_sense_is_none() -> None:
     assert retry_after_s({"retry-after": "-5"}) is None
     assert retry_after_s({"retry-after": "nan"}) is None
     assert retry_after_s({"retry-after": "9999999"}) == 86_400
+
+
+async def told(provider: OpenAICompatibleProvider, prompt: str) -> tuple[Completion, list[str]]:
+    pieces: list[str] = []
+
+    async def on_delta(text: str) -> None:
+        pieces.append(text)
+
+    return await provider.stream(request(prompt), on_delta), pieces
+
+
+async def test_a_streamed_answer_is_the_whole_one_and_is_told_as_it_comes(provider: OpenAICompatibleProvider) -> None:
+    completion, pieces = await told(provider, "[tokens=20][pace=0.001]")
+    assert len(pieces) == 20
+    assert completion.text == "".join(pieces)
+    assert completion.finish_reason == "stop"
+    assert completion.usage == Usage(7, 5, 12)
+
+
+async def test_a_stream_that_breaks_off_may_work_later(provider: OpenAICompatibleProvider) -> None:
+    with pytest.raises(RetryableError) as caught:
+        await told(provider, "[tokens=20][breaks=5]")
+    assert caught.value.code == "provider-unreachable"
+
+
+@pytest.mark.parametrize("mode", ["garbage", "shape", "no-choices", "huge"])
+async def test_a_stream_that_makes_no_sense_is_final(provider: OpenAICompatibleProvider, mode: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await told(provider, f"[mode={mode}]")
+    assert caught.value.code == "provider-invalid-reply"
+
+
+async def test_the_vendors_own_client_streams_from_the_stand_in(api: OpenAIStandIn) -> None:
+    async with openai.AsyncOpenAI(base_url=api.base_url, api_key="key", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "[tokens=3]"}], stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "1w0 1w1 1w2"

@@ -1,7 +1,9 @@
 """A stand-in of the OpenAI API, fast enough to measure against; the official client can talk to it.
 
 The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[held]`
-waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. In-process:
+waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. Of a streamed answer
+`[tokens=50]` is its length, `[pace=0.02]` the time between two tokens, `[breaks=7]` where its first call breaks off and
+`[stops=7]` where it stands still until `released` is set. In-process:
 `async with OpenAIStandIn() as api`; as a process: `python -m tests.stand_ins.openai_api --port N [--delay-ms N]`.
 `GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
 `GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered.
@@ -23,6 +25,7 @@ USAGES: dict[str, Any] = {"no-total": {"prompt_tokens": 7, "completion_tokens": 
                           "odd-usage": {"tokens": "many"}, "no-usage": None}  # fmt: skip
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 _FAILS = re.compile(r"\[fails=(\d+)\]")
+_STREAMED = {name: re.compile(rf"\[{name}=([0-9.]+)\]") for name in ("tokens", "pace", "breaks", "stops")}
 
 
 class OpenAIStandIn:
@@ -45,7 +48,11 @@ class OpenAIStandIn:
 
     def text(self, prompt: str) -> str:
         """What is answered."""
-        return f"Answer to: {prompt[:200]}"
+        tokens = streamed(prompt, "tokens")
+        if tokens is None:
+            return f"Answer to: {prompt[:200]}"
+        call = self.calls[prompt]  # no two calls are answered with the same words
+        return " ".join(f"{call}w{n}" for n in range(int(tokens)))
 
     @property
     def base_url(self) -> str:
@@ -183,7 +190,43 @@ class _Connection(asyncio.Protocol):
             reply = _completion(request, text, finish="content_filter" if mode == "filtered" else "stop")
             if mode in USAGES:
                 reply["usage"] = USAGES[mode]
+            if request.get("stream"):
+                await self._stream(prompt, reply)
+                return
             self._send(200, json.dumps(reply).encode())
+
+    async def _stream(self, prompt: str, reply: dict[str, Any]) -> None:
+        (choice,), text = reply["choices"], reply["choices"][0]["message"]["content"]
+        pace, breaks, stops = (streamed(prompt, name) for name in ("pace", "breaks", "stops"))
+        common = {"id": reply["id"], "object": "chat.completion.chunk", "created": 1, "model": reply["model"]}
+
+        def event(choices: list[dict[str, Any]], **more: Any) -> bytes:
+            data = b"data: " + json.dumps({**common, "choices": choices, **more}).encode() + b"\n\n"
+            return b"%x\r\n%b\r\n" % (len(data), data)
+
+        head = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        parts = [head]
+        for n, word in enumerate(text.split(" ")):
+            if n == breaks and self._api.calls[prompt] == 1:
+                self._transport.write(b"".join(parts))
+                self._transport.close()
+                return
+            delta = {"role": "assistant", "content": f" {word}" if n else word}
+            parts.append(event([{"index": 0, "delta": delta, "finish_reason": None}]))
+            if n == stops or pace:
+                self._transport.write(b"".join(parts))
+                parts.clear()
+                await (self._api.released.wait() if n == stops else asyncio.sleep(pace or 0))
+        parts.append(event([{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]))
+        parts.append(event([], usage=reply["usage"]))
+        parts.append(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+        self._transport.write(b"".join(parts))
+
+
+def streamed(prompt: str, name: str) -> float | None:
+    """What a prompt says of how its answer is streamed."""
+    found = _STREAMED[name].search(prompt)
+    return float(found.group(1)) if found else None
 
 
 def _completion(request: dict[str, Any], text: str, *, finish: str = "stop") -> dict[str, Any]:
