@@ -79,6 +79,7 @@ class PastDeltas:
     ) -> None:  # fmt: skip
         READS.inc()
         reader.assign([at])
+        end = min(end, (await reader.end_offsets([at]))[at])  # less, in a topic that was made anew
         if first is None:
             found = (await reader.offsets_for_times({at: max(0, int(since_ms))}))[at]
             first = found.offset if found else end

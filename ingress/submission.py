@@ -123,7 +123,12 @@ class Submissions:
         )
         turn = await self._turn(user, request, keyed)
         if follow is not None:
-            follow(turn.job_id, not turn.replayed)
+            try:
+                follow(turn.job_id, not turn.replayed)
+            except Problem:
+                if turn.publish:
+                    await self._idempotency.not_accepted(user.user_id, turn)
+                raise
         if not turn.publish:
             return turn.job_id, turn.outcome, None, True
         with self._published(user, requested, turn) as (watch, publishing):

@@ -305,6 +305,17 @@ async def test_a_gap_is_filled_from_the_topic_without_saying_anything_twice() ->
     assert (client.text, client.names) == ("abc", ["delta"] * 3 + ["finished"])
 
 
+async def test_a_piece_that_was_sent_twice_is_told_once() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    for sequence, text in ((0, "a"), (0, "a"), (1, "b"), (0, "a"), (1, "b"), (2, "c")):
+        topic.tell(FIRST, sequence, text)
+    replica.finish(completed("abc", topic.range(FIRST, 0, 5)))
+    await client.whole()
+    assert client.text == "abc"
+    assert (await replica.listen().whole()).text == "abc"
+
+
 async def test_an_outcome_that_comes_before_the_last_piece_waits_for_it() -> None:
     replica = Replica(topic := FakeTopic())
     client = replica.listen(fresh=True)

@@ -78,7 +78,8 @@ async def test_pieces_are_batched_and_numbered_without_gaps_and_the_last_is_fina
     assert where == StreamedRange(
         execution=EXECUTION, partition=3, first_offset=10, last_offset=10 * len(events)
     )  # fmt: skip
-    assert len(events) <= 12  # 60 tokens in five windows: never a record for each
+    took_s = brokers.times[-1] - brokers.times[0]
+    assert len(events) <= took_s / WINDOW_S + 2  # never a record for each token
     gaps = [after - before for before, after in zip(brokers.times[:-2], brokers.times[1:-1], strict=True)]
     assert min(gaps) >= WINDOW_S * 0.9
 
@@ -167,7 +168,8 @@ async def test_brokers_that_do_not_answer_hold_no_answer_up() -> None:
     with execution(brokers, end_within_s=0.05) as told:
         brokers.answering.clear()
         await paced(told.tell, ["a"], 0.01)
-        assert await told.end("ab") is None
+        async with asyncio.timeout(1):
+            assert await told.end("ab") is None
 
 
 async def test_brokers_that_refuse_are_not_asked_again() -> None:
