@@ -420,6 +420,20 @@ async def test_a_stream_that_is_cut_and_resumed_anywhere_is_whole() -> None:
             await replica.channels.stop()
 
 
+async def test_a_replica_that_lags_waits_until_it_knows_what_the_client_has() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell(FIRST, 0, "a")
+    client = replica.listen(after="3-1")  # another replica has told "b" already
+    await asyncio.sleep(0.01)
+    reading = asyncio.create_task(client.whole())
+    await asyncio.sleep(0.01)
+    topic.tell(FIRST, 1, "b")
+    topic.tell(FIRST, 2, "c", final=True)
+    replica.finish(completed("abc", topic.range(FIRST, 0, 2)))
+    await reading
+    assert (client.text, client.names) == ("c", ["delta", "finished"])
+
+
 @pytest.mark.parametrize("after", ["nonsense", "7-0", "3-99", "3-0", "end", "3-99999999999999999999"])
 async def test_an_id_that_was_never_given_for_this_text_is_answered_with_all_of_it(after: str) -> None:
     replica = Replica(topic := FakeTopic())

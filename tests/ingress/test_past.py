@@ -62,7 +62,7 @@ async def test_no_more_read_at_once_than_there_are_readers_and_no_more_wait_than
         await read(*given)
         reading -= 1
 
-    past._read = held  # type: ignore[method-assign]
+    past._read = held  # type: ignore[assignment]
     tasks = [asyncio.create_task(past.read(0, first=0, since_ms=0, end=1, take=lambda record: None)) for _ in range(3)]
     await until(lambda: reading == 1 and past._waiting == 2)
     with pytest.raises(PastUnreadableError, match="too many"):
@@ -80,7 +80,7 @@ async def test_a_reader_that_gets_no_answer_is_given_up(kafka: KafkaForTests, to
     async def hangs(*given: Any) -> None:
         await asyncio.Event().wait()
 
-    whole, past._read = past._read, hangs  # type: ignore[method-assign]
+    whole, past._read = past._read, hangs
     with pytest.raises(PastUnreadableError):
         await past.read(0, first=0, since_ms=0, end=1, take=lambda record: None)
     past._read = whole
