@@ -542,3 +542,11 @@ async def test_what_nobody_listens_to_is_let_go() -> None:
     await asyncio.sleep(0.01)
     assert (replica.channels.budget.held, replica.channels.listeners(JOB), topic.takers) == (0, 0, [])
     assert replica.follower.waiters(JOB) == 0
+
+
+async def test_one_who_leaves_at_once_leaves_nothing_behind() -> None:
+    replica = Replica(topic := FakeTopic())
+    with replica.channels.listen(JOB, after=None, since_ms=None):
+        pass  # before anything has begun
+    await asyncio.sleep(0.01)
+    assert (topic.takers, replica.follower.waiters(JOB)) == ([], 0)

@@ -106,6 +106,21 @@ async def test_leaving_before_the_end_is_told_where_that_is_wanted(ends: bool, c
     assert listener.closed == 1
 
 
+@pytest.mark.parametrize(("finished", "gone"), [(False, False), (True, True)])
+async def test_one_who_is_sent_away_or_goes_after_the_end_has_not_left_early(finished: bool, gone: bool) -> None:
+    async def on_left() -> None:
+        raise AssertionError("they have not left")
+
+    class Ended(FakeListener):
+        async def events(self, *, comment_every_s: float = 15) -> AsyncIterator[bytes]:  # type: ignore[override]
+            yield b": you are too far behind\n\n"
+            self.finished, self.gone = finished, gone
+
+    connection = Connection()
+    await stream(Ended(), on_left=on_left)(connection.scope, connection.receive, connection.send)
+    assert not connection.sent[-1]["more_body"]
+
+
 async def test_a_connection_that_takes_nothing_is_cut_and_cancels_nothing() -> None:
     async def on_left() -> None:
         raise AssertionError("they have not left")
