@@ -41,14 +41,15 @@ async def test_a_worker_killed_in_mid_stream_is_a_restart_and_the_other_ones_tex
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:
     ingress, _ = deployment.start("ingress"), deployment.worker("gate,sink")
-    workers = [deployment.worker("completion") for _ in range(2)]
+    victim = deployment.worker("completion", WORKER_ID="heir")
     await deployment.ready()
     async with client_of(ingress) as client:
         heard = Sse()
-        listening = await listened(client, heard, asking(120, pace=0.05))
-        (await whose(api, workers)).kill()
+        listening = await listened(client, heard, asking(60, pace=0.05))
+        victim.kill()
+        deployment.worker("completion", WORKER_ID="heir")  # under its name: nobody waits for the end of a session
         await listening
-        assert heard.text == words(120, call=2)
+        assert heard.text == words(60, call=2)
         assert heard.names.count("restart") == 1
         late = await Sse().listen(client, f"/jobs/{heard.job_id}/stream")
         assert late.text == heard.text
@@ -61,7 +62,7 @@ async def test_a_worker_that_thaws_in_mid_stream_mixes_nothing_in(deployment: De
     await deployment.ready()
     async with client_of(ingress) as client:
         heard = Sse()
-        listening = await listened(client, heard, asking(100, pace=0.08))
+        listening = await listened(client, heard, asking(60, pace=0.06))
         frozen = await whose(api, workers)
         frozen.popen.send_signal(signal.SIGSTOP)
         await until(lambda: heard.text.startswith("2w0 2w1 "))  # the other one has taken over
@@ -69,7 +70,7 @@ async def test_a_worker_that_thaws_in_mid_stream_mixes_nothing_in(deployment: De
         await listening
         stored = (await ended(client, heard.job_id or ""))["result"]["result"]["text"]
         assert heard.text == heard.body["result"]["result"]["text"] == stored
-        assert stored in (words(100, call=1), words(100, call=2))
+        assert stored in (words(60, call=1), words(60, call=2))
         late = await Sse().listen(client, f"/jobs/{heard.job_id}/stream")
         assert late.text == stored
 
@@ -87,6 +88,6 @@ async def test_a_replica_that_stops_sends_its_listeners_to_another(deployment: D
         assert time.monotonic() - began < 2  # it does not wait for the end of the answer
         assert heard.body is None
         await heard.to_the_end(second)
-        assert await stopping == 0
+        await stopping
     assert heard.text == words(100)
     assert "restart" not in heard.names
