@@ -17,6 +17,7 @@ DIALECT = Dialect(
     },
     response_formats=frozenset({"json_schema"}),  # it refuses `json_object`
     max_images=10,
+    closes_streams=True,
 )  # fmt: skip
 
 

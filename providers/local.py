@@ -8,7 +8,8 @@ DIALECT = Dialect(
         "temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "top_k": "top_k", "seed": "seed",
         "stop": "stop", "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
         "repetition_penalty": "repeat_penalty",
-    }
+    },
+    closes_streams=True,
 )  # fmt: skip
 
 

@@ -49,11 +49,16 @@ HEADERS: Mapping[str, str | Omit] = {
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a server's API differs from the others'. `names`: our parameters -> what it calls them."""
+    """How a server's API differs from the others'.
+
+    `names`: our parameters -> what it calls them; `closes_streams`: as llama.cpp does, behind each and without a word
+    before, so that the next call on the connection would meet it half closed.
+    """
 
     names: Mapping[str, str]
     response_formats: frozenset[str] = frozenset({"json_object", "json_schema"})
     max_images: int = 0
+    closes_streams: bool = False
 
     def capabilities(self, *, embeds: bool) -> Capabilities:
         """What a server of this dialect can do."""
@@ -172,12 +177,10 @@ class OpenAICompatibleProvider:
         host = client.base_url.host
         is_openai = host == "openai.com" or host.endswith(".openai.com")
         self._client, self.name, self.model = client, name, model
-        # llama.cpp closes a connection behind each stream without a word before: the next call would meet it half
-        # closed. To connect anew costs little where there is no TLS.
-        self._stream_headers = {**HEADERS, "Connection": "close"} if client.base_url.scheme == "http" else HEADERS
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self.embedding_model = embedding_model or ""
         self._dialect = dialect or (OPENAI if is_openai else COMPATIBLE)
+        self._stream_headers = {**HEADERS, "Connection": "close"} if self._dialect.closes_streams else HEADERS
         self.capabilities = self._dialect.capabilities(embeds=embedding_model is not None)
 
     # --- the ports ---

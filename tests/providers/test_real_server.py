@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ async def provider(request: pytest.FixtureRequest, base_url: str) -> AsyncIterat
         provider = make_lmstudio(base_url=base_url, api_key="k", model=MODEL, embedding_model="e", connections=4)
     else:
         client = make_client(base_url=base_url, api_key="k", connections=4)
-        provider = OpenAICompatibleProvider(client, name="openai", model=MODEL, dialect=COMPATIBLE)
+        provider = OpenAICompatibleProvider(
+            client, name="openai", model=MODEL, dialect=replace(COMPATIBLE, closes_streams=True)
+        )
     yield provider
     await provider.close()
 

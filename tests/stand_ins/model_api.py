@@ -1,7 +1,9 @@
 """What the stand-ins of model APIs have in common: connections, counts, and everything that can go wrong.
 
 The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[held]`
-waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. In-process:
+waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. Of a streamed answer
+`[tokens=50]` is its length, `[pace=0.02]` the time between two tokens, `[breaks=7]` where its first call breaks off and
+`[stops=7]` where it stands still until `released` is set. In-process:
 `async with OpenAIStandIn() as api`. A subclass says how a vendor's calls look, and how its answers are written.
 `GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
 `GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered.
@@ -25,6 +27,7 @@ HUGE = 50_000_000
 PIECE = b"x" * 65_536
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 _FAILS = re.compile(r"\[fails=(\d+)\]")
+_STREAMED = {name: re.compile(rf"\[{name}=([0-9.]+)\]") for name in ("tokens", "pace", "breaks", "stops")}
 
 
 @dataclass
@@ -97,7 +100,11 @@ class ModelApi:
 
     def text(self, prompt: str) -> str:
         """What is answered."""
-        return f"Answer to: {prompt[:200]}"
+        tokens = streamed(prompt, "tokens")
+        if tokens is None:
+            return f"Answer to: {prompt[:200]}"
+        call = self.calls[prompt]  # no two calls are answered with the same words
+        return " ".join(f"{call}w{n}" for n in range(int(tokens)))
 
     @property
     def base_url(self) -> str:
@@ -249,11 +256,25 @@ class _Connection(asyncio.Protocol):
             return
         elif call.streamed:
             self._begin_stream()
-            for piece in api.pieces(call, text, mode):
-                self._send_piece(piece)
-            self._transport.write(b"0\r\n\r\n")
+            await self._send_pieces(prompt, api.pieces(call, text, mode))
         else:
             self._send(200, api.reply(call, text, mode))
+
+    async def _send_pieces(self, prompt: str, pieces: list[bytes]) -> None:
+        """The first one is before the first token. As few writes as the prompt allows."""
+        pace, breaks, stops = (streamed(prompt, name) for name in ("pace", "breaks", "stops"))
+        parts: list[bytes] = []
+        for token, piece in enumerate(pieces, -1):
+            if token == breaks and self._api.calls[prompt] == 1:
+                self._transport.write(b"".join(parts))
+                self._transport.close()
+                return
+            parts.append(b"%x\r\n%s\r\n" % (len(piece), piece))
+            if token == stops or (pace and token >= 0):
+                self._transport.write(b"".join(parts))
+                parts.clear()
+                await (self._api.released.wait() if token == stops else asyncio.sleep(pace or 0))
+        self._transport.write(b"".join(parts) + b"0\r\n\r\n")
 
     async def _goes_wrong(self, mode: str) -> bool:
         api = self._api
@@ -317,3 +338,9 @@ class _Connection(asyncio.Protocol):
                 self._send_piece(bytes([byte]))
                 await asyncio.sleep(1)
         self._transport.write(b"0\r\n\r\n")
+
+
+def streamed(prompt: str, name: str) -> float | None:
+    """What a prompt says of how its answer is streamed."""
+    found = _STREAMED[name].search(prompt)
+    return float(found.group(1)) if found else None
