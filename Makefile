@@ -16,7 +16,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installing packages (about 750 MB on disk, once)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --quiet --progress-bar on -r requirements.lock 2>$(PIP_LOG) \
 		|| { echo "the packages could not be installed: this machine needs its Python package registry once (pip's own words are in $(PIP_LOG))"; exit 1; }
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index --quiet -e .
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index --quiet -e . 2>>$(PIP_LOG)
 	@touch $(STAMP)
 
 up: $(STAMP) ## Start everything here; returns when it is ready

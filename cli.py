@@ -186,13 +186,14 @@ def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES)
     import uvloop
 
     from streams.worker import NameTakenError, StartError, Worker
-    from transport import logs
+    from transport import garbage, logs
 
     settings = Settings()
     logs.set_up(debug=settings.debug_mode)
     chosen = [role.strip() for role in roles.split(",") if role.strip()]
     if not chosen or not set(chosen) <= set(ROLES):
         _fail(f"unknown roles in {roles!r}: there are {', '.join(ROLES)}")
+    garbage.collect_seldom()
     try:
         uvloop.run(Worker(settings, chosen).run())
     except (StartError, NameTakenError) as error:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 logger = logging.getLogger(__name__)
 
 MIN_SECRET_BYTES = 32
+PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
 ROLES = ("gate", "completion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
@@ -36,11 +37,24 @@ class Settings(BaseSettings):
     db_name: str = "postgres"
 
     # --- providers; one without its key or address is absent ---
-    allowed_providers: Annotated[tuple[str, ...], NoDecode] = ("openai", "local")
+    allowed_providers: Annotated[tuple[str, ...], NoDecode] = PROVIDERS
     default_provider: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str = "https://api.openai.com/v1"
     openai_model: str = "gpt-4o-mini"
+    openai_embedding_model: str = "text-embedding-3-small"
+    gemini_api_key: SecretStr | None = None
+    gemini_base_url: str = "https://generativelanguage.googleapis.com"
+    gemini_model: str = "gemini-3-flash-preview"
+    gemini_embedding_model: str = "gemini-embedding-001"
+    ollama_base_url: str | None = None
+    ollama_model: str = "mistral:7b-instruct-q4_K_M"
+    ollama_embedding_model: str = "nomic-embed-text"
+    lmstudio_base_url: str | None = None
+    lmstudio_api_key: SecretStr | None = None
+    lmstudio_model: str | None = None
+    lmstudio_embedding_model: str = "text-embedding-nomic-embed-text-v1.5"
+    qwen3_vl_base_url: str | None = None
     local_base_url: str | None = None
     local_model: str = "SmolLM2-135M-Instruct"
     local_slots: int = Field(4, ge=1, le=64)
@@ -114,11 +128,35 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
 
-    @field_validator("jwt_secret_key_previous", "database_url", mode="before")
+    @field_validator(
+        "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
+        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url", mode="before",
+    )  # fmt: skip
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
         """Where there is none, compose files hand on an empty one."""
         return None if value == "" else value
+
+    @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        """With a line's end or a letter that is not ASCII it would fail at each call, and be told of in the failure."""
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError("must be printable ASCII without spaces: has it been copied whole?")
+        return SecretStr(key) if key else None
+
+    @field_validator(
+        "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
+        "local_base_url",
+    )  # fmt: skip
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
 
     @field_validator("jwt_secret_key", "jwt_secret_key_previous")
     @classmethod

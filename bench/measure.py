@@ -5,40 +5,17 @@ import signal
 import statistics
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
 
-import aiohttp
 import asyncpg
 import psutil
 
+from bench.caller import Caller
 from tests.deployment import Deployment, Process
 
 Row = tuple[str, str, str]  # what, measured, aim
-
-
-class Caller:
-    """A logged-in client that is cheap enough not to be what is measured."""
-
-    def __init__(self, ingress: Process, token: str, connections: int) -> None:
-        self._session = aiohttp.ClientSession(
-            ingress.http, connector=aiohttp.TCPConnector(limit=connections),
-            headers={"authorization": f"Bearer {token}"}, timeout=aiohttp.ClientTimeout(total=120),
-        )  # fmt: skip
-
-    async def __aenter__(self) -> "Caller":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-
-    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, float]:
-        """Status and seconds of one call."""
-        began = time.perf_counter()
-        async with self._session.post(path, json=body) as reply:
-            await reply.read()
-            return reply.status, time.perf_counter() - began
 
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
@@ -134,3 +111,22 @@ async def slow_provider(
 def resident_mb(process: Process) -> float:
     """Memory of one process."""
     return float(psutil.Process(process.popen.pid).memory_info().rss) / 1e6
+
+
+@asynccontextmanager
+async def peak_mb(process: Process) -> AsyncIterator[Callable[[], float]]:
+    """Inside, memory is looked at ten times a second; what is yielded tells the most that was seen, MB."""
+    seen = [resident_mb(process)]
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            seen.append(resident_mb(process))
+
+    looking = asyncio.create_task(look())
+    try:
+        yield lambda: max(seen)
+    finally:
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking

@@ -13,7 +13,19 @@ from embedded.kafka import ensure_jars
 from embedded.ports import free_port
 from tests.deployment import ROOT
 
-OWN = ("KAFKA_", "DATABASE_URL", "DB_", "OPENAI_", "ALLOWED_PROVIDERS", "DEFAULT_PROVIDER", "LOCAL_")
+OWN = (
+    "KAFKA_",
+    "DATABASE_URL",
+    "DB_",
+    "OPENAI_",
+    "ALLOWED_PROVIDERS",
+    "DEFAULT_PROVIDER",
+    "LOCAL_",
+    "GEMINI_",
+    "OLLAMA_",
+    "LMSTUDIO_",
+    "QWEN3_VL_",
+)
 
 
 def newcomer() -> list[Row]:

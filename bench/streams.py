@@ -62,7 +62,7 @@ async def times_to_first_piece(ingress: Process, api_url: str, *, streams: int, 
             prompt = asking(tokens, pace=pace)["prompt"]
             if direct:
                 body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": prompt}], "stream": True}
-                return await first_piece_s(http, f"{api_url}/chat/completions", body, b'"content": "1w0"')
+                return await first_piece_s(http, f"{api_url}/chat/completions", body, b'"content": "1w0')
             return await first_piece_s(http, "/chat/", {"prompt": prompt, "stream": True}, b"event: delta")
 
         await one(0, direct=False)

@@ -31,6 +31,7 @@ from tests.deployment import PASSWORD
 USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
+ENDLESS = 10**9
 LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
 SETTLE_S, SETTLE_STOCK_S, SETTLE_STOCK_SHORT_S = 100.0, 10.0, 5.0  # without anything moving; a webhook's lease is 60 s
 END_WITHIN_S = 900.0
@@ -118,7 +119,8 @@ async def _broken(
         report("     the system is ready")
         system.keep()
         target = await _target(system, receiver, users=USERS_SHORT if plan.short else USERS)
-        async with Load(target, ledger, plan.seed, plan.jobs, plan.rate) as load:
+        jobs = plan.jobs if plan.rounds is None else ENDLESS  # the load ends with the last round
+        async with Load(target, ledger, plan.seed, jobs, plan.rate) as load:
             monitor = Monitor(system.services.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
             scene = Scene(system, load, monitor, provider, receiver, system.services, ledger, Random(), plan.short)

@@ -21,12 +21,16 @@ CONCURRENCY = {"gate": 1, "completion": 64, "sink": 1}
 
 
 class StockConsumer(driver.Consumer):  # type: ignore[misc]  # untyped
-    """Faust's, untouched; with the two facts that the worker's heartbeat asks for."""
+    """Faust's, untouched; with the facts that the rest of a worker asks for."""
 
     @property
     def delivered_at(self) -> float:
         """Never stalled."""
         return monotonic()
+
+    async def backlog(self) -> dict[TP, tuple[int, int]]:
+        """Nothing to say: nobody is refused, and nobody is ended, for what Faust has not done yet."""
+        return {}
 
     def finished_up_to(self, tp: TP) -> int:
         """What Faust would commit."""
@@ -61,7 +65,7 @@ class OneEvent:
 
         self.work = work
 
-    def run_at_once(self, batch: Any, handle: Any, look_up: Any = None) -> None:  # noqa: ARG002 Lane
+    def run_at_once(self, batch: Any, handle: Any, **_: Any) -> None:
         """As `Lane.run_at_once`."""
         self.work = lambda: handle(batch.records[0], batch.ledger)
 

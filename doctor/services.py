@@ -15,6 +15,7 @@ from embedded.supervisor import EMBEDDED_PARTITIONS
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.migrate import head_revision, revision
+from streams.providers import configured, with_v1
 from transport import admin
 from transport.clients import KafkaAccess
 
@@ -140,25 +141,41 @@ async def _version(dsn: str) -> str:
         await connection.close()
 
 
+# What each is found by, beside its address: the path of its models, and what is missing where it is absent.
+MODELS_PATHS = {"gemini": "/v1/models", "ollama": "/api/tags", "qwen3vl": "/"}
+NEEDS = {
+    "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY", "ollama": "OLLAMA_BASE_URL",
+    "lmstudio": "LMSTUDIO_BASE_URL", "qwen3vl": "QWEN3_VL_BASE_URL",
+}  # fmt: skip
+
+
 async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     """Each that is allowed: whether it is set, and answers."""
-    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
     local = settings.local_base_url or _model_here(there)
+    have = configured(settings.model_copy(update={"local_base_url": local}))
+    addresses = {
+        "openai": (settings.openai_base_url, settings.openai_api_key),
+        "gemini": (settings.gemini_base_url, settings.gemini_api_key),
+        "ollama": (settings.ollama_base_url, None),
+        "lmstudio": (with_v1(settings.lmstudio_base_url or ""), settings.lmstudio_api_key),
+        "qwen3vl": (settings.qwen3_vl_base_url, None),
+        "local": (local, None),
+    }
     asked = []
     findings = []
     for name in settings.allowed_providers:
-        if name == "openai" and key:
-            asked.append(provider(name, settings.openai_base_url, key))
-        elif name == "openai":
-            findings.append(Finding("provider openai", "absent", "OPENAI_API_KEY is not set"))
-        elif name == "local" and local:
-            asked.append(provider(name, local, None))
+        if name in have:
+            base_url, key = addresses[name]
+            asked.append(provider(name, base_url or "", key.get_secret_value() if key else None))
         elif name == "local":
             findings.append(Finding("provider local", "absent", NOT_STARTED, "start it with `make up`"))
+        elif name in NEEDS:
+            findings.append(Finding(f"provider {name}", "absent", f"{NEEDS[name]} is not set"))
         else:
             findings.append(Finding(f"provider {name}", "wrong", "there is none of this name", "see ALLOWED_PROVIDERS"))
     if not asked and "local" not in settings.allowed_providers:
-        advice = "set OPENAI_API_KEY, or allow local: ALLOWED_PROVIDERS"
+        needed = ", ".join(NEEDS[name] for name in settings.allowed_providers if name in NEEDS)
+        advice = f"set one of {needed}, or allow local: ALLOWED_PROVIDERS" if needed else "allow local, or another"
         findings.append(Finding("providers", "wrong", "none can be asked, so no job can be done", advice))
     return [*findings, *await asyncio.gather(*asked)]
 
@@ -171,15 +188,15 @@ def _model_here(there: Addresses) -> str | None:
 async def provider(name: str, base_url: str, key: str | None) -> Finding:
     """Ask it for its models, which costs nothing."""
     part, where = f"provider {name}", without_credentials(base_url)
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+    headers = {} if not key else {"x-goog-api-key": key} if name == "gemini" else {"authorization": f"Bearer {key}"}
     try:
         async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False) as client:
-            reply = await client.get(f"{base_url.rstrip('/')}/models", headers=headers)
+            reply = await client.get(base_url.rstrip("/") + MODELS_PATHS.get(name, "/models"), headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return Finding(part, "wrong", f"{where} does not answer ({type(error).__name__})", "is its address right?")
     if reply.status_code in (401, 403):
         return Finding(part, "wrong", f"{where} refuses the key ({reply.status_code})", "set another key")
-    if reply.status_code != 200:
+    if reply.status_code != 200 and name != "qwen3vl":  # which lists no models: any answer is a good one
         return Finding(part, "warning", f"{where} answers {reply.status_code}", "jobs may fail at it")
     return Finding(part, "ok", where)
 

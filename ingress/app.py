@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import cancelling, chat, dead_letters, jobs, operations, streaming, users, webhooks, workers
+from ingress import cancelling, chat, dead_letters, jobs, operations, providers, streaming, users, webhooks, workers
 from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
@@ -46,7 +46,7 @@ from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
-from transport.workers import present_providers
+from transport.workers import kept, offered_providers, present_providers
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -91,9 +91,9 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     app.state.services = made
     install_problems(app)
-    for router in (
-        users.router, chat.router, jobs.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, streaming.router, operations.router,
+    for router in (  # looked through in this order: first what is called most
+        chat.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
+        workers.router, providers.router, streaming.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -152,7 +152,8 @@ def compose(settings: Settings) -> Services:
         job_ids,
         rules,
         cancel_requests=cancel_requests,
-        present_providers=lambda: present_providers(worker_table),
+        present_providers=kept(lambda: present_providers(worker_table)),
+        offers=kept(lambda: offered_providers(worker_table)),
         idempotency=idempotency,
         backpressure=backpressure,
     )

@@ -11,6 +11,7 @@ from ingress.problems import Problem
 from schemas.events import WorkerHeartbeat
 from transport.workers import SILENT_WORKER_S
 
+JUDGED_S = 0.2  # a verdict is good for so long: it costs more than the rest of the check
 MEASURED_S = 60.0  # heartbeats say what was finished in so long
 MAX_RETRY_AFTER_S = 60.0
 GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
@@ -31,10 +32,13 @@ class Backpressure:
             str, datetime
         ] = {}  # by this process's clock: a worker whose own is wrong is there all the same
         self._behind_since: dict[str, datetime] = {}
+        self._judged: dict[str | None, tuple[str, float] | None] = {}
+        self._judged_at = self._began
 
     def hear(self, worker: str, beat: WorkerHeartbeat | None) -> None:
         """A worker's newest heartbeat; None: there is no such worker."""
         now = self._now()
+        self._judged.clear()
         self._beats.pop(worker, None)
         if beat is not None:
             self._beats[worker], self._heard[worker] = beat, now
@@ -50,15 +54,27 @@ class Backpressure:
         Raises:
             Problem: `overloaded`, with `Retry-After`.
         """
+        now = self._now()
+        if (now - self._judged_at).total_seconds() >= JUDGED_S:
+            self._judged.clear()
+            self._judged_at = now
+        if provider not in self._judged:
+            self._judged[provider] = self._judge(provider)
+        if (reason := self._judged[provider]) is not None:
+            raise _overloaded(*reason)
+
+    def _judge(self, provider: str | None) -> tuple[str, float] | None:
+        """Why nothing is taken, and in how many seconds to ask again."""
         present = {offer.name for beat in self._alive() for offer in beat.providers}
         target = provider or self._router_choice(present)
         absent_s = max(self._absent_s("gate", None), self._absent_s("completion", target))
         if absent_s > self._max_wait_s:
-            raise _overloaded(f"no worker has been there for {absent_s:.0f} s", MAX_RETRY_AFTER_S)
+            return f"no worker has been there for {absent_s:.0f} s", MAX_RETRY_AFTER_S
         stages = GATE_STAGES if target is None else (*GATE_STAGES, f"generate_completion-{target}")
         wait_s = max(self.waiting_s(stage) for stage in stages)
         if wait_s > self._max_wait_s:
-            raise _overloaded(f"jobs wait for {wait_s:.0f} s", min(wait_s - self._max_wait_s, MAX_RETRY_AFTER_S))
+            return f"jobs wait for {wait_s:.0f} s", min(wait_s - self._max_wait_s, MAX_RETRY_AFTER_S)
+        return None
 
     def waiting_s(self, stage: str) -> float:
         """How long a job that comes now would wait for a stage: over all live workers, what waits by what ends."""

@@ -22,7 +22,8 @@ router = APIRouter()
 
 TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429"}
 STATUS_BY_CODE = {
-    "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400, "unexpected-error": 500,
+    "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
+    "unsupported-parameter": 400, "images-unsupported": 400, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
 }  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -35,7 +36,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             "meta": {"provider": "openai", "attempts": [{"provider": "openai", "ms": 412}]},
         }}, **STREAM[200]["content"]},
     },
-    400: {"description": "No such provider; the ones present are listed"},
+    400: {"description": "No such provider, the ones present are listed; or it cannot do what is asked for"},
     429: {"description": "Rate limit; see RateLimit and Retry-After"},
     502: {"description": "The provider refused or sent garbage"},
     503: {"description": "Nothing was accepted, or the provider cannot be reached; see Retry-After"},
@@ -147,7 +148,7 @@ def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
     if (
         outcome is not None
         and outcome.error is not None
-        and outcome.error["code"] in ("rate-limited", "no-such-provider")
+        and outcome.error["code"] in ("rate-limited", "no-such-provider", "unsupported-parameter")
     ):
         raise failed_call(job_id, outcome)
 

@@ -27,7 +27,8 @@ from sinks.idempotency import SWEEP_ROWS, IdempotencyStore, KeyRow
 logger = logging.getLogger(__name__)
 
 REPLAYED = {"Idempotency-Replayed": "true"}
-FREEING = {"no-such-provider", "rate-limited"}  # outcomes 400 and 429: nothing was done, the same may be asked again
+# Outcomes 400 and 429: nothing was done, the same may be asked again.
+FREEING = {"no-such-provider", "unsupported-parameter", "images-unsupported", "rate-limited"}
 FIRST_LOOK_S, MAX_LOOK_S = 0.05, 1.0
 SWEEP_EVERY_S = 60.0
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")

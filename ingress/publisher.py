@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 
 from schemas.envelope import Record
 from transport.clients import KafkaAccess
+from transport.partitioner import partition_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,9 @@ class Publisher:
     async def _connect(self) -> None:
         while True:
             producer = AIOKafkaProducer(
-                **self._access.options(), acks="all", enable_idempotence=True, max_batch_size=MAX_BATCH_BYTES
-            )
+                **self._access.options(), acks="all", enable_idempotence=True, max_batch_size=MAX_BATCH_BYTES,
+                partitioner=partition_of,
+            )  # fmt: skip
             try:
                 await producer.start()
             except (KafkaError, OSError) as error:

@@ -9,6 +9,7 @@ import uvicorn
 from ingress.app import create_app
 from ingress.bounded_http import BoundedHttp
 from settings import Settings
+from transport import garbage
 from transport.ports import why_not
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def serve_ingress(settings: Settings) -> None:
         app, access_log=False, log_config=None, timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_S,
         server_header=False, backlog=2048, http=BoundedHttp, ws="none",
     )  # fmt: skip
+    garbage.collect_seldom()
     logger.info("listening on http://%s:%d", *listener.getsockname()[:2])
     _Server(config).run(sockets=[listener])
 

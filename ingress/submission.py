@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -15,10 +15,11 @@ from ingress.follower import Follower, Outcome, Watch
 from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
+from processors.fit_generation import UNSUPPORTED, lacking, refusal
 from schemas.envelope import Attributes, Record
-from schemas.events import JobRequested, RateLimit, UserUpdated
+from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest
+from schemas.requests import ChatRequest, GenerationConfig
 from sinks.egress import EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,10 @@ class Submissions:
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
         idempotency: Idempotency, backpressure: Backpressure,
+        offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict,
     ) -> None:  # fmt: skip
-        """`present_providers`: those that live workers can reach."""
+        """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
+        self._offers = offers
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
         self._idempotency, self._backpressure = idempotency, backpressure
@@ -147,6 +150,10 @@ class Submissions:
         """
         self._check_flood(user)
 
+    def allows(self, provider: str) -> bool:
+        """True for a name that may be asked for."""
+        return provider in self._rules.allowed_providers
+
     # --- steps ---
 
     async def _turn(self, user: UserUpdated, request: ChatRequest, keyed: Keyed | None) -> Turn:
@@ -209,7 +216,17 @@ class Submissions:
             there = [name for name in present if name in self._rules.allowed_providers]
             detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
             raise Problem(400, "no-such-provider", detail, providers=there)
+        if wanted is not None and request.generation_config.strict is not False:
+            self._check_parameters(wanted, request.generation_config)
         self._backpressure.check(wanted)
+
+    def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
+        """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
+        offers = self._offers().get(provider)
+        if not offers or not offers[0].parameters:
+            return  # a worker that does not tell
+        if names := lacking(generation, frozenset(offers[0].parameters)):
+            raise Problem(400, UNSUPPORTED, refusal(provider, names), parameters=list(names))
 
     def _check_flood(self, user: UserUpdated) -> None:
         """A coarse count of this replica's own; the exact limit is the gate's."""

@@ -1,25 +1,41 @@
 """What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 from uuid import UUID
 
 from schemas.envelope import Record
 from schemas.events import Attempt, Job, StreamedRange
 from schemas.requests import GenerationConfig
 
+MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
+EmbeddingPurpose = Literal["query", "passage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that belongs to a prompt; `media_type` is what its content is, such as `image/png`."""
+
+    media_type: str
+    content: bytes
+
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """One prompt for one provider. `timeout_s` is what is left for the call when it begins."""
+    """One prompt for one provider.
+
+    `timeout_s` is what is left for the call when it begins; `model` is another one than the provider's own.
+    """
 
     job_id: UUID
     prompt: str
     instruction: str | None
     generation: GenerationConfig
     timeout_s: float
+    images: tuple[Image, ...] = ()
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +57,28 @@ class Completion:
     usage: Usage | None
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider can do.
+
+    `parameters`: names as `GenerationConfig.named` gives them; `max_images`: in one prompt, 0 where it cannot see;
+    `streams`: its answer comes piece by piece, and not as one piece at its end.
+    """
+
+    parameters: frozenset[str]
+    streams: bool = True
+    max_images: int = 0
+    embeds: bool = False
+
+
 class CompletionProvider(Protocol):
-    """Answers a prompt."""
+    """Answers a prompt.
+
+    Each of its calls raises:
+        RetryableError: Unreachable, broken off, 408, 409, 429 or 5xx, with `retry_after_s` where the provider said it.
+        PermanentError: It refused, its reply makes no sense, or it cannot do what was asked for.
+    Being cancelled closes the connection to the provider. No reply is read further than its bound.
+    """
 
     @property
     def name(self) -> str:
@@ -54,14 +90,53 @@ class CompletionProvider(Protocol):
         """The model it asks."""
         ...
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        ...
+
     async def complete(self, request: CompletionRequest) -> Completion:
-        """Ask for the whole answer.
+        """Ask for the whole answer."""
+        ...
 
-        Being cancelled closes the connection to the provider.
+    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
+        """The same, telling each piece of text as it comes; what is returned is the whole.
 
-        Raises:
-            RetryableError: Unreachable, 408, 409, 429 or 5xx, with `retry_after_s` where the provider said it.
-            PermanentError: It refused, or its reply makes no sense.
+        No more is read while `on_delta` is awaited. Where it raises, what was told before is void.
+        """
+        ...
+
+    async def models(self) -> tuple[str, ...]:
+        """The models that it has now; costs nothing, so it also tells whether the provider is well."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A vector for each text, in their order and all of one length."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    model: str
+    prompt_tokens: int | None
+
+
+class EmbeddingProvider(Protocol):
+    """Turns texts into vectors."""
+
+    @property
+    def name(self) -> str:
+        """As in `ALLOWED_PROVIDERS`."""
+        ...
+
+    @property
+    def embedding_model(self) -> str:
+        """The model it asks."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:
+        """Embed up to `MAX_TEXTS` texts at once; `purpose` matters to models that tell questions from passages.
+
+        Raises as `CompletionProvider`; ValueError for no texts, or too many.
         """
         ...
 

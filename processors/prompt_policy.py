@@ -119,7 +119,7 @@ class PromptPolicy:
             )
             if compiled is not None
         ]  # fmt: skip
-
+        self._together = _together([compiled.pattern for _, _, compiled in self._rules])
         # Letters one by one leave no spaces between words to go by.
         self._squeezed = _squeezed(
             (instruction_patterns, DEFAULT_INSTRUCTION_PATTERNS), (exfiltration_patterns, DEFAULT_EXFILTRATION_PATTERNS)
@@ -128,23 +128,43 @@ class PromptPolicy:
     def judge(self, text: str) -> Finding | None:
         """What the text met that is reason to refuse it, or None."""
         spellings = variants(text)
+        if self._together is not None and not any(self._together.search(spelling) for spelling in spellings):
+            return self._judge_spaced(spellings[0])
         harmless = 1.0
         strongest: tuple[float, str] | None = None
         for reason, weight, rule in self._rules:
             if any(rule.search(spelling) for spelling in spellings):
                 harmless *= 1 - weight
                 strongest = max(strongest or (0.0, ""), (weight, reason))
-        if strongest is None and self._squeezed is not None and self._squeezed.search(spaced_letters(spellings[0])):
-            return Finding("obfuscated-instruction", 0.8)
-        if strongest is None or 1 - harmless < REFUSE_FROM:
+        if strongest is None:  # what all rules together find is a little more: they do not mind capitals
+            return self._judge_spaced(spellings[0])
+        return Finding(strongest[1], round(1 - harmless, 3)) if 1 - harmless >= REFUSE_FROM else None
+
+    def _judge_spaced(self, folded: str) -> Finding | None:
+        """Of letters that stand one by one."""
+        if self._squeezed is None or not (letters := spaced_letters(folded)) or not self._squeezed.search(letters):
             return None
-        return Finding(strongest[1], round(1 - harmless, 3))
+        return Finding("obfuscated-instruction", 0.8)
 
 
 def _phrases(phrases: Sequence[str] | None, default: Sequence[str]) -> "re2._Regexp | None":
     words = [fold(phrase) for phrase in (default if phrases is None else phrases)]
     words = [word for word in words if word]
     return re2.compile("|".join(re2.escape(word) for word in words)) if words else None
+
+
+def _together(patterns: Sequence[str]) -> "re2._Regexp | None":
+    """What matches where any of them does, and maybe more: most prompts meet no rule, and are through after this one.
+
+    None where they are too many for that.
+    """
+    options = re2.Options()
+    options.log_errors = options.case_sensitive = False
+    options.never_capture = True
+    try:
+        return re2.compile("|".join(f"(?:{pattern})" for pattern in patterns), options)
+    except re2.error:
+        return None
 
 
 def _squeezed(*phrases: tuple[Sequence[str] | None, Sequence[str]]) -> "re2._Regexp | None":

@@ -16,6 +16,7 @@ from schemas.events import Attempt, Event, Job, JobError, JobFinished
 logger = logging.getLogger(__name__)
 
 UNEXPECTED = "unexpected-error"
+JITTER = Random()  # noqa: S311 it is no secret; one for all, for a new one costs more than the rest of a try
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ async def run_stage(
     if limits.expires_in_s <= 0:
         message = "the job waited longer than it was good for; send it again"
         return _ended(job, "expired", message, now(), past.attempts)
-    random = random or Random()  # noqa: S311 jitter is no secret
+    random = random or JITTER
     started = monotonic()
     time_s = min(limits.timeout_s, limits.expires_in_s)
     attempts: list[Attempt] = []

@@ -39,7 +39,8 @@ def sanitize_prompt(
     if len(prompt) > policy.max_prompt_chars:
         answer = f"The prompt is longer than {policy.max_prompt_chars} characters. Please shorten it."
         return _refused(event, "prompt-too-long", 1.0, now, answer)
-    finding = policy.judge(prompt) or (policy.judge(instruction) if instruction else None)
+    schema = event.request.generation_config.schema_text()  # a model reads what stands in it
+    finding = next(filter(None, (policy.judge(text) for text in (prompt, instruction, schema) if text)), None)
     if finding is not None:
         return _refused(event, finding.reason, finding.confidence, now, ANSWER)
     request = event.request

@@ -1,27 +1,85 @@
-"""Completions from any server with the OpenAI chat API, by the `openai` SDK (POST /v1/chat/completions)."""
+"""Completions and embeddings from any server with the OpenAI API, by the `openai` SDK."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import httpx2
-import openai
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
+import orjson
+from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, Omit, OpenAIError
 from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from processors.errors import PermanentError, RetryableError
-from processors.ports import Completion, CompletionRequest, Usage
-from processors.retries import is_passing_status
-from providers.retry_after import retry_after_s
+from processors.ports import (
+    MAX_TEXTS,
+    Capabilities,
+    Completion,
+    CompletionRequest,
+    EmbeddingPurpose,
+    Embeddings,
+    Usage,
+)
+from providers.failures import (
+    broke_off,
+    check_images,
+    check_texts,
+    refused,
+    said_on_the_way,
+    senseless,
+    too_large,
+    unreachable,
+)
+from providers.lines import Lines, sse_data
+from providers.sdk_http import MAX_REPLY_BYTES, ReplyTooLargeError, make_sdk_client
+from providers.telling import tell
+from providers.vectors import embeddings
+from schemas.requests import GenerationConfig
 
-CONNECT_TIMEOUT_S = 5.0
-MAX_REPLY_BYTES = 8 * 1024 * 1024
-INVALID_REPLY = "provider-invalid-reply"
+MODELS_TIMEOUT_S = 10.0
+FILTERED = "content_filter"
+# What the SDK tells of our machine with every call is left out: nobody needs it, and it costs a fifth of a call's CPU.
+TOLD_BY_THE_SDK = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async", "Retry-Count",
+                   "Read-Timeout")  # fmt: skip
+HEADERS: Mapping[str, str | Omit] = {
+    **{f"X-Stainless-{name}": Omit() for name in TOLD_BY_THE_SDK},
+    "X-Stainless-Raw-Response": "stream",  # to the SDK itself: the body is not read before we do
+}
+CLOSING: Mapping[str, str | Omit] = {**HEADERS, "Connection": "close"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a server's API differs from the others'. `names`: our parameters -> what it calls them."""
+
+    names: Mapping[str, str]
+    response_formats: frozenset[str] = frozenset({"json_object", "json_schema"})
+    max_images: int = 0
+
+    def capabilities(self, *, embeds: bool) -> Capabilities:
+        """What a server of this dialect can do."""
+        formats = {f"response_format.{kind}" for kind in self.response_formats}
+        return Capabilities(frozenset({*self.names, *formats}), max_images=self.max_images, embeds=embeds)
+
+
+_NAMES = {name: name for name in (
+    "temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty",
+)}  # fmt: skip
+COMPATIBLE = Dialect(_NAMES, max_images=10)
+OPENAI = Dialect({**_NAMES, "max_tokens": "max_completion_tokens"}, max_images=10)  # renamed by OpenAI alone
+
+
+def none_where_it_does_not_fit(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
+    """The answer is paid for, whatever its server counts."""
+    try:
+        return parse(value)
+    except ValidationError:
+        return None
 
 
 class _Message(BaseModel):
     content: str | None = None
+    refusal: str | None = None
 
 
 class _Choice(BaseModel):
@@ -34,13 +92,15 @@ class _Usage(BaseModel):
     completion_tokens: int | None = None
     total_tokens: int | None = None
 
+    def counted(self) -> Usage | None:
+        """Tokens; servers that are compatible with OpenAI's may leave the total out."""
+        if self.prompt_tokens is None and self.completion_tokens is None:
+            return None  # not counted is not nothing
+        asked, answered = self.prompt_tokens or 0, self.completion_tokens or 0
+        return Usage(asked, answered, asked + answered if self.total_tokens is None else self.total_tokens)
 
-def _none_where_it_does_not_fit(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
-    """The answer is paid for, whatever its server counts."""
-    try:
-        return parse(value)
-    except ValidationError:
-        return None
+
+_Counted = Annotated[_Usage | None, WrapValidator(none_where_it_does_not_fit)]
 
 
 class _Reply(BaseModel):
@@ -48,15 +108,12 @@ class _Reply(BaseModel):
 
     model: str
     choices: list[_Choice]
-    usage: Annotated[_Usage | None, WrapValidator(_none_where_it_does_not_fit)] = None
+    usage: _Counted = None
 
-    def counted(self) -> Usage | None:
-        """Tokens; servers that are compatible with OpenAI's may leave the total out."""
-        usage = self.usage
-        if usage is None or (usage.prompt_tokens is None and usage.completion_tokens is None):
-            return None  # not counted is not nothing
-        asked, answered = usage.prompt_tokens or 0, usage.completion_tokens or 0
-        return Usage(asked, answered, asked + answered if usage.total_tokens is None else usage.total_tokens)
+
+class _ErrorOnTheWay(BaseModel):
+    code: Any = None
+    status: Any = None
 
 
 class _ChunkChoice(BaseModel):
@@ -64,148 +121,269 @@ class _ChunkChoice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Chunk(_Reply):
-    """One event of a stream: text, the reason of its end, or the usage."""
+class _Chunk(BaseModel):
+    """One event of a stream; the last with choices has the finish reason, one after it may have the usage."""
 
-    model: str | None = None  # type: ignore[assignment]  # servers may leave it out here
-    choices: list[_ChunkChoice] = []  # type: ignore[assignment]
+    model: str | None = None
+    choices: list[_ChunkChoice] = []
+    usage: _Counted = None
+    error: _ErrorOnTheWay | str | None = None
+
+
+class _Vector(BaseModel):
+    index: int
+    embedding: list[float]
+
+
+class _EmbeddingReply(BaseModel):
+    model: str
+    data: list[_Vector]
+    usage: _Counted = None
+
+
+class _Model(BaseModel):
+    id: str
+
+
+class _Models(BaseModel):
+    data: list[_Model]
 
 
 class OpenAICompatibleProvider:
-    """See `CompletionProvider`."""
+    """See `CompletionProvider` and `EmbeddingProvider`."""
 
-    def __init__(self, client: AsyncOpenAI, *, name: str, model: str) -> None:
-        """`client`: from `make_client`; its own retries are off, for `run_stage` decides."""
+    def __init__(
+        self,
+        client: AsyncOpenAI,
+        *,
+        name: str,
+        model: str,
+        embedding_model: str | None = None,
+        dialect: Dialect | None = None,
+    ) -> None:
+        """What it asks.
+
+        Args:
+            client: From `make_client`; its own retries are off, for `run_stage` decides.
+            name: As in `ALLOWED_PROVIDERS`.
+            model: For completions.
+            embedding_model: For embeddings; None where there are none.
+            dialect: Of the server; None: OpenAI's own if it is theirs, else the common one.
+        """
+        host = client.base_url.host
+        is_openai = host == "openai.com" or host.endswith(".openai.com")
         self._client, self.name, self.model = client, name, model
-        # OpenAI itself has renamed it; servers that are compatible with it know the older name.
-        is_openai = client.base_url.host == "openai.com" or client.base_url.host.endswith(".openai.com")
-        self._max_tokens = "max_completion_tokens" if is_openai else "max_tokens"
+        self._has_streamed, self._keeps_streams = False, True
+        self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
+        self.embedding_model = embedding_model or ""
+        self._dialect = dialect or (OPENAI if is_openai else COMPATIBLE)
+        self.capabilities = self._dialect.capabilities(embeds=embedding_model is not None)
+
+    # --- the ports ---
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `CompletionProvider.complete`."""
-        async with self._asked(request, self._body(request)) as response:
-            return self._parse(await _read(response))
+        check_images(self.name, request, self.capabilities)
+        async with self._failures(), self._reply(self._body(request), timeout_s=request.timeout_s + 1) as reply:
+            body = await reply.aread()
+        return self._parse(body)
 
     async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
         """See `CompletionProvider.stream`."""
+        check_images(self.name, request, self.capabilities)
+        answer = _Answer(self.name, request.model or self.model)
+        await tell(self._texts(request, answer), on_delta)
+        return answer.whole()
+
+    async def _texts(self, request: CompletionRequest, answer: "_Answer") -> AsyncGenerator[str, None]:
         body = self._body(request) | {"stream": True, "stream_options": {"include_usage": True}}
-        async with self._asked(request, body) as response:
-            if "event-stream" not in response.headers.get("content-type", ""):  # it does not know how to stream
-                completion = self._parse(await _read(response))
-                await on_delta(completion.text)
-                return completion
-            return await self._told(response, on_delta)
+        lines = Lines()
+        async with (
+            self._failures(),
+            self._reply(body, timeout_s=request.timeout_s + 1, streamed=True) as reply,
+        ):
+            self._has_streamed = True
+            async for piece in reply.aiter_bytes():
+                for line in lines.feed(piece):
+                    if (data := sse_data(line)) and (text := answer.take(data)):
+                        yield text
 
     @asynccontextmanager
-    async def _asked(self, request: CompletionRequest, body: dict[str, Any]) -> AsyncIterator[Any]:
+    async def _reply(
+        self, body: Mapping[str, Any], *, timeout_s: float, streamed: bool = False
+    ) -> AsyncIterator[httpx2.Response]:
+        keeps = self._keeps_streams or not streamed
         try:
-            # Streamed, so that a reply of any size is read only as far as we want it.
-            async with self._client.chat.completions.with_streaming_response.create(
-                # By extra_body: the SDK walks through every argument of its own, which costs a quarter of a call.
-                model=self.model,
-                messages=[],
-                extra_body=body,
-                timeout=request.timeout_s + 1,
-            ) as response:
-                yield response
-        except openai.APITimeoutError as error:
-            raise RetryableError("provider-unreachable", f"{self.name} did not answer in time") from error
-        except APIStatusError as error:
-            raise self._error_for(error) from error
-        except (APIConnectionError, httpx2.HTTPError, OSError) as error:
-            raise RetryableError("provider-unreachable", f"{self.name} cannot be reached") from error
-        except OpenAIError as error:
-            raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from error
-
-    async def _told(self, response: Any, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
-        texts: list[str] = []
-        model, reason, usage, size, rest = self.model, None, None, 0, b""
-        async for part in response.iter_bytes():
-            size += len(part)
-            if size > MAX_REPLY_BYTES:
-                raise PermanentError(INVALID_REPLY, f"the reply is larger than {MAX_REPLY_BYTES} bytes")
-            *lines, rest = (rest + part).split(b"\n")
-            for line in lines:
-                data = line.removeprefix(b"data:").strip()
-                if data == line.strip() or data == b"[DONE]":  # no data
-                    continue
-                try:
-                    chunk = _Chunk.model_validate_json(data)
-                except ValidationError:
-                    raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from None
-                model, usage = chunk.model or model, chunk.counted() or usage
-                for choice in chunk.choices[:1]:
-                    reason = choice.finish_reason or reason
-                    if choice.delta.content:
-                        texts.append(choice.delta.content)
-                        await on_delta(choice.delta.content)
-        if reason is None:
-            raise RetryableError("provider-unreachable", f"{self.name} broke off in the middle of its answer")
-        return Completion("".join(texts), model, reason, usage)
-
-    def _body(self, request: CompletionRequest) -> dict[str, Any]:
-        messages: list[dict[str, str]] = []
-        if request.instruction:
-            messages.append({"role": "system", "content": request.instruction})
-        messages.append({"role": "user", "content": request.prompt})
-        generation = request.generation
-        body: dict[str, Any] = {"messages": messages}
-        if generation.temperature is not None:
-            body["temperature"] = generation.temperature
-        if generation.top_p is not None:
-            body["top_p"] = generation.top_p
-        if generation.max_tokens is not None:
-            body[self._max_tokens] = generation.max_tokens
-        return body
-
-    def _parse(self, body: bytes) -> Completion:
+            reply = await self._post(body, timeout_s=timeout_s, headers=HEADERS if keeps else CLOSING)
+        except APITimeoutError:
+            raise
+        except APIConnectionError:
+            # llama.cpp closes a connection behind each stream without a word before: this call has met it half closed.
+            if not (self._has_streamed and self._keeps_streams) or self._client.base_url.scheme != "http":
+                raise
+            self._keeps_streams = False  # to connect anew costs little where there is no TLS
+            reply = await self._post(body, timeout_s=timeout_s, headers=CLOSING)
         try:
-            reply = _Reply.model_validate_json(body)
-            choice = reply.choices[0]
-        except (ValidationError, IndexError):
-            raise PermanentError(INVALID_REPLY, f"{self.name} sent a reply that makes no sense") from None
-        return Completion(
-            text=choice.message.content or "",
-            model=reply.model,
-            finish_reason=choice.finish_reason or "stop",
-            usage=reply.counted(),
+            yield reply
+        finally:
+            await reply.aclose()
+
+    async def _post(
+        self, body: Mapping[str, Any], *, timeout_s: float, headers: Mapping[str, str | Omit]
+    ) -> httpx2.Response:
+        # The SDK's own `create` looks at every argument that there could be, and joins the URL anew for each call:
+        # a quarter of a call's CPU.
+        return await self._client.post(
+            self._url,
+            content=orjson.dumps(body),
+            cast_to=httpx2.Response,
+            options={"timeout": timeout_s, "headers": headers},
         )
 
-    def _error_for(self, error: APIStatusError) -> RetryableError | PermanentError:
-        status = error.status_code
-        code, message = f"provider-http-{status}", f"{self.name} answered with status {status}"
-        if is_passing_status(status):
-            return RetryableError(code, message, retry_after_s=retry_after_s(error.response.headers))
-        return PermanentError(code, message)
+    async def models(self) -> tuple[str, ...]:
+        """See `CompletionProvider.models`."""
+        async with (
+            self._failures(),
+            self._client.models.with_streaming_response.list(timeout=MODELS_TIMEOUT_S) as response,
+        ):
+            body = await response.read()
+        return tuple(model.id for model in self._read(_Models, body).data)
+
+    async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:  # noqa: ARG002 these models make no difference
+        """See `EmbeddingProvider.embed`."""
+        check_texts(texts, MAX_TEXTS)
+        async with (
+            self._failures(),
+            self._client.embeddings.with_streaming_response.create(
+                model=self.embedding_model, input=list(texts), encoding_format="float", timeout=timeout_s + 1
+            ) as response,
+        ):
+            body = await response.read()
+        reply = self._read(_EmbeddingReply, body)
+        vectors = [vector.embedding for vector in sorted(reply.data, key=lambda vector: vector.index)]
+        used = reply.usage.prompt_tokens if reply.usage else None
+        return embeddings(self.name, vectors, texts=len(texts), model=reply.model, prompt_tokens=used)
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.close()
 
+    # --- its wire ---
 
-def make_client(*, base_url: str, api_key: str, connections: int) -> AsyncOpenAI:
+    def _body(self, request: CompletionRequest) -> dict[str, Any]:
+        messages: list[dict[str, Any]] = []
+        if request.instruction:
+            messages.append({"role": "system", "content": request.instruction})
+        content: Any = request.prompt
+        if request.images:
+            pictures = [
+                {"type": "image_url", "image_url": {"url": f"data:{image.media_type};base64,{_base64(image.content)}"}}
+                for image in request.images
+            ]
+            content = [{"type": "text", "text": request.prompt}, *pictures]
+        messages.append({"role": "user", "content": content})
+        model = request.model or self.model
+        return {"model": model, "messages": messages, **self._parameters(request.generation)}
+
+    def _parameters(self, generation: GenerationConfig) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        for name, wire_name in self._dialect.names.items():
+            value = getattr(generation, name)
+            if value is not None:
+                body[wire_name] = value
+        if generation.response_format is not None:
+            body["response_format"] = generation.response_format.model_dump(exclude_none=True)
+        return body
+
+    def _parse(self, body: bytes) -> Completion:
+        reply = self._read(_Reply, body)
+        if not reply.choices:
+            raise senseless(self.name)
+        choice = reply.choices[0]
+        text, reason = choice.message.content or "", choice.finish_reason or "stop"
+        if not text and choice.message.refusal:
+            text, reason = choice.message.refusal, FILTERED
+        return Completion(text, reply.model, reason, reply.usage.counted() if reply.usage else None)
+
+    def _read(self, model: type[Any], body: bytes) -> Any:
+        try:
+            return model.model_validate_json(body)
+        except ValidationError:
+            raise senseless(self.name) from None
+
+    @asynccontextmanager
+    async def _failures(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except APIStatusError as error:
+            raise refused(self.name, error.status_code, error.response.headers) from None
+        except ReplyTooLargeError:
+            raise too_large(self.name, MAX_REPLY_BYTES) from None
+        except APIConnectionError as error:
+            if isinstance(error.__cause__, ReplyTooLargeError):
+                raise too_large(self.name, MAX_REPLY_BYTES) from None
+            raise unreachable(self.name) from None
+        except (httpx2.HTTPError, httpx2.StreamError, OSError):
+            raise unreachable(self.name) from None
+        except OpenAIError:
+            raise senseless(self.name) from None
+
+
+class _Answer:
+    """A streamed answer as it grows."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider, self._model = provider, model
+        self._parts: list[str] = []
+        self._reason: str | None = None
+        self._is_refused = False
+        self._usage: Usage | None = None
+
+    def take(self, data: bytes) -> str:
+        """The text that an event brings, if any."""
+        if data == b"[DONE]":
+            return ""
+        try:
+            chunk = _Chunk.model_validate_json(data)
+        except ValidationError:
+            raise senseless(self._provider) from None
+        if chunk.error is not None:
+            told = chunk.error if isinstance(chunk.error, _ErrorOnTheWay) else _ErrorOnTheWay()
+            raise said_on_the_way(self._provider, told.code if told.status is None else told.status)
+        self._model = chunk.model or self._model
+        if chunk.usage is not None:
+            self._usage = chunk.usage.counted()
+        if not chunk.choices:
+            return ""
+        choice = chunk.choices[0]
+        text = choice.delta.content or choice.delta.refusal or ""
+        if text:
+            self._parts.append(text)
+        if choice.delta.refusal:
+            self._is_refused = True
+        if choice.finish_reason is not None:
+            self._reason = FILTERED if self._is_refused else choice.finish_reason
+        return text
+
+    def whole(self) -> Completion:
+        """What is there at the end of the stream; RetryableError where it broke off before its own."""
+        if self._reason is None:
+            raise broke_off(self._provider)
+        return Completion("".join(self._parts), self._model, self._reason, self._usage)
+
+
+def make_client(*, base_url: str, api_key: str, connections: int, trust_env: bool = True) -> AsyncOpenAI:
     """A client for `OpenAICompatibleProvider`.
 
     Args:
         base_url: Ends in `/v1`.
         api_key: Sent as a bearer token.
         connections: How many at most; more callers wait.
+        trust_env: Proxies of the environment are used.
     """
-    on_this_machine = urlsplit(base_url).hostname in ("127.0.0.1", "::1", "localhost")
-    # The aiohttp transport costs about half the CPU of the default one per call.
-    http = DefaultAioHttpClient(
-        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-        timeout=httpx2.Timeout(130.0, connect=CONNECT_TIMEOUT_S, pool=130.0),
-        trust_env=not on_this_machine,
-        follow_redirects=False,
-    )
+    http = make_sdk_client(base_url=base_url, connections=connections, trust_env=trust_env)
     return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
 
 
-async def _read(response: Any) -> bytes:
-    body = bytearray()
-    async for part in response.iter_bytes():
-        body += part
-        if len(body) > MAX_REPLY_BYTES:
-            raise PermanentError(INVALID_REPLY, f"the reply is larger than {MAX_REPLY_BYTES} bytes")
-    return bytes(body)
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode()

@@ -212,10 +212,20 @@ class UserUpdated(Event):
 
 
 class ProviderOffer(Event):
-    """A provider that a worker can reach."""
+    """A provider that a worker has the key or address of.
+
+    `can`: `stream`, `images`, `embeddings`; `parameters`: of `generation_config`; `healthy`: whether it answered when
+    it was last asked, None before; `code`: why it is not.
+    """
 
     name: str
     models: tuple[str, ...] = ()
+    default_model: str | None = None
+    can: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    healthy: bool | None = None
+    code: str | None = None
+    checked_at: datetime | None = None
 
 
 class StageLoad(Event):

@@ -54,6 +54,7 @@ class Pool:
                     command_timeout=COMMAND_TIMEOUT_S,
                     max_inactive_connection_lifetime=60,
                     init=_set_up,
+                    reset=_as_it_is,
                     server_settings={"statement_timeout": str(int(COMMAND_TIMEOUT_S * 1000)), "lock_timeout": "5000"},
                 )
             return self._pool
@@ -87,6 +88,12 @@ class Pool:
                 await asyncio.wait_for(self._pool.close(), 5)
             except TimeoutError:
                 self._pool.terminate()
+
+
+async def _as_it_is(connection: Any) -> None:
+    """Between two users of a connection: what is open of a transaction is rolled back in any case, and nobody here
+    changes settings, listens or keeps locks. asyncpg's own way is one more question to the server for each of ours.
+    """
 
 
 async def _set_up(connection: Any) -> None:

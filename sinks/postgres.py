@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from pydantic_core import to_json
 
 from processors.errors import PermanentError
 from schemas.envelope import Envelope
@@ -184,7 +185,7 @@ def _pending_row(admitted: JobAdmitted) -> tuple[Any, ...]:
     job = admitted.job
     return (
         job.job_id, job.run, job.user_id, job.role, job.kind,
-        _json(admitted.request.model_dump(mode="json", exclude_none=True)), _json(job.metadata), job.callback_url,
+        to_json(admitted.request, exclude_none=True).decode(), _json(job.metadata), job.callback_url,
         job.accepted_at, job.expires_at,
     )  # fmt: skip
 
@@ -194,9 +195,8 @@ def _row(outcome: Envelope[JobFinished]) -> tuple[Any, ...]:
     job = finished.job
     return (
         job.job_id, job.run, job.user_id, job.role, job.kind, finished.status, _json(finished.result),
-        _json(finished.error.model_dump(exclude_none=True) if finished.error else None),
-        _json([attempt.model_dump(exclude_none=True) for attempt in finished.attempts]),
-        _json([timing.model_dump(mode="json") for timing in job.timings]),
+        to_json(finished.error, exclude_none=True).decode() if finished.error else None,
+        to_json(finished.attempts, exclude_none=True).decode(), to_json(job.timings).decode(),
         _json(job.metadata), job.callback_url, job.accepted_at, job.expires_at, finished.finished_at,
         without_unstorable(outcome.attributes.event_id),
         finished.stream.model_dump_json() if finished.stream else None,

@@ -19,6 +19,7 @@ from streams.consumer import Consumer, Producer
 from streams.lane import Lane
 from streams.quarantine import Quarantine
 from transport.clients import KafkaAccess
+from transport.partitioner import partition_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class StreamApp(faust.App):
             producer_request_timeout=20.0,
             producer_max_batch_size=512 * 1024,  # 16 KiB wakes hundreds of waiters for every full batch
             producer_max_request_size=MAX_REQUEST_BYTES,
+            producer_partitioner=partition_of,
             worker_redirect_stdouts=False,
             TableManager=NoTables,
         )

@@ -1,6 +1,6 @@
 """From events to records: topic, key, headers and ids of what a stage emits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +30,15 @@ class Encoder:
         self._types = {topic.name: event_type(topic) for topic in catalog}
         self._names: dict[tuple[str, str | None], str] = {}
 
-    def event(self, event: Event, *, cause: Attributes, stage: str, index: int) -> Record:
+    def event(
+        self,
+        event: Event,
+        *,
+        cause: Attributes,
+        stage: str,
+        index: int,
+        instead: Callable[[], Sequence[Record]] | None = None,
+    ) -> Record:
         """One event that a stage emitted.
 
         Args:
@@ -38,6 +46,7 @@ class Encoder:
             cause: The attributes of the stage's input: the same input gives the same ids.
             stage: Who says it.
             index: Its place among the events of this input.
+            instead: See `Record`.
 
         Raises:
             TooLargeError: It is larger than its topic takes.
@@ -57,7 +66,7 @@ class Encoder:
             trace=cause.trace,
         )
         key = str(job.job_id) if topic.key == "job_id" else job.user_id
-        return Record(self._name(topic, event), key.encode(), value, attributes.headers())
+        return Record(self._name(topic, event), key.encode(), value, attributes.headers(), instead=instead)
 
     def dead_letter(
         self, record: ConsumerRecord, letter: DeadLetter, *, stage: str, outcome_id: str | None, at: datetime,

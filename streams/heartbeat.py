@@ -5,7 +5,7 @@ import contextlib
 import importlib.metadata
 import logging
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
@@ -38,12 +38,19 @@ class Heartbeat:
     """
 
     def __init__(
-        self, apps: Sequence[StreamApp], topic: str, *, worker: str, http: str | None, offers: Sequence[ProviderOffer],
-        process: str = "", started_at: datetime | None = None,
-    ) -> None:  # fmt: skip
-        """`process`: tells it from another of the same name."""
+        self,
+        apps: Sequence[StreamApp],
+        topic: str,
+        *,
+        worker: str,
+        http: str | None,
+        offers: Callable[[], Sequence[ProviderOffer]],
+        process: str = "",
+        started_at: datetime | None = None,
+    ) -> None:
+        """`offers`: what can be reached, asked at each beat; `process`: tells it from another of the same name."""
         self._process, self._started_at = process, started_at
-        self._apps, self._topic, self._worker, self._http, self._offers = apps, topic, worker, http, tuple(offers)
+        self._apps, self._topic, self._worker, self._http, self._offers = apps, topic, worker, http, offers
         self._finished: deque[dict[str, int]] = deque(maxlen=KEPT)
         self._task: asyncio.Task[None] | None = None
         self.says_good_bye = True  # not in another's name
@@ -104,7 +111,7 @@ class Heartbeat:
         )
         beat = WorkerHeartbeat(
             worker=self._worker, at=now, roles=tuple(app.role for app in self._apps),
-            partitions=self._partitions(), stages=stages, providers=self._offers, version=self._version,
+            partitions=self._partitions(), stages=stages, providers=tuple(self._offers()), version=self._version,
             http=self._http, stopped=stopped, process=self._process, started_at=self._started_at,
         )  # fmt: skip
         attributes = Attributes(f"{self._worker}/{now.timestamp()}", f"/assistant/{self._worker}", "worker-heartbeat")

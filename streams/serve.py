@@ -309,7 +309,7 @@ class StageServer:
 
         try:
             records = [
-                replace(self._encoder.event(event, cause=cause, stage=name, index=index), instead=refused)
+                self._encoder.event(event, cause=cause, stage=name, index=index, instead=refused)
                 for index, event in enumerate(timed(result.events, name, started_at))
             ]
         except TooLargeError as error:

@@ -19,7 +19,6 @@ from faust.contrib.asgi import faust_app_running
 from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
-from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -43,6 +42,8 @@ from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
+from streams.provider_watch import ProviderWatch
+from streams.providers import configured
 from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.serve import StageServer
@@ -51,11 +52,12 @@ from transport.admin import TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
 from transport.table import CompactedTable
-from transport.workers import present_providers, seen_providers
+from transport.workers import kept, present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
+Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
 HEARTBEAT_LATE_S = 20.0
 
@@ -155,8 +157,8 @@ class Worker:
             differences = "; ".join(str(difference) for difference in wrong)
             raise StartError(f"the topics are not what this version needs: {differences}; run `assistant topics apply`")
 
-    async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
-        offers: list[ProviderOffer] = []
+    async def _compose(self, stack: AsyncExitStack) -> Offers:
+        offers: Offers | None = None
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
@@ -180,15 +182,18 @@ class Worker:
                 declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
             elif role == "completion":
                 offers = self._declare_completion(app, server, stack)
-                if not offers:
+                if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
             else:
                 await self._declare_sink(app, stack, cancellations)
             self._apps.append(app)
         if not self._apps:
-            raise StartError("no provider has its key or address: set OPENAI_API_KEY or LOCAL_BASE_URL")
-        return offers
+            raise StartError(
+                "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
+                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL"
+            )
+        return offers or tuple
 
     def _new_app(self, role: str) -> StreamApp:
         settings = self._settings
@@ -234,10 +239,10 @@ class Worker:
             admin = job.role == "admin"
             return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
 
-        configured = list(self._configured())
+        have = list(configured(settings))
 
         def known_providers() -> KnownProviders:
-            return KnownProviders(present_providers(workers), seen_providers(workers), configured)
+            return KnownProviders(present_providers(workers), seen_providers(workers), have)
 
         limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
         policy = PromptPolicy(
@@ -255,7 +260,7 @@ class Worker:
             policy=policy,
             limiter=limiter,
             admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
-            known_providers=known_providers,
+            known_providers=kept(known_providers),
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
             default_timeout_s=settings.llm_timeout,
@@ -270,35 +275,19 @@ class Worker:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
         return [secret.get_secret_value() for secret in (current, previous) if secret]
 
-    def _configured(self) -> dict[str, tuple[str, str, str, int]]:
-        """Address, key, model and calls at once of the providers that have an address and a key."""
-        settings = self._settings
-        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else None
-        known = {
-            "openai": (settings.openai_base_url, key, settings.openai_model, settings.completion_concurrency),
-            "local": (settings.local_base_url, "none", settings.local_model, settings.local_slots),
-        }
-        return {
-            name: (base_url, secret, model, slots)
-            for name, (base_url, secret, model, slots) in known.items()
-            if name in settings.allowed_providers and base_url and secret
-        }
-
-    def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> list[ProviderOffer]:
-        settings = self._settings
-        providers: dict[str, OpenAICompatibleProvider] = {}
-        concurrency: dict[str, int] = {}
-        for name, (base_url, secret, model, slots) in self._configured().items():
-            client = make_client(base_url=base_url, api_key=secret, connections=slots)
-            providers[name] = OpenAICompatibleProvider(client, name=name, model=model)
-            concurrency[name] = slots
-            stack.push_async_callback(providers[name].close)
+    def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> Offers | None:
+        found = configured(self._settings)
+        adapters = {name: one.make() for name, one in found.items()}
+        for adapter in adapters.values():
+            stack.push_async_callback(adapter.close)
         declare_completion(
-            app, server, self._catalog, providers, concurrency=concurrency,
+            app, server, self._catalog, adapters, concurrency={name: one.concurrency for name, one in found.items()},
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
-            max_response_chars=settings.max_response_length,
+            max_response_chars=self._settings.max_response_length,
         )  # fmt: skip
-        return [ProviderOffer(name=name, models=(provider.model,)) for name, provider in providers.items()]
+        watch = ProviderWatch(adapters)
+        self._beside.append(watch.run)
+        return watch.offers if adapters else None
 
     async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
         settings = self._settings

@@ -15,12 +15,15 @@ import asyncpg
 import pytest
 
 from schemas.topics import Catalog
+from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
 
 # Real providers are off for the whole suite, whatever the developer's environment holds.
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "DEFAULT_PROVIDER", "ALLOWED_PROVIDERS", "JWT_SECRET_KEY"):
-    os.environ.pop(name, None)
+OWN = ("OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_", "LMSTUDIO_", "QWEN3_VL_", "LOCAL_", "DEFAULT_PROVIDER",
+       "ALLOWED_PROVIDERS", "JWT_SECRET_KEY")  # fmt: skip
+for name in [name for name in os.environ if name.startswith(OWN)]:
+    del os.environ[name]
 
 TEST_PROVIDERS = ("openai", "local")
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
@@ -117,6 +120,11 @@ async def topic_prefix(kafka: KafkaForTests) -> AsyncIterator[str]:
 async def catalog(kafka: KafkaForTests, topic_prefix: str) -> Catalog:
     catalog = Catalog.load(prefix=topic_prefix)
     await admin.apply(kafka.access, catalog, TEST_PROVIDERS, partitions=4)
+
+    async def as_applied() -> bool:  # a broker hears of a topic a moment after the controller
+        return not await admin.plan(kafka.access, catalog, TEST_PROVIDERS, partitions=4)
+
+    await until(as_applied)
     return catalog
 
 

@@ -22,6 +22,7 @@ from embedded.ports import free_port
 from schemas.topics import Catalog
 from settings import Settings
 from tests.conftest import SECRET, KafkaForTests
+from tests.forks import Forked, Forks
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +40,7 @@ class Process:
     """One of the product's processes."""
 
     name: str
-    popen: "subprocess.Popen[bytes]"
+    popen: "subprocess.Popen[bytes] | Forked"
     http: str
     log: Path
 
@@ -76,6 +77,7 @@ class Deployment:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
+    forks: Forks | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -110,11 +112,17 @@ class Deployment:
         name = f"{'-'.join(words)}-{len(self.processes)}"
         log = self.folder / f"{name}.log"
         ports = {"INGRESS_PORT": str(port), "WORKER_HTTP_PORT": str(port)}
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, "-m", module, *words], env=self._environment(ports | extra), cwd=ROOT,
-                stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+        environment = self._environment(ports | extra)
+        log.touch()
+        popen: subprocess.Popen[bytes] | Forked
+        if self.forks is not None:
+            popen = self.forks.start(module, words, environment=environment, log=log)
+        else:
+            with log.open("wb") as output:
+                popen = subprocess.Popen(
+                    [sys.executable, "-m", module, *words], env=environment, cwd=ROOT, stdout=output,
+                    stderr=subprocess.STDOUT,
+                )  # fmt: skip
         process = Process(name, popen, f"http://127.0.0.1:{port}", log)
         self.processes.append(process)
         return process

@@ -83,3 +83,24 @@ def test_a_setting_of_another_product_in_the_file_is_warned_of_too(
 def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         settings(monkeypatch, **wrong)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "GEMINI_API_KEY", "LMSTUDIO_API_KEY"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_told(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for wrong in ("sk-secret\nx", "sk-secret x", "sk-sécret"):
+        with pytest.raises(ValidationError, match="printable ASCII") as caught:
+            settings(monkeypatch, **{name: wrong})
+        assert wrong not in str(caught.value)
+    found = getattr(settings(monkeypatch, **{name: " sk-good\n"}), name.lower())
+    assert found.get_secret_value() == "sk-good"
+    assert getattr(settings(monkeypatch, **{name: ""}), name.lower()) is None
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "GEMINI_BASE_URL", "OLLAMA_BASE_URL", "LMSTUDIO_BASE_URL",
+                                  "QWEN3_VL_BASE_URL", "LOCAL_BASE_URL"])  # fmt: skip
+def test_an_address_says_how_it_is_spoken_to(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with pytest.raises(ValidationError, match="must begin with http"):
+        settings(monkeypatch, **{name: "127.0.0.1:11434"})
+    settings(monkeypatch, **{name: "http://127.0.0.1:11434"})

@@ -24,8 +24,8 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, 
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {within_s} s: {inspect.getsource(condition).strip()}"
-        # What takes long to ask leaves as much to those whom it waits for.
-        await asyncio.sleep(max(0.03, time.monotonic() - asked_at))
+        # What takes long to ask leaves as much to those whom it waits for; up to a point.
+        await asyncio.sleep(min(0.2, max(0.03, time.monotonic() - asked_at)))
 
 
 def listener(port: int) -> "subprocess.Popen[bytes]":

@@ -7,7 +7,19 @@ MAX_PER_KEY, PERIOD_S = 5, 60.0  # of the same logger, level and message, before
 MAX_TRACEBACKS = 100  # of the same kind and from our own packages: each is of another job
 OURS = ("client", "embedded", "ingress", "processors", "providers", "schemas", "sinks", "streams", "transport")
 EXTRAS = ("job_id", "event_id", "stage", "target")
-NOISY = ("aiokafka", "kafka", "faust", "mode", "httpx", "httpx2", "openai", "asyncio")
+NOISY = (
+    "aiokafka",
+    "kafka",
+    "faust",
+    "mode",
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "httpcore2",
+    "openai",
+    "google_genai",
+    "asyncio",
+)
 
 
 class RateLimitFilter(logging.Filter):

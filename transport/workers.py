@@ -1,9 +1,15 @@
 """Which workers live and what they can reach, by their heartbeats."""
 
-from schemas.events import WorkerHeartbeat
+from collections.abc import Callable
+from time import monotonic
+from typing import TypeVar
+
+from schemas.events import ProviderOffer, WorkerHeartbeat
 from transport.table import CompactedTable
 
 SILENT_WORKER_S = 15.0  # three beats
+KEPT_S = 0.2  # a beat comes every 5 s
+T = TypeVar("T")
 
 Heartbeats = CompactedTable[WorkerHeartbeat]
 
@@ -21,3 +27,31 @@ def present_providers(beats: Heartbeats) -> list[str]:
 def seen_providers(beats: Heartbeats) -> list[str]:
     """Providers that any worker could ever reach, also one that is gone: somebody will come back for their topics."""
     return sorted({offer.name for beat in beats.values.values() for offer in beat.providers})
+
+
+def offered_providers(beats: Heartbeats) -> dict[str, list[ProviderOffer]]:
+    """By name, what each live worker says of it; the one that looked at it last stands first."""
+    offers: dict[str, list[ProviderOffer]] = {}
+    for beat in live_workers(beats):
+        for offer in beat.providers:
+            offers.setdefault(offer.name, []).append(offer)
+    return {name: sorted(offers[name], key=_looked_at, reverse=True) for name in sorted(offers)}
+
+
+def _looked_at(offer: ProviderOffer) -> float:
+    return offer.checked_at.timestamp() if offer.checked_at is not None else 0.0
+
+
+def kept(ask: Callable[[], T], *, now: Callable[[], float] = monotonic) -> Callable[[], T]:
+    """The same answer for 0.2 s: it is asked for with every job, and looks at every worker."""
+    answer: T | None = None
+    until = 0.0
+
+    def answered() -> T:
+        nonlocal answer, until
+        at = now()
+        if answer is None or at >= until:
+            answer, until = ask(), at + KEPT_S
+        return answer
+
+    return answered

@@ -27,7 +27,7 @@ def figures(output: str) -> dict[str, int]:
 
 
 def test_under_the_short_cuts_faults_nothing_is_lost_or_doubled() -> None:
-    code, output = chaos("--short", "--jobs", "1000", "--duration-s", "110", "--rounds", "1", within_s=240)
+    code, output = chaos("--short", "--jobs", "2500", "--duration-s", "240", "--rounds", "1", within_s=360)
     found = figures(output)
     assert code == 0, output
     assert found["lost"] == found["doubled"] == 0
@@ -41,8 +41,8 @@ def test_under_the_short_cuts_faults_nothing_is_lost_or_doubled() -> None:
 def test_the_same_suite_reports_what_stock_fausts_consumer_loses_and_a_mutant_doubles() -> None:
     """Stock Faust's consumer under the product's own stages; and a sink that lets the last outcome win."""
     code, output = chaos(
-        "--short", "--consumer", "stock", "--mutant", "last-outcome-wins", "--faults", "1,3", "--jobs", "400",
-        "--duration-s", "60", "--rounds", "1", within_s=200,
+        "--short", "--consumer", "stock", "--mutant", "last-outcome-wins", "--faults", "1,3", "--jobs", "2400",
+        "--duration-s", "180", "--rounds", "3", within_s=300,
     )  # fmt: skip
     assert code == 1, output
     assert figures(output)["lost"] > 0, output

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.embedded.test_newcomer import ROOT, Newcomer
+from tests.embedded.newcomer import ROOT, Newcomer
 
 pytestmark = pytest.mark.integration
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -23,15 +23,13 @@ BLOCKS = [
 ]
 
 
-class Reader(Newcomer):
+class Reader:
     """Somebody who pastes what the README shows, in a folder like the checkout."""
 
-    def __init__(self, home: Path, folder: Path) -> None:
-        super().__init__(home)
-        self.environment["WEBHOOK_ALLOW_PRIVATE"] = "true"  # the receiver is on this machine
-        self.folder = folder
+    def __init__(self, newcomer: Newcomer, folder: Path) -> None:
+        self.environment, self.folder = newcomer.environment, folder
         (folder / ".venv").symlink_to(ROOT / ".venv")
-        (folder / ".assistant").symlink_to(home)
+        (folder / ".assistant").symlink_to(newcomer.home)
         self.addresses: dict[str, str] = {}
 
     def block(self, *marks: str) -> str:
@@ -57,10 +55,8 @@ class Reader(Newcomer):
 
 
 @pytest.fixture
-def reader(service_home: Path, tmp_path: Path) -> Iterator[Reader]:
-    reader = Reader(service_home / "reader", tmp_path)
-    yield reader
-    reader.types("down", "--delete-data")
+def reader(newcomer: Newcomer, tmp_path: Path) -> Reader:
+    return Reader(newcomer, tmp_path)
 
 
 @contextmanager
@@ -107,9 +103,9 @@ def test_the_commands_that_are_shown_are_there(reader: Reader) -> None:
         subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
 
 
-def test_the_readme_says_what_works(reader: Reader) -> None:
-    reader.types("up", "--detach")  # as `make up` does
-    status = reader.status()
+def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
+    newcomer.types("up", "--detach")  # as `make up` does
+    status = newcomer.status()
     reader.addresses = {"http://127.0.0.1:8000": status["ingress"], "127.0.0.1:9092": status["kafka"]}
 
     assert reader.pastes(reader.block("assistant chat")).strip()

@@ -13,8 +13,9 @@ from ingress.problems import Problem
 from ingress.publisher import Publisher
 from ingress.submission import FLOOD_FACTOR, Rules, Submissions
 from schemas.envelope import Record
-from schemas.events import JobRequested, UserUpdated
+from schemas.events import JobRequested, ProviderOffer, UserUpdated
 from schemas.ids import JobIds
+from schemas.requests import GenerationConfig
 from tests.conftest import SECRET
 from tests.factories import chat_request, user_updated
 from transport.clients import KafkaAccess
@@ -44,12 +45,14 @@ class Desk:
             callback_allow_private=callback_allow_private,
         )  # fmt: skip
         self.publisher, self.now = RecordingPublisher(), 1000.0
+        self.offers: dict[str, list[ProviderOffer]] = {}
         follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=None)
         monkeypatch.setattr(submission, "monotonic", lambda: self.now)
         nobody: Any = None  # no request here has a key
         self.submissions = Submissions(
             self.publisher, follower, JobIds([SECRET]), rules, present_providers=lambda: ["openai"],
             cancel_requests=nobody,
+            offers=lambda: self.offers,
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
         )  # fmt: skip
@@ -148,3 +151,21 @@ async def test_nothing_is_published_where_nobody_can_listen(desk: Desk) -> None:
     with pytest.raises(Problem):
         await desk.submissions.accepted(user_updated(), chat_request(), callback_url=None, follow=follow)
     assert desk.publisher.published == []
+
+
+async def test_a_parameter_that_the_named_provider_has_not_is_refused_before_anything_is_published(desk: Desk) -> None:
+    async def ask(**given: Any) -> None:
+        config = GenerationConfig(temperature=0.5, top_k=5, **given)
+        request = chat_request(provider="openai", generation_config=config)
+        await desk.submissions.accepted(user_updated(), request, callback_url=None)
+
+    desk.offers = {"openai": [ProviderOffer(name="openai", parameters=("temperature", "top_p"))]}
+    with pytest.raises(Problem) as caught:
+        await ask()
+    assert (caught.value.status, caught.value.code) == (400, "unsupported-parameter")
+    assert caught.value.extra == {"parameters": ["top_k"]}
+    assert desk.publisher.published == []
+    await ask(strict=False)  # the stage leaves it out and says so
+    desk.offers = {"openai": [ProviderOffer(name="openai")]}
+    await ask()  # a worker of the version before does not tell what it has
+    assert len(desk.publisher.published) == 2

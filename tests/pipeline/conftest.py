@@ -21,7 +21,15 @@ from tests.conftest import (
     new_prefix,
 )
 from tests.deployment import ROOT, Deployment, Process
+from tests.forks import Forks
 from tests.stand_ins.openai_api import OpenAIStandIn
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
 
 
 def environment(base_url: str) -> dict[str, str]:
@@ -36,10 +44,10 @@ async def api() -> AsyncIterator[OpenAIStandIn]:
 
 @pytest.fixture
 async def deployment(
-    kafka: KafkaForTests, database: str, topic_prefix: str, tmp_path: Path, api: OpenAIStandIn
+    kafka: KafkaForTests, database: str, topic_prefix: str, tmp_path: Path, api: OpenAIStandIn, forks: Forks
 ) -> AsyncIterator[Deployment]:
     """Set up, nothing started; for tests that kill and stop."""
-    deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment(api.base_url))
+    deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment(api.base_url), forks=forks)
     await deployment.set_up(partitions=4)
     yield deployment
     deployment.close()
@@ -94,8 +102,9 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(
-    kafka: KafkaForTests, postgres: PostgresForTests, template_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+    kafka: KafkaForTests, postgres: PostgresForTests, template_database: str, forks: Forks,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Running]:  # fmt: skip
     prefix, dsn = new_prefix(), asyncio.run(new_database(postgres, template_database))
     api = subprocess.Popen(
         [sys.executable, "-m", "tests.stand_ins.openai_api"], stdout=subprocess.PIPE, cwd=ROOT, text=True
@@ -103,7 +112,9 @@ def running(
     assert api.stdout is not None
     url = api.stdout.readline().strip()
     assert re.match(r"http://127", url)
-    deployment = Deployment(kafka, dsn, prefix, tmp_path_factory.mktemp("running"), environment(url))
+    deployment = Deployment(
+        kafka, dsn, prefix, tmp_path_factory.mktemp("running"), environment(url), forks=forks
+    )  # fmt: skip
     asyncio.run(deployment.set_up(partitions=4))
     ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
     deadline = time.monotonic() + 60

@@ -53,12 +53,12 @@ async def test_a_role_that_is_absent_for_too_long_refuses_until_it_is_back(
 
 
 async def test_a_stage_that_does_not_keep_up_refuses_until_it_has(deployment: Deployment, api: OpenAIStandIn) -> None:
-    deployment.environment |= {"MAX_QUEUE_WAIT_S": "10", "COMPLETION_CONCURRENCY": "4"}
+    deployment.environment |= {"MAX_QUEUE_WAIT_S": "5", "COMPLETION_CONCURRENCY": "4"}
     ingress, _ = deployment.start("ingress"), deployment.worker("gate,completion,sink")
     await deployment.ready()
     async with client_of(ingress) as client:
-        for n in range(60):
-            reply = await client.post("/chat/async", json={"prompt": f"{n} [delay=2]"})  # two a second
+        for n in range(80):
+            reply = await client.post("/chat/async", json={"prompt": f"{n} [delay=1]"})  # four a second
             assert reply.status_code == 202
 
         async def answer(status: int) -> httpx.Response | None:

@@ -223,7 +223,7 @@ async def test_a_job_of_another_is_as_unknown_as_none_and_an_admin_may(running: 
             reply = await admin.post(f"/jobs/{unknown}/cancel", headers=bob)
             bodies.append({**problem(reply, 404, "not-found"), "request_id": ""})
         assert bodies[0] == bodies[1]
-        problem(await admin.post("/jobs/7/cancel"), 422, "invalid-body")
+        problem(await admin.post("/jobs/7/cancel"), 404, "not-found")
         assert (await admin.get(f"/jobs/{job_id}", headers=alice)).json()["status"] == "pending"
         assert (await admin.post(f"/jobs/{job_id}/cancel")).json()["status"] == "cancelled"
         assert (await error_of(admin, job_id))["code"] == "cancelled"

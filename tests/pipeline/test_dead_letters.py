@@ -269,7 +269,7 @@ async def test_the_command_line_lists_shows_and_redrives(deployment: Deployment,
 async def test_a_stage_whose_events_all_fail_stops_says_so_and_goes_on_when_it_is_mended(
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:
-    ingress, worker = await started(deployment, STAGE_COOL_DOWN_S="3", STALL_TIMEOUT="11")
+    ingress, worker = await started(deployment, STAGE_COOL_DOWN_S="2", STALL_TIMEOUT="6")
     api.mode = "401"
     async with client_of(ingress) as client:
 

@@ -18,6 +18,7 @@ from ingress.tokens import Tokens
 from schemas.events import JobRequested
 from tests.conftest import SECRET, KafkaForTests, PostgresForTests, new_database, new_prefix
 from tests.deployment import PASSWORD, Deployment, client_of
+from tests.forks import Forks
 from tests.pipeline.conftest import environment
 from tests.pipeline.test_kill import accept, all_completed
 from tests.pipeline.test_retries import asked, completed, due_rows, executed, outcomes
@@ -55,12 +56,14 @@ async def services(breakable: tuple[Running, Running]) -> tuple[Running, Running
 
 
 @pytest.fixture
-async def own(services: tuple[Running, Running], tmp_path: Path, api: OpenAIStandIn) -> AsyncIterator[Deployment]:
+async def own(
+    services: tuple[Running, Running], tmp_path: Path, api: OpenAIStandIn, forks: Forks
+) -> AsyncIterator[Deployment]:
     """With topics and a database of its own."""
     kafka, postgres = services
     dsn = await new_database(PostgresForTests(postgres.dsn))
     deployment = Deployment(
-        KafkaForTests(kafka.bootstrap), dsn, new_prefix(), tmp_path, environment(api.base_url)
+        KafkaForTests(kafka.bootstrap), dsn, new_prefix(), tmp_path, environment(api.base_url), forks=forks
     )  # fmt: skip
     await deployment.set_up(partitions=2)
     yield deployment
@@ -185,12 +188,13 @@ async def test_jobs_are_cancelled_while_postgres_is_away_and_after_kafka_was(
     own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
 ) -> None:
     kafka, postgres = services
-    ingress, worker = own.start("ingress"), own.worker("gate,completion,sink")
+    ingress, worker = own.start("ingress", PUBLISH_TIMEOUT_S="3"), own.worker("gate,completion,sink")
     await own.ready()
     async with client_of(ingress) as client:
 
         async def started(prompt: str) -> str:
-            reply = await client.post("/chat/async", json={"prompt": prompt})
+            # Longer than Kafka is away: it ends by being cancelled, and not by its time.
+            reply = await client.post("/chat/async", json={"prompt": prompt, "timeout": 120})
             assert reply.status_code == 202, reply.text
             await until(lambda: api.calls[prompt] == 1 and api.busy == 1)
             return str(reply.json()["job_id"])

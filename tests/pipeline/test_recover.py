@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,13 +16,14 @@ from aiokafka import TopicPartition
 
 import recover.events
 import recover.reader
-from embedded.services import Running, start_kafka, start_postgres
+from embedded.services import Running, start_kafka
 from recover.events import redrive
 from recover.reader import ends_of, read
 from recover.rows import NOT_AGAIN
 from sinks.pool import Pool
-from tests.conftest import KafkaForTests
+from tests.conftest import KafkaForTests, PostgresForTests, drop_database, new_database
 from tests.deployment import PASSWORD, Deployment, client_of, register
+from tests.forks import Forks
 from tests.pipeline.conftest import environment
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.waiting import until
@@ -112,9 +113,8 @@ async def all_acknowledged(deployment: Deployment) -> None:
 # --- Postgres lost ---
 
 
-@pytest.mark.parametrize("state", ["empty", "yesterday"])
 async def test_rows_come_back_as_they_were_and_no_webhook_is_sent_twice(
-    deployment: Deployment, hooks: tuple[Counter[str], str], state: str
+    deployment: Deployment, hooks: tuple[Counter[str], str]
 ) -> None:
     calls, url = hooks
     ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
@@ -137,26 +137,30 @@ async def test_rows_come_back_as_they_were_and_no_webhook_is_sent_twice(
         assert await worker.stop() == 0
         before = await jobs_by_id(deployment.dsn)
         assert Counter(row["status"] for row in before.values()) == {"completed": 12, "error": 1}
-        await query(deployment.dsn, "TRUNCATE jobs, webhooks, webhook_attempts, users", "SELECT 1")
-        if state == "yesterday":
-            columns = ", ".join(next(iter(before.values())))
-            await query(deployment.dsn, f"INSERT INTO jobs ({columns}) SELECT {columns} FROM yesterday", "SELECT 1")
-            assert (await jobs_by_id(deployment.dsn))[late[0]]["status"] == "pending"
-        for _ in range(2):
-            told = await recovered(deployment, "--postgres")
-            assert await jobs_by_id(deployment.dsn) == before
-        assert "13 outcomes and 12 admitted" in told
-        assert "2 users are to be registered again" in told
-        assert ": alice, root" in told
+        columns = ", ".join(next(iter(before.values())))
+        for round_number, state in enumerate(("empty", "yesterday")):
+            await query(deployment.dsn, "TRUNCATE jobs, webhooks, webhook_attempts, users", "SELECT 1")
+            if state == "yesterday":
+                await query(deployment.dsn, f"INSERT INTO jobs ({columns}) SELECT {columns} FROM yesterday", "SELECT 1")
+                assert (await jobs_by_id(deployment.dsn))[late[0]]["status"] == "pending"
+            for _ in range(2):
+                told = await recovered(deployment, "--postgres")
+                assert await jobs_by_id(deployment.dsn) == before, state
+            assert f"{13 + round_number} outcomes and {12 + round_number} admitted" in told
+            assert "2 users are to be registered again" in told
+            assert ": alice, root" in told
 
-        deployment.worker("gate,completion,sink")
-        await deployment.ready()
-        (after,) = await ask(client, ["after"], callback_url=url)
-        await all_end(deployment, [after])
-        await until(lambda: len(calls) == 11)
-        assert set(calls.values()) == {1}
-        attempts = (await client.get(f"/jobs/{late[0]}/webhooks")).json()["items"]
-        assert [(attempt["attempt"], attempt["error"]) for attempt in attempts] == [(0, NOT_AGAIN)]
+            worker = deployment.worker("gate,completion,sink")
+            await deployment.ready(worker)
+            (after,) = await ask(client, [f"after {state}"], callback_url=url)
+            await all_end(deployment, [after])
+            await until(lambda wanted=11 + round_number: len(calls) == wanted)
+            assert set(calls.values()) == {1}, state
+            attempts = (await client.get(f"/jobs/{late[0]}/webhooks")).json()["items"]
+            assert [(attempt["attempt"], attempt["error"]) for attempt in attempts] == [(0, NOT_AGAIN)]
+            await all_acknowledged(deployment)
+            assert await worker.stop() == 0
+            before = await jobs_by_id(deployment.dsn)
 
 
 async def test_webhooks_are_sent_again_where_that_is_asked_for(
@@ -237,27 +241,23 @@ async def test_what_is_missing_is_named_and_nothing_is_done(deployment: Deployme
 
 
 @pytest.fixture
-async def services(
-    tmp_path_factory: pytest.TempPathFactory, service_home: Path
-) -> AsyncIterator[tuple[Running, Running, Running]]:
-    """A cluster to be lost, a new and empty one, and a database."""
-    home = service_home / tmp_path_factory.mktemp("own").name
-    home.mkdir()
-    started = [await asyncio.to_thread(start_kafka, home / "kafka"),
-               await asyncio.to_thread(start_kafka, home / "new-kafka"),
-               await asyncio.to_thread(start_postgres, home / "postgres")]  # fmt: skip
-    yield started[0], started[1], started[2]
-    for service in started:
-        service.kill()
+def doomed(service_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A cluster to be lost."""
+    running = start_kafka(service_home / tmp_path_factory.mktemp("own").name)
+    yield running
+    running.kill()
 
 
 async def test_accepted_jobs_are_worked_on_once_after_kafka_has_lost_everything(
-    services: tuple[Running, Running, Running], api: OpenAIStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new, postgres = services
-    own = Deployment(KafkaForTests(old.bootstrap), postgres.dsn, "o.", tmp_path, environment(api.base_url))
+    doomed: Running, kafka: KafkaForTests, topic_prefix: str, postgres: PostgresForTests, api: OpenAIStandIn,
+    forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    dsn = await new_database(postgres)
+    own = Deployment(
+        KafkaForTests(doomed.bootstrap), dsn, topic_prefix, tmp_path, environment(api.base_url), forks=forks
+    )  # fmt: skip
     try:
-        await set_up(own)
+        await own.set_up(partitions=2)
         ingress, worker = own.start("ingress"), own.worker("gate,sink")
         completion = own.worker("completion")
         await own.ready()
@@ -288,10 +288,10 @@ async def test_accepted_jobs_are_worked_on_once_after_kafka_has_lost_everything(
             f"UPDATE jobs SET request = NULL WHERE job_id = '{without}'",
             "SELECT 1",
         )
-        old.kill()
+        doomed.kill()
 
-        own.kafka = KafkaForTests(new.bootstrap)
-        await set_up(own)
+        own.kafka = kafka  # where nothing of it is
+        await own.set_up(partitions=2)
         # A crash half way: the first page was sent, the rest was not.
         monkeypatch.setattr(recover.events, "SENT_AT_ONCE", 4)
         monkeypatch.setattr(recover.events, "JOBS_AT_ONCE", 7)
@@ -324,6 +324,7 @@ async def test_accepted_jobs_are_worked_on_once_after_kafka_has_lost_everything(
             assert (await client.post("/chat/", json={"prompt": "and on"})).status_code == 200
     finally:
         own.close()
+        await drop_database(postgres, dsn)
 
 
 class DiesAt(Silent):
@@ -339,8 +340,3 @@ class DiesAt(Silent):
         self._done += done if self._at == self._step else 0
         if self._done >= self._after:
             raise RuntimeError("the machine went down")
-
-
-async def set_up(deployment: Deployment) -> None:
-    done = await asyncio.to_thread(deployment.run, "setup", "--partitions", "2")
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def only_local(deployment: Deployment, api: OpenAIStandIn) -> dict[str, str]:
-    """The default list of providers, of which only `local` has an address."""
-    for name in ("ALLOWED_PROVIDERS", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    """Two providers may be asked, of which only `local` has an address."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         del deployment.environment[name]
     return {"LOCAL_BASE_URL": api.base_url}
 

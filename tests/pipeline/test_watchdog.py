@@ -61,7 +61,9 @@ async def test_a_worker_with_its_hands_full_for_long_is_left_alone(deployment: D
     busy = deployment.worker("completion", STALL_TIMEOUT=str(STALL_S), COMPLETION_CONCURRENCY="2")
     await deployment.ready()
     async with client_of(ingress) as client:
-        job_ids = await accept(client, [f"{n} [delay=7]" for n in range(6)])
+        job_ids = await accept(client, [f"{n} [delay=7]" for n in range(2)])
+        await until(lambda: api.busy == 2)
+        job_ids += await accept(client, [f"{n} waits" for n in range(4)])
         await all_completed(deployment, job_ids)
     assert busy.popen.poll() is None
 
@@ -79,7 +81,7 @@ async def test_a_killed_workers_jobs_are_taken_over_within_12_s(deployment: Depl
             return len(having) == 2
 
         await until(both_have_partitions)
-        prompts = [f"question {n} [delay=15]" for n in range(40)]
+        prompts = [f"question {n} [held]" for n in range(40)]
         job_ids = await accept(client, prompts)
         await until(lambda: api.busy == 40)
         victim.kill()
@@ -87,6 +89,7 @@ async def test_a_killed_workers_jobs_are_taken_over_within_12_s(deployment: Depl
         await until(lambda: max(api.calls.values()) == 2, within_s=12)
         taken_over = time.monotonic() - killed
         print(f"first redelivered call {taken_over:.1f} s after the kill")
+        api.released.set()
         await all_completed(deployment, job_ids)
     assert other.popen.poll() is None
     assert max(api.calls.values()) == 2

@@ -9,11 +9,12 @@ import pytest
 
 from processors.errors import PermanentError, RetryableError
 from processors.generate_completion import generate_completion
-from processors.ports import Completion, CompletionRequest, Usage
+from processors.ports import Capabilities, Completion, CompletionRequest, Usage
 from processors.retries import is_passing_status
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import DeadLetter, Drop, Emit, Later
 from schemas.events import Attempt, JobFinished, StreamedRange
+from schemas.requests import GenerationConfig, ResponseFormat
 from tests.factories import NOW, chat_request, completion_requested, job
 from tests.fakes import FakeDeltas
 
@@ -22,6 +23,7 @@ class FakeProvider:
     """Answers, or raises, one of `replies` after the other."""
 
     name, model = "openai", "m"
+    capabilities = Capabilities(frozenset({"temperature", "top_p", "max_tokens"}))
 
     def __init__(self, *replies: Completion | Exception) -> None:
         self.replies, self.requests = list(replies), list[CompletionRequest]()
@@ -37,6 +39,9 @@ class FakeProvider:
         completion = await self.complete(request)
         await on_delta(completion.text)
         return completion
+
+    async def models(self) -> tuple[str, ...]:
+        return (self.model,)
 
 
 def completion(text: str = "Because.", **overrides: Any) -> Completion:
@@ -83,6 +88,42 @@ async def test_an_answer_becomes_the_body_that_the_waiting_call_answers() -> Non
         },
     }  # fmt: skip
     assert provider.requests[0].instruction == "short"
+
+
+async def test_what_postgres_cannot_hold_is_left_out_of_an_answer() -> None:
+    result, _, _ = await ran(completion("Be\x00cau\ud800se.", model="m\x00-1"))
+    told = outcome(result).result or {}
+    assert (told["result"]["text"], told["model"]) == ("Because.", "m-1")
+    outcome(result).model_dump_json()
+
+
+async def test_an_answer_that_the_provider_withholds_is_a_fallback() -> None:
+    result, _, _ = await ran(completion(" ", finish_reason="content_filter"))
+    told = outcome(result).result or {}
+    assert (outcome(result).status, told["status"], told["confidence"]) == ("completed", "fallback", "low")
+    assert told["answer"]
+    assert told["meta"]["attempts"]
+
+
+async def test_a_parameter_that_the_provider_has_not_is_refused_by_name_before_it_is_asked() -> None:
+    asked_for = GenerationConfig(temperature=0.5, top_k=5, mode="lora")
+    event = completion_requested(request=chat_request(generation_config=asked_for))
+    result, provider, _ = await ran(completion(), event=event)
+    error = outcome(result).error
+    assert error is not None
+    assert error.code == "unsupported-parameter"
+    assert "openai does not have the parameters top_k, mode:" in error.message
+    assert provider.requests == []
+
+
+async def test_it_is_left_out_with_a_note_where_that_is_allowed() -> None:
+    asked_for = GenerationConfig(
+        temperature=0.5, top_k=5, mode="base", response_format=ResponseFormat(type="json_object"), strict=False
+    )
+    event = completion_requested(request=chat_request(generation_config=asked_for))
+    result, provider, _ = await ran(completion(), event=event)
+    assert (outcome(result).result or {})["meta"]["dropped"] == ["top_k", "response_format.json_object"]
+    assert provider.requests[0].generation == GenerationConfig(temperature=0.5, mode="base", strict=False)
 
 
 async def test_a_blank_completion_is_a_dead_letter() -> None:

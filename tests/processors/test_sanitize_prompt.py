@@ -126,6 +126,15 @@ def test_a_prompt_over_the_set_length_is_refused() -> None:
     assert refusal(result)["reason"] == "prompt-too-long"
 
 
+def test_what_stands_in_a_schema_is_judged_as_a_prompt_is() -> None:
+    for text, passes in ((ATTACKS[0], False), ("the colour of the sky", True)):
+        wanted = {"type": "json_schema", "json_schema": {"schema": {"description": text}}}
+        request = chat_request(generation_config={"response_format": wanted})
+        result = sanitize_prompt(job_accepted(request=request), users=USERS, policy=POLICY, now=NOW)
+        assert isinstance(result, Emit)
+        assert isinstance(result.events[0], PromptSanitized) is passes
+
+
 def test_unknown_and_disabled_users_get_nowhere() -> None:
     unknown = sanitize_prompt(job_accepted(), users={}, policy=POLICY, now=NOW)
     disabled = {"alice": user_updated(disabled=True)}

@@ -56,7 +56,7 @@ class FakeApp:
 
 def heartbeat(app: Any) -> Heartbeat:
     offers = [ProviderOffer(name="openai", models=("gpt-4o-mini",))]
-    return Heartbeat([app], "worker-heartbeat", worker="w-1", http="http://127.0.0.1:1", offers=offers)
+    return Heartbeat([app], "worker-heartbeat", worker="w-1", http="http://127.0.0.1:1", offers=lambda: offers)
 
 
 @pytest.fixture

@@ -8,7 +8,15 @@ from tests.factories import NOW
 from transport import table as table_module
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
-from transport.workers import SILENT_WORKER_S, live_workers, present_providers, seen_providers
+from transport.workers import (
+    KEPT_S,
+    SILENT_WORKER_S,
+    kept,
+    live_workers,
+    offered_providers,
+    present_providers,
+    seen_providers,
+)
 
 
 @pytest.fixture
@@ -23,10 +31,12 @@ def beats(clock: SimpleNamespace) -> CompactedTable[WorkerHeartbeat]:
     return CompactedTable(KafkaAccess("nowhere:1"), "worker-heartbeat", WorkerHeartbeat)
 
 
-def beat(beats, worker: str, *, appended_s: float, provider: str = "openai", clock_off_s: float = 0, stopped=False):
+def beat(
+    beats, worker: str, *, appended_s: float, provider: str = "openai", clock_off_s: float = 0, stopped=False, **offer
+):
     event = WorkerHeartbeat(
         worker=worker, at=NOW + timedelta(seconds=clock_off_s), roles=("completion",), stopped=stopped,
-        providers=(ProviderOffer(name=provider),),
+        providers=(ProviderOffer(name=provider, **offer),),
     )  # fmt: skip
     value = event.model_dump_json().encode()
     beats._take(SimpleNamespace(key=worker.encode(), value=value, offset=0, timestamp=int(appended_s * 1000)))
@@ -59,3 +69,22 @@ def test_a_worker_that_has_said_good_bye_is_seen_and_not_present(beats) -> None:
     beat(beats, "gone", appended_s=100, stopped=True)
     assert present_providers(beats) == []
     assert seen_providers(beats) == ["openai"]
+
+
+def test_an_answer_is_kept_for_a_moment_and_then_asked_for_again() -> None:
+    at, asked = 0.0, iter(range(10))
+    answered = kept(lambda: next(asked), now=lambda: at)
+    assert [answered(), answered()] == [0, 0]
+    at += KEPT_S
+    assert [answered(), answered()] == [1, 1]
+
+
+def test_what_live_workers_say_of_a_provider_is_told_the_newest_first(beats) -> None:
+    beat(beats, "unasked", appended_s=100, code="unasked")
+    beat(beats, "early", appended_s=100, code="early", checked_at=NOW)
+    beat(beats, "late", appended_s=100, code="late", checked_at=NOW + timedelta(seconds=9))
+    beat(beats, "gone", appended_s=100, provider="local", stopped=True)
+    offered = offered_providers(beats)
+    assert {name: [offer.code for offer in offers] for name, offers in offered.items()} == {
+        "openai": ["late", "early", "unasked"]
+    }

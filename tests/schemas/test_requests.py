@@ -1,0 +1,99 @@
+"""What of `generation_config` is taken, and what is refused before anything is published."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.events import JobRequested
+from schemas.requests import LARGEST_INT, MAX_JSON_DEPTH, MAX_JSON_SCHEMA_CHARS, ChatRequest, GenerationConfig
+
+
+def config(**given: Any) -> GenerationConfig:
+    return GenerationConfig.model_validate_json(json.dumps(given))
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": value}}}
+
+
+def nested(levels: int) -> Any:
+    return {"a": nested(levels - 1)} if levels else 1
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("temperature", [0, 2, 0.7], [-0.1, 2.1, "1", True]),
+        ("top_p", [0, 1], [-0.1, 1.1, "1"]),
+        ("max_tokens", [1, 8192], [0, 8193, 1.5, "7", True]),
+        ("top_k", [1, 1000], [0, 1001, 2.5]),
+        ("seed", [0, 2**31 - 1], [-1, 2**31, 1.5, "7"]),
+        ("stop", ["END", ["a", "b", "c", "d"]], [[], "", ["a"] * 5, ["x" * 101], [""], 7, [7]]),
+        ("presence_penalty", [-2, 2], [-2.1, 2.1, "0"]),
+        ("frequency_penalty", [-2, 2], [-2.1, 2.1]),
+        ("repetition_penalty", [0.1, 2], [0, 2.1, -1]),
+        ("mode", ["base", "lora"], ["other", 1]),
+        ("strict", [True, False], ["false", 0]),
+        ("response_format", [{"type": "text"}, {"type": "json_object"}], [
+            {"type": "xml"}, {"type": "json_schema"}, {"type": "text", "more": 1}, "json_object",
+            {"type": "json_object", "json_schema": {"schema": {}}},
+        ]),
+    ],
+)  # fmt: skip
+def test_a_parameter_has_its_range(name: str, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        assert getattr(config(**{name: value}), name) is not None
+    for value in bad:
+        with pytest.raises(ValidationError):
+            config(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["temprature", "max_new_tokens", "n", "tools", "model"])
+def test_an_unknown_name_is_refused_with_that_name(name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        config(**{name: 1})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        nested(MAX_JSON_DEPTH + 1), {"a": "\x00"}, {"\x00": 1}, {"a": [LARGEST_INT + 1]}, {"a": 10**400},
+        {"description": "x" * MAX_JSON_SCHEMA_CHARS}, [1],
+    ],
+    ids=["deep", "nul", "nul-name", "large", "huge", "long", "list"],
+)  # fmt: skip
+def test_a_schema_that_not_everybody_can_hold_is_refused(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        config(**schema(value))
+
+
+def test_neither_are_numbers_that_json_does_not_have() -> None:
+    for text in ("1e400", "NaN", "Infinity"):
+        body = json.dumps(schema({"maximum": "?"})).replace('"?"', text)
+        with pytest.raises(ValidationError):
+            GenerationConfig.model_validate(json.loads(body))
+    with pytest.raises(ValidationError):
+        GenerationConfig.model_validate(schema({"a": "\ud800"}))
+
+
+def test_a_request_of_before_is_still_one_and_travels_as_it_did() -> None:
+    """Workers of the version before refuse names that they do not know: none is said that was not given."""
+    given = {"prompt": "Why?", "generation_config": {"temperature": 0.5, "top_p": 1.0, "max_tokens": 9}}
+    requested = JobRequested.model_validate_json(json.dumps({"user_id": "a", "kind": "chat", "request": given}))
+    assert json.loads(requested.model_dump_json(exclude_none=True))["request"] == given
+
+
+def test_a_schema_travels_as_it_came() -> None:
+    wanted = schema({"type": "object", "properties": {"a": {"enum": [None, 1], "default": None}}})
+    request = ChatRequest.model_validate_json(json.dumps({"prompt": "Why?", "generation_config": wanted}))
+    wanted["response_format"]["json_schema"]["name"] = "answer"
+    assert json.loads(request.model_dump_json(exclude_none=True))["generation_config"] == wanted
+
+
+def test_what_is_asked_for_is_named() -> None:
+    assert config().named() == config(mode="base", response_format={"type": "text"}, strict=False).named() == ()
+    wanted = config(seed=1, temperature=0, mode="lora", response_format={"type": "json_object"})
+    assert wanted.named() == ("temperature", "seed", "mode", "response_format.json_object")
+    assert wanted.without(["mode", "response_format.json_object"]) == config(seed=1, temperature=0)
