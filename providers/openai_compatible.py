@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import httpx2
 import orjson
-from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, Omit, OpenAIError
+from aiohttp import ServerDisconnectedError
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Omit, OpenAIError
 from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from processors.ports import (
@@ -215,11 +216,10 @@ class OpenAICompatibleProvider:
         keeps = self._keeps_streams or not streamed
         try:
             reply = await self._post(body, timeout_s=timeout_s, headers=HEADERS if keeps else CLOSING)
-        except APITimeoutError:
-            raise
-        except APIConnectionError:
+        except APIConnectionError as error:
             # llama.cpp closes a connection behind each stream without a word before: this call has met it half closed.
-            if not (self._has_streamed and self._keeps_streams) or self._client.base_url.scheme != "http":
+            may_be = self._has_streamed and self._keeps_streams and self._client.base_url.scheme == "http"
+            if not may_be or not _was_closed(error):
                 raise
             self._keeps_streams = False  # to connect anew costs little where there is no TLS
             reply = await self._post(body, timeout_s=timeout_s, headers=CLOSING)
@@ -383,6 +383,13 @@ def make_client(*, base_url: str, api_key: str, connections: int, trust_env: boo
     """
     http = make_sdk_client(base_url=base_url, connections=connections, trust_env=trust_env)
     return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
+
+
+def _was_closed(error: BaseException | None) -> bool:
+    """By the other side, before it said anything; the SDK calls that a timeout."""
+    while error is not None and not isinstance(error, ServerDisconnectedError | ConnectionResetError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _base64(content: bytes) -> str:

@@ -173,8 +173,9 @@ class _Connection(asyncio.Protocol):
         self._buffer = rest[size:]
         sent = re.search(rb"(?i)\r\n" + self._api.key_header.encode() + rb": *([^\r]+)", head)
         self._key = sent.group(1).decode() if sent else ""
+        self._closes = re.search(rb"(?i)\r\nconnection: *close", head) is not None
         self._task = asyncio.get_running_loop().create_task(self._answer(head.split(b"\r\n")[0].decode(), rest[:size]))
-        if re.search(rb"(?i)\r\nconnection: *close", head):
+        if self._closes:
             self._task.add_done_callback(lambda _: self._transport.close())
 
     # --- writing ---
@@ -186,8 +187,8 @@ class _Connection(asyncio.Protocol):
 
     def _begin_stream(self) -> None:
         self._has_streamed = True
-        head = f"HTTP/1.1 200 X\r\ncontent-type: {self._api.stream_type}\r\ntransfer-encoding: chunked\r\n\r\n"
-        self._transport.write(head.encode())
+        head = f"HTTP/1.1 200 X\r\ncontent-type: {self._api.stream_type}\r\ntransfer-encoding: chunked\r\n"
+        self._transport.write(f"{head}connection: close\r\n\r\n".encode() if self._closes else f"{head}\r\n".encode())
 
     def _send_piece(self, piece: bytes) -> None:
         self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
