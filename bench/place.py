@@ -15,6 +15,7 @@ from tests.conftest import KafkaForTests, PostgresForTests, delete_topics, drop_
 from tests.deployment import ROOT, Deployment
 
 PARTITIONS = 4
+OURS = ("ingress", "gate", "completion", "sink")
 USERS = tuple(f"bench-{n}" for n in range(16))  # so that every partition of the entry has some
 
 
@@ -51,9 +52,11 @@ class Place:
             await drop_database(postgres, dsn)
 
     def pids(self, deployment: Deployment) -> dict[str, list[int]]:
-        """Process ids by whose they are."""
-        ours = [process.popen.pid for process in deployment.processes]
-        return {"ours": ours, "Kafka": [self.kafka.pid], "Postgres": [self.postgres.pid], "stub": [self.api.pid]}
+        """Process ids by what they are: OURS, and what they work with."""
+        ours: dict[str, list[int]] = {name: [] for name in OURS}
+        for process in deployment.processes:
+            ours[next(name for name in OURS if name in process.name)].append(process.popen.pid)
+        return {**ours, "Kafka": [self.kafka.pid], "Postgres": [self.postgres.pid], "stub": [self.api.pid]}
 
 
 @contextmanager

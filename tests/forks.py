@@ -28,6 +28,7 @@ class Forks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._parent: subprocess.Popen[str] | None = None
+        self._number = 0
 
     def start(self, module: str, words: Sequence[str], *, environment: Mapping[str, str], log: Path) -> "Forked":
         """As `python -m module words`, in our folder, with its output in `log`."""
@@ -45,9 +46,12 @@ class Forks:
             asked, answered = self._parent.stdin, self._parent.stdout
             assert asked is not None
             assert answered is not None
-            asked.write(json.dumps([what, about]) + "\n")
+            self._number += 1
+            asked.write(json.dumps([self._number, what, about]) + "\n")
             asked.flush()
-            return json.loads(answered.readline())
+            number, answer = json.loads(answered.readline())
+            assert number == self._number, "an answer to another request"
+            return answer
 
     def close(self) -> None:
         """End all of them."""
@@ -97,7 +101,7 @@ def _serve() -> dict[str, Any] | None:
     children: dict[int, int | None] = {}
     answer: int | None
     for line in sys.stdin:
-        what, about = json.loads(line)
+        number, what, about = json.loads(line)
         if what == "start":
             pid = os.fork()
             if pid == 0:
@@ -108,7 +112,7 @@ def _serve() -> dict[str, Any] | None:
                 ended, status = os.waitpid(about, os.WNOHANG)
                 children[about] = os.waitstatus_to_exitcode(status) if ended else None
             answer = children[about]
-        print(json.dumps(answer), flush=True)
+        print(json.dumps([number, answer]), flush=True)
     for pid, code in children.items():
         if code is None:
             os.kill(pid, signal.SIGKILL)
