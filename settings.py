@@ -7,7 +7,7 @@ import logging
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -19,6 +19,7 @@ MIN_SECRET_BYTES = 32
 ROLES = ("gate", "completion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     publish_timeout_s: float = Field(20, ge=1)
     expires_after_s: int = Field(3600, ge=1, le=86_400)
     max_queue_wait_s: float = Field(300, ge=1)
+    compare_in_flight: int = Field(8, ge=1, le=64)
+    max_comparisons_per_user: int = Field(3, ge=1, le=100)
+    prices_per_million_tokens: Annotated[dict[str, dict[Literal["input", "output"], Price]], NoDecode] = {}
     public_docs: bool = True
     public_metrics: bool = True
 
@@ -109,6 +113,15 @@ class Settings(BaseSettings):
 
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
+
+    @field_validator("prices_per_million_tokens", mode="before")
+    @classmethod
+    def _object(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        import json
+
+        return json.loads(value) if value.strip() else {}
 
     @field_validator("jwt_secret_key_previous", "database_url", mode="before")
     @classmethod

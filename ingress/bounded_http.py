@@ -5,6 +5,7 @@ uvicorn's own bound is for its slower parser only, and it closes idle connection
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ingress.paced import ABORT
 from ingress.problems import CONTENT_TYPE, Problem, problem_response
 
 MAX_HEAD_BYTES = 16_384
@@ -51,6 +52,7 @@ class BoundedHttp(HttpToolsProtocol):
         """A request begins."""
         self._told_bytes = 0
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]  # ours, beside ASGI's
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""

@@ -7,6 +7,9 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from ingress.cancel_requests import CancelRequests
+from ingress.compare_table import CompareRules
+from ingress.comparing import Comparing
+from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
@@ -19,6 +22,7 @@ from ingress.tokens import InvalidTokenError, Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
+from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.pool import Pool
@@ -43,6 +47,10 @@ class Services:
     workers: CompactedTable[WorkerHeartbeat]
     database: Pool
     jobs: JobStore
+    exports: Exports
+    comparisons: ComparisonStore
+    comparing: Comparing
+    compare_rules: CompareRules
     due: DueStore
     users: UserStore
     webhooks: WebhookStore

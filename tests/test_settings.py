@@ -83,3 +83,13 @@ def test_a_setting_of_another_product_in_the_file_is_warned_of_too(
 def test_a_value_out_of_range_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         settings(monkeypatch, **wrong)
+
+
+def test_prices_are_json_and_what_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = '{"openai/gpt-4o-mini": {"input": 0.15, "output": 0.6}}'
+    found = settings(monkeypatch, PRICES_PER_MILLION_TOKENS=given).prices_per_million_tokens
+    assert found == {"openai/gpt-4o-mini": {"input": 0.15, "output": 0.6}}
+    assert settings(monkeypatch, PRICES_PER_MILLION_TOKENS="").prices_per_million_tokens == {}
+    for wrong in ('{"a": {"inputs": 1}}', '{"a": {"input": -1}}', '{"a": {"input": NaN}}', "{", "[1]"):
+        with pytest.raises(ValidationError):
+            settings(monkeypatch, PRICES_PER_MILLION_TOKENS=wrong)
