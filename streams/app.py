@@ -4,12 +4,12 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.exceptions import ProducerSendError
 from faust.tables import TableManager
 
@@ -19,6 +19,7 @@ from streams.consumer import Consumer, Producer
 from streams.lane import Lane
 from streams.quarantine import Quarantine
 from transport.clients import KafkaAccess
+from transport.producer_ids import is_out_of_order, is_too_large
 
 logger = logging.getLogger(__name__)
 
@@ -118,18 +119,23 @@ class StreamApp(faust.App):
                     raise
                 await asyncio.sleep(SEND_RETRY_S)
             else:
+                answer.add_done_callback(self.look_at)
                 return answer
 
     async def publish(self, records: Sequence[Record]) -> None:
         """Return once the brokers have all of them, or what is said instead; waited for together."""
         answers = [await self.hand_over(record) for record in records]
         for record, answer in zip(records, answers, strict=True):
-            waiting = answer
+            waiting: Awaitable[Any] = answer
+            was_alone = False
             while True:
                 try:
                     await waiting
                     break
                 except (KafkaError, ProducerSendError) as error:
+                    if is_too_large(error) and not was_alone:  # it may have been meant for one beside it
+                        waiting, was_alone = self._send_alone(record), True
+                        continue
                     if record.instead is not None and _is_too_large(error):
                         logger.error("%s: a record is larger than the brokers take", record.topic)  # noqa: TRY400
                         await self.publish(record.instead())
@@ -137,7 +143,20 @@ class StreamApp(faust.App):
                     if not _is_passing(error):
                         raise
                     await asyncio.sleep(SEND_RETRY_S)
-                    waiting = await self.hand_over(record)
+                    waiting = self._send_alone(record) if was_alone else await self.hand_over(record)
+
+    async def _send_alone(self, record: Record) -> None:
+        """Return once the brokers have it: they refuse a whole batch for one record in it."""
+        answer = await self.producer.send_alone(record)
+        answer.add_done_callback(self.look_at)
+        await answer
+
+    def look_at(self, answer: "asyncio.Future[Any]") -> None:
+        """Called with each answer before anything more is sent."""
+        if answer.cancelled() or (error := answer.exception()) is None:
+            return
+        if is_too_large(error) or is_out_of_order(error):
+            self.producer.renew_id()
 
     async def tell(self, record: Record) -> None:
         """Publish without waiting for an answer: for facts that nothing depends on."""
@@ -147,7 +166,7 @@ class StreamApp(faust.App):
             )
         except (KafkaError, ProducerSendError):
             return
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        answer.add_done_callback(self.look_at)
 
     def fail(self, what: object, error: BaseException) -> None:
         """Something that is nobody's business went wrong: let the rest finish, commit it, end visibly."""
@@ -173,9 +192,9 @@ class StreamApp(faust.App):
 def _is_passing(error: BaseException) -> bool:
     """True if the same record may be taken later."""
     cause = error.__cause__ or error
-    return isinstance(cause, KafkaTimeoutError) or bool(getattr(cause, "retriable", False))
+    return isinstance(cause, KafkaTimeoutError) or is_out_of_order(cause) or bool(getattr(cause, "retriable", False))
 
 
 def _is_too_large(error: BaseException) -> bool:
     """True if no broker will ever take it."""
-    return isinstance(error.__cause__ or error, MessageSizeTooLargeError | RecordListTooLargeError)
+    return is_too_large(error.__cause__ or error)

@@ -46,7 +46,7 @@ from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.serve import StageServer
 from streams.watchdog import Watchdog
-from transport.admin import TopicsError, unusable
+from transport.admin import Difference, TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
 from transport.table import CompactedTable
@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 RETRY_S = 1.0
 HEARTBEAT_LATE_S = 20.0
+TOPICS_EVERY_S = 10.0
 
 
 class StartError(Exception):
@@ -122,7 +123,7 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
-            for run in self._beside:
+            for run in (*self._beside, self._watch_topics):
                 stack.push_async_callback(_end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
@@ -151,8 +152,21 @@ class Worker:
             await asyncio.sleep(RETRY_S)
         self._problems.pop("kafka", None)
         if wrong:
-            differences = "; ".join(str(difference) for difference in wrong)
-            raise StartError(f"the topics are not what this version needs: {differences}; run `assistant topics apply`")
+            raise StartError(_told(wrong))
+
+    async def _watch_topics(self) -> None:
+        """A topic that is deleted hangs its producers and is ignored by its consumers: nobody else would say so."""
+        while True:
+            await asyncio.sleep(TOPICS_EVERY_S)
+            try:
+                wrong = await unusable(self._access, self._catalog, self._settings.allowed_providers)
+            except TopicsError:
+                continue  # the cluster is away, which the heartbeat tells
+            if wrong and "topics" not in self._problems:
+                logger.critical("%s", _told(wrong))
+            self._problems.pop("topics", None)
+            if wrong:
+                self._problems["topics"] = _told(wrong)
 
     async def _compose(self, stack: AsyncExitStack) -> list[ProviderOffer]:
         offers: list[ProviderOffer] = []
@@ -430,6 +444,11 @@ async def _running(app: StreamApp) -> AsyncIterator[None]:
         yield
     # Before anything that stages work with is closed under them, which they would take for a bug.
     await asyncio.gather(*(lane.cut() for lane in app.lanes.values()))
+
+
+def _told(wrong: Sequence[Difference]) -> str:
+    differences = "; ".join(str(difference) for difference in wrong)
+    return f"the topics are not what this version needs: {differences}; run `assistant topics apply`"
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Awaitable[object]) -> bool:
