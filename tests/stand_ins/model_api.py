@@ -17,7 +17,7 @@ from email.utils import formatdate
 from typing import Any, ClassVar, Self
 
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "cut", "hang", "stall", "drip",
-         "huge", "huge-error", "gzip", "close", "filtered", "blocked", "error-midway", "hold", "429-seconds",
+         "huge", "huge-error", "gzip", "close", "closes", "filtered", "blocked", "error-midway", "hold", "429-seconds",
          "429-date", "429-ms", "429-body", "429-long", "flaky", "no-total", "odd-usage", "no-usage")  # fmt: skip
 WRONG_IN_STREAM = ("garbage", "shape", "truncated", "cut", "stall", "drip", "error-midway", "huge")
 SHAPE = b'{"choices": "many", "candidates": 7, "message": 1, "text": [], "models": 2, "data": 3, "embeddings": 4}'
@@ -157,6 +157,8 @@ class _Connection(asyncio.Protocol):
         self._buffer = rest[size:]
         sent = re.search(rb"(?i)\r\n" + self._api.key_header.encode() + rb": *([^\r]+)", head)
         self._key = sent.group(1).decode() if sent else ""
+        # It says so, too; what llama.cpp's server does after each stream (`[mode=closes]`) it does without a word.
+        self._is_last = bool(re.search(rb"(?i)\r\nconnection: *close", head))
         self._task = asyncio.get_running_loop().create_task(self._answer(head.split(b"\r\n")[0].decode(), rest[:size]))
 
     # --- writing ---
@@ -167,8 +169,8 @@ class _Connection(asyncio.Protocol):
         self._transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
 
     def _begin_stream(self) -> None:
-        head = f"HTTP/1.1 200 X\r\ncontent-type: {self._api.stream_type}\r\ntransfer-encoding: chunked\r\n\r\n"
-        self._transport.write(head.encode())
+        head = f"HTTP/1.1 200 X\r\ncontent-type: {self._api.stream_type}\r\ntransfer-encoding: chunked\r\n"
+        self._transport.write((head + "connection: close\r\n" * self._is_last + "\r\n").encode())
 
     def _send_piece(self, piece: bytes) -> None:
         self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
@@ -252,6 +254,8 @@ class _Connection(asyncio.Protocol):
             for piece in api.pieces(call, text, mode):
                 self._send_piece(piece)
             self._transport.write(b"0\r\n\r\n")
+            if mode == "closes" or self._is_last:
+                self._transport.close()
         else:
             self._send(200, api.reply(call, text, mode))
 
