@@ -92,6 +92,7 @@ class Worker:
         self._tables: dict[str, CompactedTable[Any]] = {}
         self._beside: list[Callable[[], Coroutine[None, None, None]]] = []  # run while the apps run
         self._stalled_since: float | None = None
+        self._deaf_since: float | None = None
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, then drain.
@@ -392,8 +393,15 @@ class Worker:
     def _stalled_for_s(self) -> float:
         """How long records could have been delivered and none was; called by the watchdog's thread."""
         if self._heartbeat is None or monotonic() - self._heartbeat.looked_at > HEARTBEAT_LATE_S:
-            self._stalled_since = None  # the cluster does not answer: nobody knows whether anything waits
-            return 0.0
+            self._stalled_since = None
+            answered_at = self._heartbeat.answered_at if self._heartbeat else None
+            if self._heartbeat is None or answered_at is None or monotonic() - answered_at > HEARTBEAT_LATE_S / 2:
+                self._deaf_since = None
+                return 0.0  # the cluster does not answer: nobody knows whether anything waits
+            # It takes what this worker says, and yet the consumers' threads do not come to ask it anything.
+            self._deaf_since = self._deaf_since or monotonic()
+            return monotonic() - self._deaf_since
+        self._deaf_since = None
         now, longest = monotonic(), 0.0
         for app in self._apps:
             waits = any(

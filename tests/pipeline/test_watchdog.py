@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import httpx
 import pytest
 
 from streams.watchdog import EXIT_CODE
@@ -28,6 +29,11 @@ async def ends(process: Process, *, within_s: float) -> None:
     assert process.popen.returncode == EXIT_CODE, process.log.read_text()
 
 
+async def has_looked(process: Process) -> bool:
+    async with httpx.AsyncClient(timeout=5) as client:
+        return "assistant_stage_lag{" in (await client.get(f"{process.http}/metrics")).text
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [(signal.SIGUSR1, "the event loop has not turned for"), (signal.SIGUSR2, "records wait and nothing was delivered")],
@@ -40,7 +46,10 @@ async def test_a_worker_that_hangs_ends_itself_and_its_jobs_go_on_elsewhere(
     await deployment.ready()
     async with client_of(ingress) as client:
         await all_completed(deployment, await accept(client, [f"before {n}" for n in range(8)]))
+        await until(lambda: has_looked(hanging))  # at what waits: else the stop may meet its first look
         os.kill(hanging.popen.pid, number)
+        if number == signal.SIGUSR2:  # what was asked for before is still delivered
+            await until(lambda: "nothing is fetched any more" in hanging.log.read_text())
         job_ids = await accept(client, [f"after {n}" for n in range(8)])
         began = time.monotonic()
         await ends(hanging, within_s=60)

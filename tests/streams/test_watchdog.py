@@ -32,7 +32,7 @@ class Scene:
         self.app = SimpleNamespace(
             lanes={"job-finished": self.lane}, rebalancing=False, consumer=SimpleNamespace(delivered_at=self.now)
         )  # fmt: skip
-        self.heartbeat = SimpleNamespace(looked_at=self.now, deliverable={"store_outcome": 0})
+        self.heartbeat = SimpleNamespace(looked_at=self.now, answered_at=self.now, deliverable={"store_outcome": 0})
         vars(self.worker).update(_apps=[self.app], _heartbeat=self.heartbeat)
 
     def stalled(self, after_s: float, *, deliverable: int, seen: bool = True) -> float:
@@ -72,3 +72,12 @@ def test_a_cluster_that_does_not_answer_is_no_stall_and_time_begins_anew_after_i
     assert scene.stalled(HEARTBEAT_LATE_S + 1, deliverable=3, seen=False) == 0
     assert scene.stalled(100, deliverable=3) == 0
     assert scene.stalled(5, deliverable=3) == 5
+
+
+def test_a_consumer_that_cannot_be_asked_is_a_stall_while_the_cluster_answers(scene: Scene) -> None:
+    scene.now += HEARTBEAT_LATE_S + 1
+    assert scene.stalled(0, deliverable=0, seen=False) == 0
+    for after_s, found in ((5, 0), (5, 5), (30, 35)):
+        scene.heartbeat.answered_at = scene.now + after_s
+        assert scene.stalled(after_s, deliverable=0, seen=False) == found
+    assert scene.stalled(1, deliverable=0) == 0

@@ -5,6 +5,7 @@ SIGUSR1 blocks its event loop; SIGUSR2 stops the fetching of all its consumers, 
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ async def main() -> None:
     async def stop_fetching() -> None:
         for app in worker._apps:
             await app._fetcher.stop()
+        logging.getLogger(__name__).warning("nothing is fetched any more")
 
     loop, stopping = asyncio.get_running_loop(), set()
     loop.add_signal_handler(signal.SIGUSR1, block)
