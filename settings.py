@@ -89,6 +89,10 @@ class Settings(BaseSettings):
     publish_timeout_s: float = Field(20, ge=1)
     expires_after_s: int = Field(3600, ge=1, le=86_400)
     max_queue_wait_s: float = Field(300, ge=1)
+    max_stream_listeners: int = Field(2000, ge=1)
+    stream_buffer_bytes: int = Field(67_108_864, ge=1)
+    stream_job_buffer_bytes: int = Field(1_048_576, ge=1)
+    stream_past_readers: int = Field(4, ge=1, le=64)
     public_docs: bool = True
     public_metrics: bool = True
 

@@ -97,7 +97,7 @@ def _around_stages(hit: Hit) -> None:
     from providers.openai_compatible import OpenAICompatibleProvider
     from streams.app import StreamApp
 
-    hand_over, complete = StreamApp.hand_over, OpenAICompatibleProvider.complete
+    hand_over, stream = StreamApp.hand_over, OpenAICompatibleProvider.stream
 
     async def hand_over_with_points(self: StreamApp, record: Record) -> "asyncio.Future[Any]":
         stage = (first_header(record.headers, "ce_source") or "").removeprefix(STAGE_SOURCE)
@@ -109,12 +109,12 @@ def _around_stages(hit: Hit) -> None:
         answer.add_done_callback(lambda _: hit(f"{stage}.after_ack"))  # before the lane learns of it
         return answer
 
-    async def complete_with_points(self: OpenAICompatibleProvider, request: Any) -> Any:
+    async def stream_with_points(self: OpenAICompatibleProvider, request: Any, on_delta: Any) -> Any:
         hit("generate_completion.before_call")
-        return await complete(self, request)
+        return await stream(self, request, on_delta)
 
     StreamApp.hand_over = hand_over_with_points  # type: ignore[method-assign]
-    OpenAICompatibleProvider.complete = complete_with_points  # type: ignore[method-assign]
+    OpenAICompatibleProvider.stream = stream_with_points  # type: ignore[method-assign]
 
 
 def _around_commits(hit: Hit) -> None:

@@ -7,25 +7,30 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import cancelling, chat, dead_letters, jobs, operations, providers, users, webhooks, workers
+from ingress import cancelling, chat, dead_letters, jobs, operations, providers, streaming, users, webhooks, workers
 from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
-from ingress.follower import Follower
+from ingress.channels import Channels
+from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
+from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
 from ingress.passwords import Passwords
+from ingress.past import PastDeltas
 from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.services import Services
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
+from processors.errors import RetryableError
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -70,6 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.publisher.stop)
             made.follower.start()
             stack.push_async_callback(made.follower.stop)
+            made.channels.start()
+            stack.push_async_callback(made.channels.stop)
             made.idempotency.start()
             stack.push_async_callback(made.idempotency.stop)
             for table in (made.user_table, made.workers):
@@ -86,7 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
         chat.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, providers.router, operations.router,
+        workers.router, providers.router, streaming.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -139,21 +146,37 @@ def compose(settings: Settings) -> Services:
         callback_allow_private=settings.webhook_allow_private,
     )
     letters = DeadLetterStore(database)
+    submissions = Submissions(
+        publisher,
+        follower,
+        job_ids,
+        rules,
+        cancel_requests=cancel_requests,
+        present_providers=kept(lambda: present_providers(worker_table)),
+        offers=kept(lambda: offered_providers(worker_table)),
+        idempotency=idempotency,
+        backpressure=backpressure,
+    )
+
+    async def stored_outcome(job_id: UUID) -> Outcome | None:
+        try:
+            row = await store.get(job_id)
+        except RetryableError:
+            return None  # the follower looks it up once Postgres is back
+        return outcome_of(row) if row is not None and row.status != "pending" else None
+
+    streamed = catalog.full_name("completion-streamed")
+    channels = Channels(
+        follower, LiveDeltas(access, streamed), PastDeltas(access, streamed, readers=settings.stream_past_readers),
+        find=stored_outcome, max_listeners=settings.max_stream_listeners, max_bytes=settings.stream_buffer_bytes,
+        max_job_bytes=settings.stream_job_buffer_bytes, is_draining=lambda: submissions.draining,
+    )  # fmt: skip
     return Services(
         catalog=catalog,
         publisher=publisher,
         follower=follower,
-        submissions=Submissions(
-            publisher,
-            follower,
-            job_ids,
-            rules,
-            cancel_requests=cancel_requests,
-            present_providers=kept(lambda: present_providers(worker_table)),
-            offers=kept(lambda: offered_providers(worker_table)),
-            idempotency=idempotency,
-            backpressure=backpressure,
-        ),
+        submissions=submissions,
+        channels=channels,
         idempotency=idempotency,
         cancel_requests=cancel_requests,
         user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),

@@ -51,6 +51,8 @@ class BoundedHttp(HttpToolsProtocol):
         """A request begins."""
         self._told_bytes = 0
         super().on_message_begin()
+        # For one who takes nothing more: what is still to be written would be kept for as long as TCP hopes.
+        self.scope["extensions"] = {"assistant": {"abort": self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""

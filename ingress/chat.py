@@ -1,18 +1,21 @@
 """Asking: `POST /chat/` waits for the answer; `/chat/async` and `/inference/` give a job to look at."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
 from ingress.follower import Outcome
-from ingress.idempotency import REPLAYED, Key
+from ingress.idempotency import REPLAYED, Key, Keyed
 from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
-from ingress.services import CurrentUser, Found
-from schemas.events import RateLimit
+from ingress.services import CurrentUser, Found, Services
+from ingress.streaming import STREAM, EventStream, Listening, canceller, listen
+from schemas.events import RateLimit, UserUpdated
+from schemas.ids import JobIds
 from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
 
 router = APIRouter()
@@ -31,7 +34,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
             "result": {"text": "Because of Rayleigh scattering.", "finish_reason": "stop"},
             "meta": {"provider": "openai", "attempts": [{"provider": "openai", "ms": 412}]},
-        }}},
+        }}, **STREAM[200]["content"]},
     },
     400: {"description": "No such provider, the ones present are listed; or it cannot do what is asked for"},
     429: {"description": "Rate limit; see RateLimit and Retry-After"},
@@ -44,6 +47,15 @@ JOBS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The prompt was refused at once"},
     429: ANSWERS[429],
 }
+
+
+class ChatBody(ChatRequest):
+    """Body of `POST /chat/`: the same, with how the answer comes."""
+
+    stream: Annotated[bool, Field(strict=True, description="Server-sent events, as GET /jobs/{job_id}/stream")] = False
+    cancel_on_disconnect: Annotated[
+        bool, Field(strict=True, description="Of a stream: to leave before its end is to cancel the job")
+    ] = False
 
 
 class AsyncChatRequest(ChatRequest):
@@ -62,10 +74,16 @@ class InferenceBody(RequestBody):
 
 
 @router.post("/chat/", tags=["chat"], responses=ANSWERS)
-async def chat(body: ChatRequest, user: CurrentUser, found: Found, key: Key, request: Request) -> Response:
-    """Ask and wait for the answer; to close the connection is to cancel the job (not with an Idempotency-Key)."""
+async def chat(body: ChatBody, user: CurrentUser, found: Found, key: Key, request: Request) -> Response:
+    """Ask and wait for the answer; to close the connection is to cancel the job (not with an Idempotency-Key).
+
+    With `stream` the answer comes as it is made, by server-sent events, and to close the connection cancels nothing.
+    """
+    asked = _asked(body)
+    if body.stream:
+        return await _streamed(asked, user, found, key, cancel_on_disconnect=body.cancel_on_disconnect)
     leaving = partial(left, request) if key is None else None  # who has a key may come back for the same job
-    job_id, outcome = await found.submissions.answered(user, body, keyed=key, left=leaving)
+    job_id, outcome = await found.submissions.answered(user, asked, keyed=key, left=leaving)
     headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
         return _json(200, outcome.result, headers)
@@ -75,11 +93,7 @@ async def chat(body: ChatRequest, user: CurrentUser, found: Found, key: Key, req
 @router.post("/chat/async", tags=["chat"], status_code=202, responses=JOBS)
 async def chat_async(body: AsyncChatRequest, user: CurrentUser, found: Found, key: Key) -> Response:
     """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook."""
-    request = ChatRequest.model_construct(
-        body.model_fields_set - {"callback_url"},
-        **{name: getattr(body, name) for name in ChatRequest.model_fields},
-    )
-    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
+    return _job(*await found.submissions.accepted(user, _asked(body), callback_url=body.callback_url, keyed=key))
 
 
 @router.post("/inference/", tags=["chat"], status_code=202, responses=JOBS)
@@ -91,17 +105,52 @@ async def inference(body: InferenceBody, user: CurrentUser, found: Found, key: K
     return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
+def _asked(body: ChatRequest) -> ChatRequest:
+    """What of a body is the job's request."""
+    names = ChatRequest.model_fields
+    return ChatRequest.model_construct(
+        body.model_fields_set & names.keys(), **{name: getattr(body, name) for name in names}
+    )
+
+
+async def _streamed(
+    request: ChatRequest, user: UserUpdated, found: Services, key: Keyed | None, *, cancel_on_disconnect: bool
+) -> Response:
+    heard: list[Listening] = []
+
+    def follow(job_id: UUID, is_new: bool) -> None:
+        since_ms = None if is_new else float(JobIds.minted_at_ms(job_id))
+        heard.append(listen(found, job_id, after=None, since_ms=since_ms))
+
+    try:
+        job_id, outcome, standing, replayed = await found.submissions.accepted(
+            user, request, callback_url=None, keyed=key, follow=follow
+        )
+        _raise_if_refused(job_id, outcome)
+    except BaseException:
+        for listening in heard:
+            listening.close()
+        raise
+    headers = {**rate_limit_headers(standing), **(REPLAYED if replayed else {})}
+    on_left = canceller(found, user, job_id) if cancel_on_disconnect else None
+    return EventStream(heard[0], job_id, headers=headers, on_left=on_left)
+
+
 def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing), **(REPLAYED if replayed else {})}
+    _raise_if_refused(job_id, outcome)
+    if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":
+        return _json(200, {**outcome.result, "job_id": str(job_id)}, headers)
+    return _json(202, {"job_id": str(job_id)}, headers)
+
+
+def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
     if (
         outcome is not None
         and outcome.error is not None
         and outcome.error["code"] in ("rate-limited", "no-such-provider", "unsupported-parameter")
     ):
         raise failed_call(job_id, outcome)
-    if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":
-        return _json(200, {**outcome.result, "job_id": str(job_id)}, headers)
-    return _json(202, {"job_id": str(job_id)}, headers)
 
 
 def failed_call(job_id: UUID, outcome: Outcome) -> Problem:

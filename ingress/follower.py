@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +17,8 @@ from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
 from processors.errors import RetryableError
-from schemas.events import JobFinished, JobProgressed, RateLimit
-from sinks.postgres import JobStore
+from schemas.events import JobFinished, JobProgressed, RateLimit, StreamedRange
+from sinks.postgres import JobRow, JobStore
 from transport.clients import KafkaAccess
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Outcome:
     error: dict[str, Any] | None
     rate_limit: RateLimit | None = None
     replayed: bool = False
+    stream: StreamedRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ class Progress:
     attempts: list[dict[str, Any]] | None
 
 
+def outcome_of(row: JobRow) -> Outcome:
+    """As it is stored."""
+    stream = StreamedRange.model_validate(row.stream) if row.stream else None
+    return Outcome(row.status, row.result, row.error, stream=stream)
+
+
 class Watch:
     """One waiter. `verdict`: done when the gate has decided, with the user's rate; `finished`: at the end."""
 
@@ -59,6 +66,7 @@ class Watch:
         self.since = monotonic()
         self.verdict: asyncio.Future[RateLimit | None] = loop.create_future()
         self.finished: asyncio.Future[Outcome] = loop.create_future()
+        self.on_progress: Callable[[JobProgressed], None] | None = None
 
     def admitted(self, standing: RateLimit | None) -> None:
         """The gate let it pass."""
@@ -182,9 +190,11 @@ class Follower:
         if watches := self._watches.get(key):
             with contextlib.suppress(ValidationError):
                 event = JobProgressed.model_validate_json(value)
-                if event.state == "admitted":
-                    for watch in watches:
+                for watch in watches:
+                    if event.state == "admitted":
                         watch.admitted(event.rate_limit)
+                    if watch.on_progress is not None:
+                        watch.on_progress(event)
 
     def _take_finished(self, key: bytes, value: bytes) -> None:
         self._progress.pop(key, None)
@@ -193,7 +203,7 @@ class Follower:
                 event = JobFinished.model_validate_json(value)
                 error = event.error.model_dump(exclude_none=True) if event.error else None
                 for watch in watches:
-                    watch.finish(Outcome(event.status, event.result, error, event.rate_limit))
+                    watch.finish(Outcome(event.status, event.result, error, event.rate_limit, stream=event.stream))
 
     # --- looking up what was not heard of ---
 
@@ -212,4 +222,4 @@ class Follower:
                     break
                 for row in rows:
                     for watch in self._watches.get(str(row.job_id).encode(), ()):
-                        watch.finish(Outcome(row.status, row.result, row.error))
+                        watch.finish(outcome_of(row))

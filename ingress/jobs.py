@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from sinks.webhook_signing import RotatedTooOftenError
 
 router = APIRouter()
 FRESH_GRACE_S = 300
+UNKNOWN_AGE_MS = 60_000  # a job that runs has its row within seconds
 
 
 @router.get("/jobs", tags=["jobs"])
@@ -109,6 +111,20 @@ async def _view(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, A
         accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
         return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=accepted_at, stage="accepted")
     raise not_found()
+
+
+async def visible(job_id: UUID, user: UserUpdated, found: Services) -> float:
+    """When a job was accepted, in ms, where the user may see it; somewhat earlier where nobody knows.
+
+    Raises:
+        Problem: It is none of theirs.
+    """
+    view = await _view(job_id, user, found)
+    if found.job_ids.belongs(job_id, user.user_id):
+        return JobIds.minted_at_ms(job_id)
+    if "accepted_at" not in view:
+        return time.time() * 1000 - UNKNOWN_AGE_MS
+    return datetime.fromisoformat(view["accepted_at"]).timestamp() * 1000
 
 
 async def _where(job_id: UUID, found: Services) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def problems(found: Services) -> dict[str, str]:
     seen = {
         "publisher": found.publisher.problem,
         "follower": found.follower.problem,
+        "streams": found.channels.problem,
         "users": None if found.user_table.is_running else "the users are not read yet",
         "workers": None if found.workers.is_running else "the workers are not read yet",
         "draining": "it is stopping" if found.submissions.draining else None,

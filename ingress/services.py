@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
 from ingress.cancel_requests import CancelRequests
+from ingress.channels import Channels
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
@@ -38,6 +39,7 @@ class Services:
     follower: Follower
     submissions: Submissions
     cancel_requests: CancelRequests
+    channels: Channels
     idempotency: Idempotency
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]

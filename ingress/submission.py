@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
+Follow = Callable[[UUID, bool], None]
 Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
 
@@ -85,7 +86,7 @@ class Submissions:
         with self._published(user, requested, turn) as (watch, publishing):
             await self._accepted(user, turn, publishing)
             if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
-                await self._cancel_unless_needed(user, job_id)
+                await self.cancel_unless_needed(user, job_id)
                 raise Problem(499, "caller-left", "the caller closed the connection")
             if not watch.finished.done():
                 raise Problem(
@@ -99,9 +100,18 @@ class Submissions:
         return job_id, replace(outcome, replayed=turn.replayed)
 
     async def accepted(
-        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None
-    ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:
+        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None,
+        follow: Follow | None = None,
+    ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
+
+        Args:
+            user: Who asks.
+            request: What.
+            callback_url: Where the outcome goes.
+            keyed: The request's key.
+            follow: Told of the job, and whether it is new, before it is published; its caller waits for the answer,
+                so the job is good for as long as that of a waiting call.
 
         Returns:
             The job, its outcome where it came by then, the user's rate, and whether it was asked for before.
@@ -110,8 +120,18 @@ class Submissions:
             Problem: It was refused or not accepted.
         """
         self._check_callback(callback_url)
-        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, callback_url=callback_url)
+        timeout = None if follow is None else request.timeout or self._rules.default_timeout_s
+        requested = JobRequested(
+            user_id=user.user_id, kind="chat", request=request, callback_url=callback_url, expires_after=timeout
+        )
         turn = await self._turn(user, request, keyed)
+        if follow is not None:
+            try:
+                follow(turn.job_id, not turn.replayed)
+            except Problem:
+                if turn.publish:
+                    await self._idempotency.not_accepted(user.user_id, turn)
+                raise
         if not turn.publish:
             return turn.job_id, turn.outcome, None, True
         with self._published(user, requested, turn) as (watch, publishing):
@@ -177,7 +197,7 @@ class Submissions:
             ) from None  # fmt: skip
         await self._idempotency.accepted(user.user_id, turn)
 
-    async def _cancel_unless_needed(self, user: UserUpdated, job_id: UUID) -> None:
+    async def cancel_unless_needed(self, user: UserUpdated, job_id: UUID) -> None:
         """The caller has left: nobody wants the job unless others wait too, or this replica is what ends the call."""
         if self.draining or self._follower.waiters(job_id) > 1:
             return

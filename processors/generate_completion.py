@@ -1,11 +1,11 @@
-"""Stage: completion-requested -> job-finished."""
+"""Stage: completion-requested -> job-finished, and completion-streamed on the way."""
 
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from processors.fit_generation import UNSUPPORTED, fitted, refusal
-from processors.ports import Completion, CompletionProvider, CompletionRequest
+from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.events import CompletionRequested, JobError, JobFinished
 from schemas.requests import without_unstorable
@@ -14,13 +14,19 @@ WITHHELD = "The provider has withheld its answer to this prompt. Please say it i
 
 
 async def generate_completion(
-    event: CompletionRequested, *, provider: CompletionProvider, max_response_chars: int, now: datetime
+    event: CompletionRequested,
+    *,
+    provider: CompletionProvider,
+    deltas: DeltaWriter,
+    max_response_chars: int,
+    now: datetime,
 ) -> StageResult:
     """Ask the provider for the job's answer.
 
     Args:
         event: The prompt, sanitized.
         provider: The one that the event names.
+        deltas: Where the answer is told as it comes.
         max_response_chars: A longer answer is cut, with finish reason `length`.
         now: The time of the call.
 
@@ -43,17 +49,20 @@ async def generate_completion(
         generation=generation,
         timeout_s=event.timeout_s,
     )
-    completion = _storable(await provider.complete(request))
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:
         meta["dropped"] = list(lacking)
-    if not completion.text.strip():
-        if completion.finish_reason == "content_filter":
-            withheld = {"status": "fallback", "answer": WITHHELD, "confidence": "low", "meta": meta}
-            return Emit((JobFinished.completed(event.job, result=withheld, at=now, rate_limit=event.rate_limit),))
-        return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
-    result = _body(event, completion, max_response_chars) | {"meta": meta}
-    return Emit((JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit),))
+    with deltas.execution(event.job, max_chars=max_response_chars) as execution:
+        completion = _storable(await provider.stream(request, execution.tell))
+        if not completion.text.strip():
+            if completion.finish_reason == "content_filter":
+                withheld = {"status": "fallback", "answer": WITHHELD, "confidence": "low", "meta": meta}
+                return Emit((JobFinished.completed(event.job, result=withheld, at=now, rate_limit=event.rate_limit),))
+            return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
+        result = _body(event, completion, max_response_chars) | {"meta": meta}
+        told = await execution.end(result["result"]["text"])
+    finished = JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit, stream=told)
+    return Emit((finished,))
 
 
 def _storable(completion: Completion) -> Completion:

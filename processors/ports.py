@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 from uuid import UUID
 
 from schemas.envelope import Record
-from schemas.events import Attempt
+from schemas.events import Attempt, Job, StreamedRange
 from schemas.requests import GenerationConfig
 
 MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
@@ -138,6 +138,37 @@ class EmbeddingProvider(Protocol):
 
         Raises as `CompletionProvider`; ValueError for no texts, or too many.
         """
+        ...
+
+    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
+        """The same, telling each piece of text as it comes; what is returned is the whole.
+
+        No more is read while `on_delta` is awaited. Where it raises, what was told before is void.
+        """
+        ...
+
+
+class Execution(Protocol):
+    """One try at an answer. What it told is void unless `end` said where it is; leave it as a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def tell(self, text: str) -> None:
+        """The next piece; returns at once."""
+        ...
+
+    async def end(self, text: str) -> StreamedRange | None:
+        """The whole answer is this; where it was told, if it was worth that and all of it is."""
+        ...
+
+
+class DeltaWriter(Protocol):
+    """Tells answers piece by piece, as they come."""
+
+    def execution(self, job: Job, *, max_chars: int) -> Execution:
+        """Begin one; no more than `max_chars` of it are told."""
         ...
 
 

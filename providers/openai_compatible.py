@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import httpx2
 import orjson
+from aiohttp import ServerDisconnectedError
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Omit, OpenAIError
 from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -45,6 +46,7 @@ HEADERS: Mapping[str, str | Omit] = {
     **{f"X-Stainless-{name}": Omit() for name in TOLD_BY_THE_SDK},
     "X-Stainless-Raw-Response": "stream",  # to the SDK itself: the body is not read before we do
 }
+CLOSING: Mapping[str, str | Omit] = {**HEADERS, "Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +174,7 @@ class OpenAICompatibleProvider:
         host = client.base_url.host
         is_openai = host == "openai.com" or host.endswith(".openai.com")
         self._client, self.name, self.model = client, name, model
-        # llama.cpp closes a connection behind each stream without a word before: the next call would meet it half
-        # closed. To connect anew costs little where there is no TLS.
-        self._stream_headers = {**HEADERS, "Connection": "close"} if client.base_url.scheme == "http" else HEADERS
+        self._has_streamed, self._keeps_streams = False, True
         self._url = f"{str(client.base_url).rstrip('/')}/chat/completions"
         self.embedding_model = embedding_model or ""
         self._dialect = dialect or (OPENAI if is_openai else COMPATIBLE)
@@ -201,8 +201,9 @@ class OpenAICompatibleProvider:
         lines = Lines()
         async with (
             self._failures(),
-            self._reply(body, timeout_s=request.timeout_s + 1, headers=self._stream_headers) as reply,
+            self._reply(body, timeout_s=request.timeout_s + 1, streamed=True) as reply,
         ):
+            self._has_streamed = True
             async for piece in reply.aiter_bytes():
                 for line in lines.feed(piece):
                     if (data := sse_data(line)) and (text := answer.take(data)):
@@ -210,20 +211,34 @@ class OpenAICompatibleProvider:
 
     @asynccontextmanager
     async def _reply(
-        self, body: Mapping[str, Any], *, timeout_s: float, headers: Mapping[str, str | Omit] = HEADERS
+        self, body: Mapping[str, Any], *, timeout_s: float, streamed: bool = False
     ) -> AsyncIterator[httpx2.Response]:
+        keeps = self._keeps_streams or not streamed
+        try:
+            reply = await self._post(body, timeout_s=timeout_s, headers=HEADERS if keeps else CLOSING)
+        except APIConnectionError as error:
+            # llama.cpp closes a connection behind each stream without a word before: this call has met it half closed.
+            may_be = self._has_streamed and self._keeps_streams and self._client.base_url.scheme == "http"
+            if not may_be or not _was_closed(error):
+                raise
+            self._keeps_streams = False  # to connect anew costs little where there is no TLS
+            reply = await self._post(body, timeout_s=timeout_s, headers=CLOSING)
+        try:
+            yield reply
+        finally:
+            await reply.aclose()
+
+    async def _post(
+        self, body: Mapping[str, Any], *, timeout_s: float, headers: Mapping[str, str | Omit]
+    ) -> httpx2.Response:
         # The SDK's own `create` looks at every argument that there could be, and joins the URL anew for each call:
         # a quarter of a call's CPU.
-        reply = await self._client.post(
+        return await self._client.post(
             self._url,
             content=orjson.dumps(body),
             cast_to=httpx2.Response,
             options={"timeout": timeout_s, "headers": headers},
         )
-        try:
-            yield reply
-        finally:
-            await reply.aclose()
 
     async def models(self) -> tuple[str, ...]:
         """See `CompletionProvider.models`."""
@@ -368,6 +383,13 @@ def make_client(*, base_url: str, api_key: str, connections: int, trust_env: boo
     """
     http = make_sdk_client(base_url=base_url, connections=connections, trust_env=trust_env)
     return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
+
+
+def _was_closed(error: BaseException | None) -> bool:
+    """By the other side, before it said anything; the SDK calls that a timeout."""
+    while error is not None and not isinstance(error, ServerDisconnectedError | ConnectionResetError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _base64(content: bytes) -> str:

@@ -135,6 +135,27 @@ class JobProgressed(Event):
     attempts: tuple[Attempt, ...] | None = None
 
 
+class CompletionStreamed(Event):
+    """A piece of an answer: the `sequence`-th of one execution, which is one try at the answer; `final`: its last."""
+
+    job_id: UUID
+    run: int = 1
+    user_id: str
+    execution: UUID
+    sequence: Annotated[int, Field(ge=0)]
+    text: str
+    final: bool = False
+
+
+class StreamedRange(Event):
+    """Where in `completion-streamed` an answer is told piece by piece: all of its execution's records lie there."""
+
+    execution: UUID
+    partition: int
+    first_offset: int
+    last_offset: int
+
+
 class JobError(Event):
     """Why a job has no answer. `code` is stable (CONTRACT: names that clients rely on)."""
 
@@ -152,6 +173,7 @@ class JobFinished(JobEvent):
     finished_at: datetime
     attempts: tuple[Attempt, ...] = ()
     rate_limit: RateLimit | None = None
+    stream: StreamedRange | None = None  # None where the answer was not told piece by piece
 
     @classmethod
     def completed(cls, job: Job, *, result: dict[str, Any], at: datetime, **more: Any) -> Self:

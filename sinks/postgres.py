@@ -42,19 +42,19 @@ ON CONFLICT (job_id) DO NOTHING
 
 UPSERT_OUTCOMES = """
 INSERT INTO jobs AS j (job_id, run, user_id, role, kind, status, result, error, attempts, timings, metadata,
-                       callback_url, accepted_at, expires_at, finished_at, outcome_id)
+                       callback_url, accepted_at, expires_at, finished_at, outcome_id, stream)
 SELECT job_id, run, user_id, role, kind, status, result::jsonb, error::jsonb, attempts::jsonb, timings::jsonb,
-       metadata::jsonb, callback_url, accepted_at, expires_at, finished_at, outcome_id
+       metadata::jsonb, callback_url, accepted_at, expires_at, finished_at, outcome_id, stream::jsonb
 FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
             $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
-            $16::text[])
+            $16::text[], $17::text[])
      AS r (job_id, run, user_id, role, kind, status, result, error, attempts, timings, metadata, callback_url,
-           accepted_at, expires_at, finished_at, outcome_id)
+           accepted_at, expires_at, finished_at, outcome_id, stream)
 ON CONFLICT (job_id) DO UPDATE SET
     run = excluded.run, status = excluded.status, request = NULL, result = excluded.result, error = excluded.error,
     attempts = excluded.attempts, timings = excluded.timings, metadata = excluded.metadata,
     callback_url = excluded.callback_url, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at,
-    finished_at = excluded.finished_at, outcome_id = excluded.outcome_id
+    finished_at = excluded.finished_at, outcome_id = excluded.outcome_id, stream = excluded.stream
 WHERE j.user_id = excluded.user_id
   AND (excluded.run > j.run
        OR excluded.run = j.run AND (j.status = 'pending'
@@ -88,7 +88,7 @@ ON CONFLICT (webhook_id, attempt) DO NOTHING
 """
 
 COLUMNS = """job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, accepted_at, expires_at,
-             finished_at"""
+             finished_at, stream"""
 
 
 class PendingSink:
@@ -199,6 +199,7 @@ def _row(outcome: Envelope[JobFinished]) -> tuple[Any, ...]:
         to_json(finished.attempts, exclude_none=True).decode(), to_json(job.timings).decode(),
         _json(job.metadata), job.callback_url, job.accepted_at, job.expires_at, finished.finished_at,
         without_unstorable(outcome.attributes.event_id),
+        finished.stream.model_dump_json() if finished.stream else None,
     )  # fmt: skip
 
 
@@ -231,6 +232,7 @@ class JobRow:
     accepted_at: datetime
     expires_at: datetime
     finished_at: datetime | None
+    stream: dict[str, Any] | None = None
 
     def view(
         self,

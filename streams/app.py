@@ -104,19 +104,24 @@ class StreamApp(faust.App):
         self.lanes[topic] = Lane(self, name, limit, luck, is_sink=is_sink)
         return self.topic(topic)
 
+    async def offer(self, record: Record) -> "asyncio.Future[Any]":
+        """Hand a record to the producer; the future is the brokers' answer. Raises KafkaError, ProducerSendError."""
+        answer: asyncio.Future[Any] = await self.producer.send(
+            record.topic, record.key, record.value, record.partition, None, record.headers
+        )
+        return answer
+
     async def hand_over(self, record: Record) -> "asyncio.Future[Any]":
         """Hand a record to the producer; the future is the brokers' answer. Outlives a broker that is away."""
         while True:
             try:
-                answer: asyncio.Future[Any] = await self.producer.send(
-                    record.topic, record.key, record.value, record.partition, None, record.headers
-                )
+                answer = await self.offer(record)
             except (KafkaError, ProducerSendError) as error:
                 if _is_too_large(error):  # the same answer, whether the producer gives it or the broker
                     answer = asyncio.get_running_loop().create_future()
                     answer.set_exception(error)
                     return answer
-                if not _is_passing(error):
+                if not is_passing(error):
                     raise
                 await asyncio.sleep(SEND_RETRY_S)
             else:
@@ -136,7 +141,7 @@ class StreamApp(faust.App):
                         logger.error("%s: a record is larger than the brokers take", record.topic)  # noqa: TRY400
                         await self.publish(record.instead())
                         break
-                    if not _is_passing(error):
+                    if not is_passing(error):
                         raise
                     await asyncio.sleep(SEND_RETRY_S)
                     waiting = await self.hand_over(record)
@@ -144,9 +149,7 @@ class StreamApp(faust.App):
     async def tell(self, record: Record) -> None:
         """Publish without waiting for an answer: for facts that nothing depends on."""
         try:
-            answer = await self.producer.send(
-                record.topic, record.key, record.value, record.partition, None, record.headers
-            )
+            answer = await self.offer(record)
         except (KafkaError, ProducerSendError):
             return
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -172,7 +175,7 @@ class StreamApp(faust.App):
         return transport
 
 
-def _is_passing(error: BaseException) -> bool:
+def is_passing(error: BaseException) -> bool:
     """True if the same record may be taken later."""
     cause = error.__cause__ or error
     return isinstance(cause, KafkaTimeoutError) or bool(getattr(cause, "retriable", False))

@@ -2,6 +2,7 @@
 
     job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
         -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
+                                                     └-> completion-streamed, piece by piece
     what can never work, at any of them                -> dead-letters -> Postgres
 
 Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
@@ -14,7 +15,7 @@ from typing import Any
 
 from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
-from processors.ports import CompletionProvider
+from processors.ports import CompletionProvider, DeltaWriter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
@@ -99,6 +100,7 @@ def declare_completion(
     catalog: Catalog,
     providers: Mapping[str, CompletionProvider],
     *,
+    deltas: DeltaWriter,
     concurrency: Mapping[str, int],
     max_response_chars: int,
 ) -> None:
@@ -106,7 +108,9 @@ def declare_completion(
     for provider_name, provider in providers.items():
         topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
         requested = app.lane(topic, f"generate_completion-{provider_name}", limit=concurrency[provider_name])
-        stage = partial(generate_completion, provider=provider, max_response_chars=max_response_chars)
+        stage = partial(
+            generate_completion, provider=provider, deltas=deltas, max_response_chars=max_response_chars
+        )  # fmt: skip
 
         @app.agent(requested, name=f"generate_completion-{provider_name}")
         async def generate_completion_agent(

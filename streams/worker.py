@@ -37,6 +37,7 @@ from streams.assistant import GateParts, declare_completion, declare_gate, decla
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
+from streams.deltas import DeltaTopic
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
@@ -282,6 +283,7 @@ class Worker:
             stack.push_async_callback(adapter.close)
         declare_completion(
             app, server, self._catalog, adapters, concurrency={name: one.concurrency for name, one in found.items()},
+            deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             max_response_chars=self._settings.max_response_length,
         )  # fmt: skip
         watch = ProviderWatch(adapters)

@@ -129,6 +129,30 @@ async def test_a_callback_travels_with_the_job(monkeypatch: pytest.MonkeyPatch) 
     assert JobRequested.model_validate_json(record.value or b"").callback_url == "http://127.0.0.1:8080/hook"
 
 
+async def test_a_job_that_is_listened_to_is_good_for_as_long_as_a_call_that_waits(desk: Desk) -> None:
+    told: list[tuple[UUID, bool]] = []
+
+    def follow(job_id: UUID, is_new: bool) -> None:
+        assert desk.publisher.published == []  # or something of it might be missed
+        told.append((job_id, is_new))
+
+    job_id, *_ = await desk.submissions.accepted(
+        user_updated(), chat_request(timeout=7), callback_url=None, follow=follow
+    )
+    (record,) = desk.publisher.published
+    assert JobRequested.model_validate_json(record.value or b"").expires_after == 7
+    assert told == [(job_id, True)]
+
+
+async def test_nothing_is_published_where_nobody_can_listen(desk: Desk) -> None:
+    def follow(job_id: UUID, is_new: bool) -> None:
+        raise Problem(503, "too-many-listeners", "not now")
+
+    with pytest.raises(Problem):
+        await desk.submissions.accepted(user_updated(), chat_request(), callback_url=None, follow=follow)
+    assert desk.publisher.published == []
+
+
 async def test_a_parameter_that_the_named_provider_has_not_is_refused_before_anything_is_published(desk: Desk) -> None:
     async def ask(**given: Any) -> None:
         config = GenerationConfig(temperature=0.5, top_k=5, **given)

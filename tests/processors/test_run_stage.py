@@ -1,7 +1,9 @@
 import asyncio
+import contextlib
 from datetime import timedelta
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -11,9 +13,10 @@ from processors.ports import Capabilities, Completion, CompletionRequest, Usage
 from processors.retries import is_passing_status
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import DeadLetter, Drop, Emit, Later
-from schemas.events import Attempt, JobFinished
+from schemas.events import Attempt, JobFinished, StreamedRange
 from schemas.requests import GenerationConfig, ResponseFormat
 from tests.factories import NOW, chat_request, completion_requested, job
+from tests.fakes import FakeDeltas
 
 
 class FakeProvider:
@@ -33,7 +36,9 @@ class FakeProvider:
         return reply
 
     async def stream(self, request: CompletionRequest, on_delta: Any) -> Completion:
-        raise AssertionError("it is asked for whole answers")
+        completion = await self.complete(request)
+        await on_delta(completion.text)
+        return completion
 
     async def models(self) -> tuple[str, ...]:
         return (self.model,)
@@ -52,7 +57,7 @@ async def ran(*replies: Completion | Exception, limits: Limits | None = None, ev
         waits.append(seconds)
 
     async def stage(event, *, now):
-        return await generate_completion(event, provider=provider, max_response_chars=100, now=now)
+        return await generate_completion(event, provider=provider, deltas=FakeDeltas(), max_response_chars=100, now=now)
 
     event = event or completion_requested()
     result = await run_stage(
@@ -287,3 +292,29 @@ async def test_cancelling_is_passed_on() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_an_answer_is_told_as_it_comes_and_says_where() -> None:
+    told = StreamedRange(execution=uuid4(), partition=1, first_offset=2, last_offset=3)
+    deltas = FakeDeltas(told)
+    result = await generate_completion(
+        completion_requested(), provider=FakeProvider(completion("x" * 120)), deltas=deltas, max_response_chars=100,
+        now=NOW,
+    )  # fmt: skip
+    assert outcome(result).stream == told
+    (execution,) = deltas.executions
+    assert (execution.pieces, execution.max_chars) == (["x" * 120], 100)
+    assert execution.ended == "x" * 100  # as the answer is kept
+    assert execution.left
+
+
+@pytest.mark.parametrize("reply", [completion(" \n"), RetryableError("provider-unreachable", "away")])
+async def test_what_was_told_of_no_answer_is_void(reply: Completion | Exception) -> None:
+    deltas = FakeDeltas()
+    with contextlib.suppress(RetryableError):
+        await generate_completion(
+            completion_requested(), provider=FakeProvider(reply), deltas=deltas, max_response_chars=100, now=NOW
+        )
+    (execution,) = deltas.executions
+    assert execution.left
+    assert execution.ended is None

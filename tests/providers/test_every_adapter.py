@@ -18,6 +18,7 @@ from processors.run_stage import Limits, run_stage
 from processors.stage import Emit
 from providers import plain_http, sdk_http
 from tests.factories import chat_request, completion_requested, job
+from tests.fakes import FakeDeltas
 from tests.providers.adapters import EMBEDDING, KEY, STREAMING, Adapter, request
 from tests.providers.conftest import Asked
 from tests.stand_ins.model_api import ModelApi
@@ -212,11 +213,11 @@ async def test_a_deadline_closes_the_connection_within_100_ms(
         def __getattr__(self, name: str) -> Any:
             return getattr(provider, name)
 
-        async def complete(self, asked: Any) -> Any:
+        async def stream(self, asked: Any, on_delta: Any) -> Any:
             return await Asked(provider, way)(asked)
 
     event = completion_requested(request=chat_request(f"[mode={mode}]"), provider=adapter.name)
-    stage = partial(generate_completion, provider=Streaming(), max_response_chars=100)
+    stage = partial(generate_completion, provider=Streaming(), deltas=FakeDeltas(), max_response_chars=100)
     limits = Limits(max_retries=3, timeout_s=0.4, expires_in_s=60)
 
     async def cut_after_s() -> float:

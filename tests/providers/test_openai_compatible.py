@@ -10,6 +10,7 @@ from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from providers.retry_after import retry_after_s
 from tests.providers.adapters import request
 from tests.providers.conftest import Asked
+from tests.stand_ins.openai_api import OpenAIStandIn
 
 
 @pytest.mark.parametrize(("mode", "total"), [("no-total", 12), ("odd-usage", None), ("no-usage", None)])
@@ -63,3 +64,38 @@ def test_a_wait_that_makes_no_sense_is_none() -> None:
     assert retry_after_s({"retry-after": "-5"}) is None
     assert retry_after_s({"retry-after": "nan"}) is None
     assert retry_after_s({"retry-after": "9999999"}) == 86_400
+
+
+async def streamed(provider: OpenAICompatibleProvider, prompt: str) -> str:
+    pieces: list[str] = []
+
+    async def on_delta(text: str) -> None:
+        pieces.append(text)
+
+    completion = await provider.stream(request(prompt), on_delta)
+    assert completion.text == "".join(pieces)
+    return completion.text
+
+
+async def test_a_connection_is_kept_over_streams() -> None:
+    async with OpenAIStandIn() as api:
+        provider = OpenAICompatibleProvider(
+            make_client(base_url=api.base_url, api_key="key", connections=5), name="openai", model="m"
+        )
+        for n in range(3):
+            assert await streamed(provider, f"[tokens={n + 1}]") == " ".join(f"1w{word}" for word in range(n + 1))
+        assert api.accepted == 1
+        await provider.close()
+
+
+async def test_a_server_that_closes_behind_streams_is_met_half_closed_only_once() -> None:
+    async with OpenAIStandIn() as api:
+        api.closes_streams = True
+        provider = OpenAICompatibleProvider(
+            make_client(base_url=api.base_url, api_key="key", connections=5), name="local", model="m"
+        )
+        for n in range(4):
+            assert await streamed(provider, f"one {n}") == f"Answer to: one {n}"
+        assert set(api.calls.values()) == {1}
+        assert api.accepted == 4  # each stream has its own from then on
+        await provider.close()

@@ -1,7 +1,9 @@
 """What the stand-ins of model APIs have in common: connections, counts, and everything that can go wrong.
 
 The prompt chooses what happens: `[mode=...]` in it is one of MODES, `[delay=0.5]` waits that many seconds, `[held]`
-waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. In-process:
+waits until `released` is set, `[fails=3]` answers 503 so many times and then as it should. `[tokens=50]` is the length
+of the answer in words, none of which is in the answer to another call; of a stream `[pace=0.02]` is the time between
+two pieces, and `[breaks=7]` where the first call of its prompt breaks off. In-process:
 `async with OpenAIStandIn() as api`. A subclass says how a vendor's calls look, and how its answers are written.
 `GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
 `GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered.
@@ -25,6 +27,7 @@ HUGE = 50_000_000
 PIECE = b"x" * 65_536
 _MODE, _DELAY = re.compile(r"\[mode=([a-z0-9-]+)\]"), re.compile(r"\[delay=([0-9.]+)\]")
 _FAILS = re.compile(r"\[fails=(\d+)\]")
+_OF_THE_ANSWER = {name: re.compile(rf"\[{name}=([0-9.]+)\]") for name in ("tokens", "pace", "breaks")}
 
 
 @dataclass
@@ -54,6 +57,7 @@ class ModelApi:
         self.busy = 0
         self.released = asyncio.Event()
         self.mode = "answer"  # of prompts that do not choose one
+        self.closes_streams = False  # a connection that has streamed is closed, but only when it is used again
 
     # --- what a vendor's stand-in says ---
 
@@ -97,6 +101,8 @@ class ModelApi:
 
     def text(self, prompt: str) -> str:
         """What is answered."""
+        if (tokens := of_the_answer(prompt, "tokens")) is not None:
+            return " ".join(f"{self.calls[prompt]}w{n}" for n in range(int(tokens)))
         return f"Answer to: {prompt[:200]}"
 
     @property
@@ -117,6 +123,12 @@ class ModelApi:
         await self._server.wait_closed()
 
 
+def of_the_answer(prompt: str, name: str) -> float | None:
+    """What a prompt says of how it is to be answered."""
+    found = _OF_THE_ANSWER[name].search(prompt)
+    return float(found.group(1)) if found else None
+
+
 class _Connection(asyncio.Protocol):
     """HTTP/1.1 with keep-alive, as much of it as clients use."""
 
@@ -125,6 +137,7 @@ class _Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self._has_streamed = False
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -146,6 +159,9 @@ class _Connection(asyncio.Protocol):
         self._may_write.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._has_streamed and self._api.closes_streams:
+            self._transport.close()
+            return
         self._buffer += data
         head, found, rest = self._buffer.partition(b"\r\n\r\n")
         if not found:
@@ -157,7 +173,10 @@ class _Connection(asyncio.Protocol):
         self._buffer = rest[size:]
         sent = re.search(rb"(?i)\r\n" + self._api.key_header.encode() + rb": *([^\r]+)", head)
         self._key = sent.group(1).decode() if sent else ""
+        self._closes = re.search(rb"(?i)\r\nconnection: *close", head) is not None
         self._task = asyncio.get_running_loop().create_task(self._answer(head.split(b"\r\n")[0].decode(), rest[:size]))
+        if self._closes:
+            self._task.add_done_callback(lambda _: self._transport.close())
 
     # --- writing ---
 
@@ -167,8 +186,9 @@ class _Connection(asyncio.Protocol):
         self._transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
 
     def _begin_stream(self) -> None:
-        head = f"HTTP/1.1 200 X\r\ncontent-type: {self._api.stream_type}\r\ntransfer-encoding: chunked\r\n\r\n"
-        self._transport.write(head.encode())
+        self._has_streamed = True
+        head = f"HTTP/1.1 200 X\r\ncontent-type: {self._api.stream_type}\r\ntransfer-encoding: chunked\r\n"
+        self._transport.write(f"{head}connection: close\r\n\r\n".encode() if self._closes else f"{head}\r\n".encode())
 
     def _send_piece(self, piece: bytes) -> None:
         self._transport.write(b"%x\r\n%s\r\n" % (len(piece), piece))
@@ -249,8 +269,14 @@ class _Connection(asyncio.Protocol):
             return
         elif call.streamed:
             self._begin_stream()
-            for piece in api.pieces(call, text, mode):
+            pace, breaks = of_the_answer(prompt, "pace"), of_the_answer(prompt, "breaks")
+            for n, piece in enumerate(api.pieces(call, text, mode)):
+                if n == breaks and api.calls[prompt] == 1:
+                    self._transport.close()
+                    return
                 self._send_piece(piece)
+                if pace:
+                    await asyncio.sleep(pace)
             self._transport.write(b"0\r\n\r\n")
         else:
             self._send(200, api.reply(call, text, mode))

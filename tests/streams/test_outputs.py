@@ -131,6 +131,7 @@ async def published(producer: FakeProducer, *records: Record) -> list[bytes | No
 
 def _app(producer: FakeProducer) -> Any:
     app: Any = SimpleNamespace(producer=producer)
+    app.offer = lambda record: StreamApp.offer(app, record)
     app.hand_over = lambda record: StreamApp.hand_over(app, record)
     app.publish = lambda records: StreamApp.publish(app, records)
     return app

@@ -1,0 +1,197 @@
+"""Answers piece by piece: how much later a first piece comes than from the provider itself, and what listeners cost."""
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+from aiokafka import AIOKafkaProducer
+from rich.console import Console
+from rich.table import Table
+
+from bench.measure import Row, percentiles, resident_mb
+from embedded.services import start_kafka, start_postgres
+from tests.conftest import KafkaForTests
+from tests.deployment import PASSWORD, ROOT, Deployment, Process, client_of, plain_client
+from tests.pipeline.test_streams import asking, words
+from tests.sse import Sse
+
+
+@asynccontextmanager
+async def session(ingress: Process) -> AsyncIterator[aiohttp.ClientSession]:
+    """A logged-in client that is cheap enough not to be what is measured."""
+    async with plain_client(base_url=ingress.http) as client:
+        reply = await client.post("/auth/login", json={"user_id": "root", "password": PASSWORD})
+    headers = {"authorization": f"Bearer {reply.json()['access_token']}"}
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=300)
+    async with aiohttp.ClientSession(ingress.http, connector=connector, headers=headers, timeout=timeout) as found:
+        yield found
+
+
+async def first_piece_s(http: aiohttp.ClientSession, url: str, body: dict[str, Any], mark: bytes) -> float:
+    """From asking to the first piece of text; the stream is then read to its end."""
+    began, first = time.perf_counter(), None
+    async with http.post(url, json=body) as reply:
+        reply.raise_for_status()
+        rest = b""
+        async for part in reply.content.iter_any():
+            rest = (rest + part)[-4096:] if first is None else b""
+            if first is None and mark in rest:
+                first = time.perf_counter() - began
+    if first is None:
+        raise RuntimeError("no text came")
+    return first
+
+
+async def times_to_first_piece(ingress: Process, api_url: str, *, streams: int, tokens: int, pace: float) -> list[Row]:
+    """So many streams at once, directly and through the product, begun over a second."""
+    async with session(ingress) as http:
+
+        async def one(n: int, *, direct: bool) -> float:
+            await asyncio.sleep(n / streams)
+            prompt = asking(tokens, pace=pace)["prompt"]
+            if direct:
+                body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": prompt}], "stream": True}
+                return await first_piece_s(http, f"{api_url}/chat/completions", body, b'"content": "1w0')
+            return await first_piece_s(http, "/chat/", {"prompt": prompt, "stream": True}, b"event: delta")
+
+        await one(0, direct=False)
+        direct = percentiles(await asyncio.gather(*(one(n, direct=True) for n in range(streams))))
+        through = percentiles(await asyncio.gather(*(one(n, direct=False) for n in range(streams))))
+    told = f"p50 +{through[0] - direct[0]:.1f} ms, p95 +{through[1] - direct[1]:.1f} ms"
+    return [(f"first piece over the direct call, {streams} streams of {1 / pace:.0f} tokens/s", told, "30 / 80 ms")]
+
+
+async def late_join(deployment: Deployment, ingress: Process, *, records: int) -> list[Row]:
+    """The first byte of a finished answer of 2,000 tokens, with so many records in its topic."""
+    topic = deployment.prefix + "completion-streamed"
+    async with client_of(ingress) as client:
+        heard = await Sse().listen(client, ask=asking(2000, pace=0.001))
+        async with AIOKafkaProducer(
+            bootstrap_servers=deployment.kafka.bootstrap, linger_ms=20, max_batch_size=512 * 1024
+        ) as producer:
+            value = b'{"job_id":"%b","user_id":"u","execution":"%b","sequence":7,"text":"some words of an answer"}'
+            keys = [str(uuid.uuid4()).encode() for _ in range(records // 50 + 1)]
+            for n in range(records):
+                await producer.send(topic, value % (keys[n // 50], keys[n // 50]), key=keys[n // 50])
+            await producer.flush()
+        seconds = []
+        for _ in range(20):
+            again, began = Sse(), time.perf_counter()
+            await again.listen(client, f"/jobs/{heard.job_id}/stream", until=lambda again=again: bool(again.text))  # type: ignore[misc]
+            seconds.append(time.perf_counter() - began)
+            await again.listen(client)
+            if again.text != words(2000):
+                raise RuntimeError("the text is another one")
+    p50, p95 = percentiles(seconds)
+    return [(f"late join, {records} records in the topic", f"p50 {p50:.0f} ms, p95 {p95:.0f} ms", "300 ms")]
+
+
+async def memory(ingress: Process, *, listeners: int) -> list[Row]:
+    """What the ingress holds with so many listeners, each to a job of its own."""
+    before = resident_mb(ingress)
+    async with session(ingress) as http, AsyncExitStack() as stack:
+
+        async def one() -> None:
+            body = {"prompt": f"[held] {uuid.uuid4()}", "stream": True, "timeout": 120}
+            reply = await stack.enter_async_context(http.post("/chat/", json=body))
+            reply.raise_for_status()
+
+        for _ in range(0, listeners, 50):
+            await asyncio.gather(*(one() for _ in range(50)))
+        held = resident_mb(ingress)
+    return [(f"{listeners} listeners", f"{held:.0f} MB resident ({before:.0f} MB before)", "250 MB")]
+
+
+async def cuts(ingresses: list[Process], *, streams: int, seed: int) -> list[Row]:
+    """Streams that are cut at random and resumed at any replica; each must be whole in the end."""
+    connections = 0
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(client_of(ingress)) for ingress in ingresses]
+        at_once = asyncio.Semaphore(25)
+
+        async def one(number: int) -> None:
+            nonlocal connections
+            dice = Random(seed + number)
+            async with at_once:
+                heard = await Sse().listen(clients[0], ask=asking(80), cut_after_bytes=dice.randrange(1, 1500))
+                while heard.body is None:
+                    await heard.listen(dice.choice(clients), cut_after_bytes=dice.randrange(1, 1500))
+            if heard.text != words(80) or "restart" in heard.names:
+                raise RuntimeError(f"stream {number} is not whole")
+            connections += heard.connections
+
+        await asyncio.gather(*(one(number) for number in range(streams)))
+    return [(f"{streams} streams cut and resumed", f"all whole, over {connections} connections", "all whole")]
+
+
+async def measure(deployment: Deployment, api_url: str, wanted: list[str], given: argparse.Namespace) -> list[Row]:
+    """What was asked for, in the order of the table."""
+    ingresses = [deployment.start("ingress") for _ in range(2 if "cuts" in wanted else 1)]
+    deployment.worker("gate,sink")
+    deployment.worker("completion")
+    await deployment.ready()
+    rows: list[Row] = []
+    if "first" in wanted:
+        rows += await times_to_first_piece(ingresses[0], api_url, streams=given.streams, tokens=100, pace=0.02)
+    if "cuts" in wanted:
+        rows += await cuts(ingresses, streams=given.cuts, seed=given.seed)
+    if "late" in wanted:
+        rows += await late_join(deployment, ingresses[0], records=given.records)
+    if "memory" in wanted:
+        rows += await memory(ingresses[0], listeners=given.listeners)
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.streams")
+    parser.add_argument("what", nargs="*", help="first, cuts, late, memory; all of them where none is named")
+    parser.add_argument("--streams", type=int, default=100)
+    parser.add_argument("--cuts", type=int, default=200)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--listeners", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        home.chmod(0o755)
+        kafka, postgres = start_kafka(home / "kafka"), start_postgres(home / "postgres")
+        stack.callback(postgres.stop)
+        stack.callback(kafka.stop)
+        api = subprocess.Popen(
+            [sys.executable, "-m", "tests.stand_ins.openai_api"], stdout=subprocess.PIPE, cwd=ROOT, text=True
+        )
+        stack.callback(api.wait)
+        stack.callback(api.kill)
+        assert api.stdout is not None
+        url = api.stdout.readline().strip()
+        environment = {
+            "ALLOWED_PROVIDERS": "openai", "OPENAI_API_KEY": "stub", "OPENAI_BASE_URL": url,
+            "COMPLETION_CONCURRENCY": "2000",
+        }  # fmt: skip
+        deployment = Deployment(KafkaForTests(kafka.bootstrap), postgres.dsn, "bench.", home, environment)
+        stack.callback(deployment.close)
+        asyncio.run(deployment.set_up(partitions=4))
+        wanted = given.what or ["first", "cuts", "late", "memory"]
+        rows = asyncio.run(measure(deployment, url, wanted, given))
+    table = Table(title="Streams")
+    for column in ("what", "measured", "aim"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=130).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""One who listens to a job: where they are in it, and what comes next for them."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from uuid import UUID
+
+from prometheus_client import Counter
+
+from ingress.channel import Channel
+from ingress.told import WHOLE, WHOLE_ID, Told
+
+DROPPED = Counter("assistant_stream_dropped_total", "Listeners that were sent away and may come again", ["why"])
+COMMENT_EVERY_S = 15.0
+MAX_CHUNK_BYTES = 65_536
+RESTART = b"id:\nevent: restart\ndata: {}\n\n"  # an empty id: what they had is not to be gone on from
+_ID = re.compile(r"^([0-9]{1,5})-([0-9]{1,19})$")
+
+
+class Listener:
+    """One who listens: where they are, and what comes next for them."""
+
+    def __init__(self, channel: Channel, after: str | None) -> None:
+        """`after`: the id of the last event that they have, from an earlier connection."""
+        self.wake = asyncio.Event()
+        self.gone = False
+        self.finished = False
+        self._channel = channel
+        self._execution: UUID | None = None
+        self._next = 0
+        self._after = after
+        self._progressed = max(0, channel.progressed - 1)
+
+    async def events(self, *, comment_every_s: float = COMMENT_EVERY_S) -> AsyncGenerator[bytes, None]:
+        """Server-sent events, some at a time; a comment where nothing comes for long. Ends at the end, or when gone."""
+        channel = self._channel
+        while not self.gone:
+            self.wake.clear()
+            if chunk := self._progress() + self._pieces():
+                yield chunk
+            elif self._is_overtaken():
+                yield self._sent_away("slow", "you are too far behind")
+                return
+            elif channel.end is not None:
+                self.finished = True
+                yield channel.end
+                return
+            elif channel.closed is not None:
+                yield self._sent_away("closed", channel.closed)
+                return
+            else:
+                try:
+                    async with asyncio.timeout(comment_every_s):
+                        await self.wake.wait()
+                except TimeoutError:
+                    yield b":\n\n"
+
+    def leave(self) -> None:
+        """They have closed the connection."""
+        self.gone = True
+        self.wake.set()
+
+    def _progress(self) -> bytes:
+        channel = self._channel
+        new = min(channel.progressed - self._progressed, len(channel.progress))
+        self._progressed = channel.progressed
+        return b"".join(list(channel.progress)[len(channel.progress) - new :]) if new > 0 else b""
+
+    def _pieces(self) -> bytes:
+        told, out = self._channel.current, b""
+        if told is None:
+            return out
+        if told.execution != self._execution:
+            found = self._resumed(told)
+            if found is None:
+                return out
+            is_void = self._execution is not None or (self._after is not None and found == 0)
+            out = RESTART if is_void else out
+            self._execution, self._next, self._after = told.execution, found, None
+        at = end = self._next - told.base
+        if at < 0:
+            return out
+        size = 0
+        while end < len(told.pieces) and (end == at or size + len(told.pieces[end]) <= MAX_CHUNK_BYTES):
+            size += len(told.pieces[end])
+            end += 1
+        self._next = told.base + end
+        return out + b"".join(told.pieces[at:end])
+
+    def _resumed(self, told: Told) -> int | None:
+        """The number of the piece with which they go on: 0 where what they have is void; None: not known yet."""
+        is_over = self._channel.end is not None or self._channel.closed is not None
+        if self._after is None:
+            return 0
+        if self._after == WHOLE_ID:
+            return 1 if told.execution == WHOLE else 0 if is_over else None
+        found = _ID.match(self._after)
+        if found is None or int(found[1]) != told.partition:
+            return 0
+        offset = int(found[2])
+        number = told.after(offset)
+        if number is not None:
+            return number
+        return None if offset > told.last and not is_over else 0
+
+    def _is_overtaken(self) -> bool:
+        told = self._channel.current
+        return told is not None and told.execution == self._execution and self._next < told.base
+
+    def _sent_away(self, label: str, why: str) -> bytes:
+        DROPPED.labels(label).inc()
+        return f": {why}: go on with Last-Event-ID\nretry: 1000\n\n".encode()

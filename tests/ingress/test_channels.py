@@ -1,0 +1,553 @@
+"""What listeners are told: decided by the log alone, the same wherever and whenever they listen; bounded."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import pytest
+
+from ingress.channels import Channels, TooManyListenersError
+from ingress.follower import Follower, Outcome
+from ingress.listener import Listener
+from ingress.live import Place
+from ingress.past import PastUnreadableError
+from schemas.events import CompletionStreamed, JobProgressed, StreamedRange
+from tests.factories import NOW
+from transport.clients import KafkaAccess
+
+JOB, OTHER = uuid4(), uuid4()
+FIRST, SECOND, THIRD = (UUID(int=n) for n in (1, 2, 3))
+PARTITION = 3
+
+
+class FakeTopic:
+    """A partition, as live and past readers see it. `reads`: how often the past was read; `held`: it waits."""
+
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+        self.takers: list[tuple[bytes, Callable[[Any], None]]] = []
+        self.reads = 0
+        self.problem: str | None = None
+        self.heard_since_ms = 0.0
+        self.unreadable = False
+        self.held = asyncio.Event()
+        self.held.set()
+        self.kept_from = 0
+
+    def tell(self, execution: UUID, sequence: int, text: str, *, job_id: UUID = JOB, final: bool = False) -> str:
+        event = CompletionStreamed(
+            job_id=job_id, user_id="alice", execution=execution, sequence=sequence, text=text, final=final
+        )
+        offset = len(self.records)
+        record = SimpleNamespace(
+            key=str(job_id).encode(), value=event.model_dump_json().encode(), partition=PARTITION, offset=offset
+        )
+        self.records.append(record)
+        for key, take in list(self.takers):
+            if key == record.key:
+                take(record)
+        return f"{PARTITION}-{offset}"
+
+    def tell_all(self, execution: UUID, *texts: str) -> StreamedRange:
+        first = len(self.records)
+        for sequence, text in enumerate(texts):
+            self.tell(execution, sequence, text, final=sequence == len(texts) - 1)
+        return self.range(execution, first, len(self.records) - 1)
+
+    def range(self, execution: UUID, first: int, last: int) -> StreamedRange:
+        return StreamedRange(execution=execution, partition=PARTITION, first_offset=first, last_offset=last)
+
+    # --- as LiveDeltas ---
+
+    @contextmanager
+    def listen(self, key: bytes, take: Callable[[Any], None]) -> Iterator[Place]:
+        self.takers.append((key, take))
+        yield Place(PARTITION, len(self.records))
+        self.takers.remove((key, take))
+
+    def begun_at(self, key: bytes) -> int | None:
+        found = [record.offset for record in self.records if record.key == key and b'"sequence":0,' in record.value]
+        return found[-1] if found else None
+
+    async def heard(self, partition: int, offset: int) -> None:
+        while offset >= len(self.records):
+            await asyncio.sleep(0.005)
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    # --- as PastDeltas ---
+
+    async def read(
+        self, partition: int, *, first: int | None, since_ms: float, end: int, take: Callable[[Any], None]
+    ) -> None:
+        self.reads += 1
+        await self.held.wait()
+        if self.unreadable:
+            raise PastUnreadableError("away")
+        for record in self.records[max(first or 0, self.kept_from) : end]:
+            take(record)
+
+
+class Replica:
+    """An ingress's channels over a topic."""
+
+    made: ClassVar["list[Replica]"] = []
+
+    def __init__(self, topic: FakeTopic, **limits: Any) -> None:
+        self.topic = topic
+        self.follower = Follower(KafkaAccess("nowhere:1"), progressed="p", finished="f", store=None)
+        self.stored: dict[UUID, Outcome] = {}
+        self.draining = False
+        given = {"max_listeners": 100, "max_bytes": 10**6, "max_job_bytes": 10**5} | limits
+        self.channels = Channels(
+            self.follower, topic, topic, find=self._find, is_draining=lambda: self.draining, **given,  # type: ignore[arg-type]  # a fake
+        )  # fmt: skip
+        self.stack = ExitStack()
+        self.made.append(self)
+
+    async def _find(self, job_id: UUID) -> Outcome | None:
+        return self.stored.get(job_id)
+
+    def listen(self, *, after: str | None = None, fresh: bool = False) -> "Client":
+        since_ms = None if fresh else 1e12
+        return Client(self.stack.enter_context(self.channels.listen(JOB, after=after, since_ms=since_ms)))
+
+    def finish(self, outcome: Outcome) -> None:
+        self.stored[JOB] = outcome
+        for watch in self.follower._watches.get(str(JOB).encode(), ()):
+            watch.finish(outcome)
+
+
+class Client:
+    """Reads events as a browser does: `text` since the last restart, `last_id` to go on from."""
+
+    def __init__(self, listener: Listener, text: str = "", last_id: str = "") -> None:
+        self.listener, self.text, self.last_id = listener, text, last_id
+        self.names: list[str] = []
+        self.comments: list[str] = []
+        self.body: Any = None
+        self._events = listener.events(comment_every_s=0.05)
+
+    async def take(self) -> bool:
+        """The next chunk; False at the end of the stream."""
+        try:
+            chunk = await asyncio.wait_for(anext(self._events), 5)
+        except StopAsyncIteration:
+            return False
+        for block in chunk.decode().split("\n\n"):
+            lines = block.split("\n")
+            self.comments += [line[1:].strip() for line in lines if line.startswith(":")]
+            fields = {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
+            self.last_id = fields.get("id", self.last_id)
+            if "event" not in fields:
+                continue
+            self.names.append(fields["event"])
+            data = json.loads(fields["data"])
+            if fields["event"] == "delta":
+                self.text += data["text"]
+            elif fields["event"] == "restart":
+                self.text = ""
+            elif fields["event"] in ("finished", "error"):
+                self.body = data
+        return True
+
+    async def whole(self) -> "Client":
+        while await self.take():
+            pass
+        return self
+
+    async def until(self, text: str) -> None:
+        while self.text != text:
+            assert await self.take()
+
+
+@pytest.fixture(autouse=True)
+async def all_closed() -> AsyncIterator[None]:
+    yield
+    for replica in Replica.made:
+        replica.stack.close()
+        await replica.channels.stop()
+    Replica.made.clear()
+
+
+def completed(text: str, stream: StreamedRange | None = None) -> Outcome:
+    return Outcome("completed", {"result": {"text": text, "finish_reason": "stop"}}, None, stream=stream)
+
+
+async def test_a_live_answer_is_told_and_ends() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    where = topic.tell_all(FIRST, "Air ", "scatters.")
+    replica.finish(completed("Air scatters.", where))
+    await client.whole()
+    assert (client.text, client.names[-1]) == ("Air scatters.", "finished")
+    assert client.body["result"]["result"]["text"] == "Air scatters."
+    assert client.last_id == f"{PARTITION}-1"
+    assert topic.reads == 0
+
+
+async def test_a_late_listener_reads_all_of_it_from_the_topic() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell(SECOND, 0, "another's", job_id=OTHER)
+    where = topic.tell_all(FIRST, "Air ", "scatters.")
+    replica.finish(completed("Air scatters.", where))
+    client = await replica.listen().whole()
+    assert (client.text, client.names) == ("Air scatters.", ["delta", "delta", "finished"])
+    assert topic.reads == 1
+
+
+async def test_ten_listeners_cost_one_read() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.held.clear()
+    where = topic.tell_all(FIRST, "Air ", "scatters.")
+    replica.finish(completed("Air scatters.", where))
+    clients = [replica.listen() for _ in range(10)]
+    reading = asyncio.gather(*(client.whole() for client in clients))
+    await asyncio.sleep(0.01)
+    topic.held.set()
+    await reading
+    assert {client.text for client in clients} == {"Air scatters."}
+    assert topic.reads == 1
+
+
+async def test_one_who_comes_in_the_middle_hears_the_beginning_first() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell(FIRST, 0, "Air ")
+    topic.tell(FIRST, 1, "scat")
+    topic.held.clear()
+    client = replica.listen()
+    reading = asyncio.create_task(client.whole())
+    await asyncio.sleep(0.01)
+    topic.tell(FIRST, 2, "ters.", final=True)  # while the past is being read
+    topic.held.set()
+    await asyncio.sleep(0.01)
+    replica.finish(completed("Air scatters.", topic.range(FIRST, 0, 2)))
+    await reading
+    assert client.text == "Air scatters."
+    assert client.names == ["delta"] * 3 + ["finished"]
+    assert topic.reads == 1  # what came meanwhile was not lost
+
+
+async def test_nothing_is_read_where_nothing_can_have_been_told() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen()  # a job of 2001, of a topic that is heard since 1970: it has not begun
+    replica.finish(completed("quick"))
+    await client.whole()
+    assert (client.text, client.last_id, topic.reads) == ("quick", "end", 0)
+
+
+async def test_a_replica_that_may_have_missed_the_beginning_looks_for_it() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.heard_since_ms = 2e12
+    topic.begun_at = lambda key: None  # type: ignore[method-assign]  # it was forgotten
+    topic.tell(FIRST, 0, "Air ")
+    client = replica.listen()
+    await client.until("Air ")
+    assert topic.reads == 1
+
+
+async def test_another_execution_is_a_restart_and_what_is_left_of_the_first_is_passed_over() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "old ")
+    await client.until("old ")
+    topic.tell(SECOND, 0, "new ")
+    topic.tell(FIRST, 1, "zombie ")
+    topic.tell(SECOND, 1, "text", final=True)
+    topic.tell(FIRST, 2, "more", final=True)
+    replica.finish(completed("new text", topic.range(SECOND, 1, 3)))
+    await client.whole()
+    assert client.text == "new text"
+    assert client.names == ["delta", "restart", "delta", "delta", "finished"]
+
+
+async def test_a_zombie_that_ends_first_has_won_and_is_told_whole() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "old ")
+    topic.tell(SECOND, 0, "new ")
+    await client.until("new ")
+    topic.tell(FIRST, 1, "thawed", final=True)
+    replica.finish(completed("old thawed", topic.range(FIRST, 0, 2)))
+    topic.tell(SECOND, 1, "text", final=True)
+    await client.whole()
+    assert client.text == "old thawed"
+    assert client.names.count("restart") == 1
+
+
+async def test_an_answer_that_another_try_gave_at_once_replaces_what_was_told() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "old ")
+    await client.until("old ")
+    replica.finish(completed("new"))
+    await client.whole()
+    assert (client.text, client.names) == ("new", ["delta", "restart", "delta", "finished"])
+
+
+async def test_a_gap_is_filled_from_the_topic_without_saying_anything_twice() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "a")
+    await client.until("a")
+    (taker,) = topic.takers
+    topic.takers.clear()
+    topic.tell(FIRST, 1, "b")
+    topic.takers.append(taker)
+    topic.tell(FIRST, 2, "c", final=True)
+    replica.finish(completed("abc", topic.range(FIRST, 0, 2)))
+    await client.whole()
+    assert (client.text, client.names) == ("abc", ["delta"] * 3 + ["finished"])
+
+
+async def test_a_piece_that_was_sent_twice_is_told_once() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    for sequence, text in ((0, "a"), (0, "a"), (1, "b"), (0, "a"), (1, "b"), (2, "c")):
+        topic.tell(FIRST, sequence, text)
+    replica.finish(completed("abc", topic.range(FIRST, 0, 5)))
+    await client.whole()
+    assert client.text == "abc"
+    assert (await replica.listen().whole()).text == "abc"
+
+
+async def test_an_outcome_that_comes_before_the_last_piece_waits_for_it() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "a")
+    replica.finish(completed("ab", topic.range(FIRST, 0, 1)))
+    reading = asyncio.create_task(client.whole())
+    await asyncio.sleep(0.02)
+    topic.tell(FIRST, 1, "b", final=True)
+    await reading
+    assert (client.text, topic.reads) == ("ab", 0)
+
+
+@pytest.mark.parametrize("how", ["expired", "unreadable"])
+async def test_what_the_topic_does_not_give_is_told_from_the_outcome(how: str) -> None:
+    replica = Replica(topic := FakeTopic())
+    where = topic.tell_all(FIRST, "Air ", "scatters.")
+    topic.unreadable, topic.kept_from = how == "unreadable", 1
+    replica.finish(completed("Air scatters.", where))
+    client = await replica.listen().whole()
+    assert (client.text, client.names) == ("Air scatters.", ["delta", "finished"])
+    again = await replica.listen(after=client.last_id).whole()
+    assert again.names == ["finished"]
+
+
+async def test_a_failed_job_ends_with_its_error() -> None:
+    replica = Replica(topic := FakeTopic())
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "a")
+    await client.until("a")
+    replica.finish(Outcome("error", None, {"code": "provider-unreachable", "message": "it broke off"}))
+    await client.whole()
+    assert client.names == ["delta", "error"]
+    assert client.body == {
+        "job_id": str(JOB), "status": "error",
+        "error": {"code": "provider-unreachable", "message": "it broke off"},
+    }  # fmt: skip
+
+
+async def test_a_refusal_is_told_as_text() -> None:
+    replica = Replica(FakeTopic())
+    replica.finish(Outcome("completed", {"status": "refused", "answer": "I cannot do that."}, None))
+    assert (await replica.listen().whole()).text == "I cannot do that."
+
+
+async def test_what_happens_on_the_way_is_told() -> None:
+    replica = Replica(FakeTopic())
+    client = replica.listen(fresh=True)
+    event = JobProgressed(job_id=JOB, user_id="alice", stage="generate_completion", state="started", at=NOW)
+    replica.follower._take_progressed(str(JOB).encode(), event.model_dump_json().encode())
+    await client.take()
+    late = replica.listen()
+    await late.take()
+    assert client.names == late.names == ["progress"]
+
+
+async def test_a_stream_that_is_cut_and_resumed_anywhere_is_whole() -> None:
+    """With takeovers and zombies in it, at two replicas of which one lags, live and after the end."""
+    for seed in range(60):
+        dice = random.Random(seed)
+        topic, late = FakeTopic(), FakeTopic()
+        replicas = [Replica(topic), Replica(late)]
+        script: list[tuple[UUID, int, str]] = []
+        texts = {FIRST: "abcdefgh", SECOND: "ijklmnop", THIRD: "qrstuvwx"}
+        winner = dice.choice(list(texts))
+        left = {execution: list(enumerate(text)) for execution, text in texts.items()}
+        order = [FIRST] * 8 + [SECOND] * 8 + [THIRD] * 8
+        for _ in range(dice.randrange(20)):  # mostly one after another, a little mixed
+            one = dice.randrange(23)
+            order[one], order[one + 1] = order[one + 1], order[one]
+        script = [(execution, *left[execution].pop(0)) for execution in order]
+        offsets = [n for n, (execution, _, _) in enumerate(script) if execution == winner]
+        outcome = completed(texts[winner], topic.range(winner, offsets[0], offsets[-1]))
+        text, last_id, told, told_late, is_over = "", "", 0, 0, False
+        for step in range(400):
+            if dice.random() < 0.5 and told < len(script):
+                topic.tell(*script[told])
+                told += 1
+            if dice.random() < 0.4 and told_late < told:
+                late.tell(*script[told_late])
+                told_late += 1
+            if told == len(script):
+                replicas[0].finish(outcome)
+            if told_late == len(script):
+                replicas[1].finish(outcome)
+            replica = dice.choice(replicas)
+            with replica.channels.listen(JOB, after=last_id or None, since_ms=1e12) as listener:
+                client = Client(listener, text, last_id)
+                for _ in range(dice.randrange(3)):
+                    if dice.random() < 0.7 or (told == len(script) and told_late == len(script)):
+                        try:
+                            async with asyncio.timeout(0.002 if step < 300 else 1):
+                                is_over = not await client.take() or is_over
+                        except TimeoutError:
+                            break
+                text, last_id = client.text, client.last_id
+                if client.body is not None:
+                    is_over = True
+            if is_over:
+                break
+        assert (is_over, text) == (True, texts[winner]), seed
+        for replica in replicas:
+            await replica.channels.stop()
+
+
+async def test_a_replica_that_lags_waits_until_it_knows_what_the_client_has() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell(FIRST, 0, "a")
+    client = replica.listen(after="3-1")  # another replica has told "b" already
+    await asyncio.sleep(0.01)
+    reading = asyncio.create_task(client.whole())
+    await asyncio.sleep(0.01)
+    topic.tell(FIRST, 1, "b")
+    topic.tell(FIRST, 2, "c", final=True)
+    replica.finish(completed("abc", topic.range(FIRST, 0, 2)))
+    await reading
+    assert (client.text, client.names) == ("c", ["delta", "finished"])
+
+
+@pytest.mark.parametrize("after", ["nonsense", "7-0", "3-99", "3-0", "end", "3-99999999999999999999"])
+async def test_an_id_that_was_never_given_for_this_text_is_answered_with_all_of_it(after: str) -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell(SECOND, 0, "another's", job_id=OTHER)
+    where = topic.tell_all(FIRST, "Air ", "scatters.")
+    replica.finish(completed("Air scatters.", where))
+    client = await replica.listen(after=after).whole()
+    assert client.names == ["restart", "delta", "delta", "finished"]
+
+
+async def test_a_restart_leaves_no_id_to_go_on_from() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell_all(FIRST, "new")
+    client = replica.listen(after="7-0")
+    assert (await anext(client.listener.events())).startswith(b"id:\nevent: restart\n")
+
+
+# --- bounds ---
+
+
+async def test_a_slow_listener_is_sent_away_and_goes_on_where_it_was() -> None:
+    replica = Replica(topic := FakeTopic(), max_job_bytes=2000)
+    slow, fast = replica.listen(fresh=True), replica.listen()
+    topic.tell(FIRST, 0, "begin ")
+    await slow.until("begin ")
+    text = "begin "
+    for n in range(1, 60):
+        topic.tell(FIRST, n, f"w{n} " * 10)
+        text += f"w{n} " * 10
+        await fast.until(text)  # held up by nobody
+    assert replica.channels.budget.held <= 2100
+    await slow.whole()
+    assert "Last-Event-ID" in slow.comments[-1]
+    assert slow.text == "begin "
+    replica.finish(completed(text, topic.range(FIRST, 0, 59)))
+    resumed = Client(replica.listen(after=slow.last_id).listener, slow.text, slow.last_id)
+    await resumed.whole()
+    assert resumed.text == text
+    assert "restart" not in resumed.names
+
+
+async def test_what_all_hold_together_is_bounded() -> None:
+    replica = Replica(topic := FakeTopic(), max_bytes=3000)
+    with replica.channels.listen(OTHER, after=None, since_ms=None) as other:
+        for n in range(100):
+            topic.tell(FIRST, n, "x" * 50, job_id=OTHER)
+        assert replica.channels.budget.held <= 3100
+        assert "Last-Event-ID" in (await Client(other).whole()).comments[-1]
+    await asyncio.sleep(0.01)
+    assert replica.channels.budget.held == 0  # all of it is given back
+
+
+async def test_what_is_heard_while_the_past_is_read_is_bounded() -> None:
+    replica = Replica(topic := FakeTopic(), max_job_bytes=2000)
+    topic.tell(FIRST, 0, "x")
+    topic.held.clear()
+    client = replica.listen()
+    await asyncio.sleep(0.01)
+    for n in range(1, 50):
+        topic.tell(FIRST, n, "x" * 50)
+    await client.whole()
+    assert "Last-Event-ID" in client.comments[-1]
+    assert replica.channels.budget.held <= 2100
+
+
+async def test_no_more_listen_than_may() -> None:
+    replica = Replica(FakeTopic(), max_listeners=2)
+    replica.listen()
+    with replica.channels.listen(OTHER, after=None, since_ms=None), pytest.raises(TooManyListenersError):
+        replica.listen()
+    replica.listen()
+
+
+async def test_a_past_that_cannot_be_read_sends_them_away() -> None:
+    replica = Replica(topic := FakeTopic())
+    topic.tell(FIRST, 0, "x")
+    topic.unreadable = True
+    client = await replica.listen().whole()
+    assert "away: go on with Last-Event-ID" in client.comments[-1]
+
+
+async def test_a_replica_that_stops_sends_them_away() -> None:
+    replica = Replica(topic := FakeTopic())
+    replica.channels.start()
+    client = replica.listen(fresh=True)
+    topic.tell(FIRST, 0, "x")
+    await client.until("x")
+    replica.draining = True
+    await client.whole()
+    assert "stopping" in client.comments[-1]
+    await replica.channels.stop()
+
+
+async def test_silence_is_broken_by_comments() -> None:
+    client = Replica(FakeTopic()).listen(fresh=True)
+    await client.take()
+    assert client.comments == [""]
+
+
+async def test_what_nobody_listens_to_is_let_go() -> None:
+    replica = Replica(topic := FakeTopic())
+    with replica.channels.listen(JOB, after=None, since_ms=None):
+        topic.tell(FIRST, 0, "x" * 100)
+        assert replica.channels.budget.held > 100
+    await asyncio.sleep(0.01)
+    assert (replica.channels.budget.held, replica.channels.listeners(JOB), topic.takers) == (0, 0, [])
+    assert replica.follower.waiters(JOB) == 0
+
+
+async def test_one_who_leaves_at_once_leaves_nothing_behind() -> None:
+    replica = Replica(topic := FakeTopic())
+    with replica.channels.listen(JOB, after=None, since_ms=None):
+        pass  # before anything has begun
+    await asyncio.sleep(0.01)
+    assert (topic.takers, replica.follower.waiters(JOB)) == ([], 0)
