@@ -13,10 +13,23 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import cancelling, chat, dead_letters, jobs, operations, providers, streaming, users, webhooks, workers
+from ingress import (
+    cancelling,
+    chat,
+    dead_letters,
+    export,
+    jobs,
+    operations,
+    providers,
+    streaming,
+    users,
+    webhooks,
+    workers,
+)
 from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
+from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.live import LiveDeltas
@@ -39,6 +52,7 @@ from settings import Settings
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.idempotency import IdempotencyStore
+from sinks.job_export import JobExport
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -92,7 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = made
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
-        chat.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
+        chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
         workers.router, providers.router, streaming.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
@@ -183,6 +197,7 @@ def compose(settings: Settings) -> Services:
         workers=worker_table,
         database=database,
         jobs=store,
+        exports=Exports(JobExport(database)),
         due=DueStore(database),
         users=UserStore(database),
         webhooks=WebhookStore(database),

@@ -8,6 +8,7 @@ from fastapi.security import OAuth2PasswordBearer
 
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
+from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
@@ -45,6 +46,7 @@ class Services:
     workers: CompactedTable[WorkerHeartbeat]
     database: Pool
     jobs: JobStore
+    exports: Exports
     due: DueStore
     users: UserStore
     webhooks: WebhookStore

@@ -50,7 +50,7 @@ class Connection:
         self.sent: list[dict[str, Any]] = []
         self.left, self.aborted = asyncio.Event(), False
         self._stuck_after = stuck_after
-        self.scope = {"type": "http", "extensions": {"assistant": {"abort": self._abort}}}
+        self.scope = {"type": "http", "extensions": {ABORT: {"call": self._abort}}}
 
     def _abort(self) -> None:
         self.aborted = True
