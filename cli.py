@@ -194,6 +194,22 @@ def cancel(job_id: UUID) -> None:
 
 
 @app.command()
+def compare(
+    file: Annotated[Path | None, typer.Argument(help="JSON or YAML: prompts, variants, instruction?, timeout?")] = None,
+    report: Annotated[list[Path] | None, typer.Option(help="Write it: .json, .csv or .html; may be repeated")] = None,
+    resume: Annotated[UUID | None, typer.Option(help="Look again at one that was begun")] = None,
+    cancel: Annotated[UUID | None, typer.Option(help="End one, with its jobs")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Compare providers and settings on the same prompts: every prompt in every variant, as ordinary jobs."""
+    from client import compare as commands
+
+    settings = Settings()
+    wanted = commands.Wanted(file, resume, cancel, report or (), as_json)
+    raise SystemExit(commands.compare(settings.assistant_home, wanted, root_password=_root_password(settings)))
+
+
+@app.command()
 def ingress() -> None:
     """Serve the REST API."""
     from ingress.app import MissingSettingError

@@ -158,6 +158,27 @@ class AssistantClient:
         status: str = _body(self._call("POST", f"/jobs/{job_id}/cancel"))["status"]
         return status
 
+    def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """One call; raises CutError where it may work later, ClientError else."""
+        return self._now_or_later("GET", path, params=dict(query))
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None) -> dict[str, Any]:
+        """One call, safe to repeat with the same `key`; raises as `get`."""
+        return self._now_or_later("POST", path, json=body, key=key)
+
+    def _now_or_later(self, method: str, path: str, *, key: str | None = None, **options: Any) -> dict[str, Any]:
+        for token in (self._token, self._log_in):
+            headers = {"authorization": f"Bearer {token()}"} | ({"idempotency-key": key} if key else {})
+            try:
+                reply = self._http.request(method, path, headers=headers, **options)
+            except httpx.HTTPError as error:
+                raise CutError(f"{self._http.base_url} does not answer ({type(error).__name__})") from None
+            if reply.status_code != 401:
+                break
+        if reply.status_code in (502, 503, 504):
+            raise CutError(_told(reply))
+        return _body(reply)
+
     def stream(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
         """An answer of any size, in chunks.
 

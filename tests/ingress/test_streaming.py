@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import uvicorn
 
-from ingress.bounded_http import BoundedHttp
+from ingress.bounded_http import ABORT, BoundedHttp
 from ingress.listener import Listener
 from ingress.streaming import EventStream, Listening
 from tests.waiting import until
