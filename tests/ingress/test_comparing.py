@@ -370,6 +370,16 @@ async def test_a_cancelled_one_asks_nothing_more_and_cancels_what_is_at_work(sce
         assert (reply.status_code, reply.json()["status"]) == (200, "cancelled")
 
 
+async def test_a_cancel_is_seen_at_once_also_while_nobody_runs_it(scene: Scene) -> None:
+    comparison_id = await scene.ask(3)
+    assert (await scene.client.post(f"/compare/{comparison_id}/cancel")).status_code == 202
+    view = await scene.view(comparison_id)
+    assert (view["status"], view["progress"]["cancelled"]) == ("cancelling", 3)
+    async with at_work(scene.comparing):
+        assert (await scene.ended(comparison_id))["status"] == "cancelled"
+    assert scene.pipeline.published == []
+
+
 async def test_a_cancel_that_nobody_heard_is_said_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "CANCEL_AGAIN_S", 0.1)
     scene.pipeline.answers = False
@@ -394,14 +404,14 @@ async def test_a_replica_that_stops_hands_over_at_once(scene: Scene, monkeypatch
         other.start()
         await asyncio.sleep(0.3)
         assert not other._running  # one at a time
-        scene.pipeline.draining = True
-        await until(lambda: not scene.comparing._running or scene.comparing._tasks[0].done())
+        await other.stop()
+        scene.pipeline.draining = True  # it stops, and still has calls to answer
+        await until(lambda: scene.comparing._tasks[0].done())
         scene.pipeline.draining, scene.pipeline.answers = False, True
-    await other.stop()
-    async with at_work(scene.another()):
-        for job_id in scene.pipeline.published[:3]:
-            await scene.pipeline.end(job_id)
-        assert (await scene.ended(comparison_id))["progress"]["completed"] == 4
+        async with at_work(scene.another()):
+            for job_id in scene.pipeline.published[:3]:
+                await scene.pipeline.end(job_id)
+            assert (await scene.ended(comparison_id))["progress"]["completed"] == 4
     assert len(scene.pipeline.published) == 4
 
 

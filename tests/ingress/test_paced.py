@@ -29,7 +29,7 @@ class Source:
             while self.count is None or self.made < self.count:
                 self.made += 1
                 yield CHUNK
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)  # what is read is held by the reader of a test
             if self.fails:
                 raise RetryableError("postgres-unavailable", "Postgres does not answer")
         finally:
