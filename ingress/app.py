@@ -22,6 +22,7 @@ from ingress import (
     jobs,
     operations,
     providers,
+    streaming,
     users,
     webhooks,
     workers,
