@@ -58,7 +58,7 @@ class Plan:
         """Jobs per second."""
         if not self.duration_s:
             return MAX_RATE
-        return min(MAX_RATE, max(MIN_RATE, 1.25 * self.jobs / (self.duration_s * LOAD_SHARE)))
+        return min(MAX_RATE, max(MIN_RATE, 1.4 * self.jobs / (self.duration_s * LOAD_SHARE)))
 
 
 def run(plan: Plan, report: Report | None = None) -> Verdict:
@@ -73,7 +73,8 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         for folder in ("kafka", "postgres"):
             stack.callback(shutil.rmtree, home / folder, ignore_errors=True)
         report(f"seed={plan.seed} jobs={plan.jobs} rate={plan.rate:.0f}/s ledger and logs in {home}")
-        services = own_services.start(home, stack, seed=plan.seed)
+        own_disks = any(fault.fills_a_disk for fault in plan.faults)
+        services = own_services.start(home, stack, seed=plan.seed, own_disks=own_disks)
         ledger = Ledger(lines / "driver.jsonl")
         stack.callback(ledger.close)
         provider = Helper.start("chaos.provider", "--ledger", str(lines / "provider.jsonl"))
