@@ -21,6 +21,7 @@ from ingress import (
     export,
     jobs,
     operations,
+    payloads,
     providers,
     streaming,
     users,
@@ -28,6 +29,7 @@ from ingress import (
     workers,
 )
 from ingress.backpressure import Backpressure
+from ingress.bodies import LARGEST_BODY_BYTES, Bodies
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
 from ingress.compare_table import CompareRules
@@ -35,6 +37,7 @@ from ingress.comparing import Comparing, Pace
 from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
+from ingress.images import Images
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
@@ -46,6 +49,7 @@ from ingress.redrive import Redriver
 from ingress.services import Services
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
+from ingress.uploads import Places
 from processors.errors import RetryableError
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
@@ -57,6 +61,7 @@ from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.idempotency import IdempotencyStore
 from sinks.job_export import JobExport
+from sinks.payloads import PayloadStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -113,14 +118,15 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
         chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, providers.router, streaming.router, operations.router, compare.router,
+        workers.router, providers.router, streaming.router, operations.router, compare.router, payloads.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(
-        Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining
+        Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
+        larger=dict.fromkeys(("/chat/", "/chat/async", "/payloads"), LARGEST_BODY_BYTES),
     )  # fmt: skip
     return app
 
@@ -166,6 +172,7 @@ def compose(settings: Settings) -> Services:
         callback_allow_private=settings.webhook_allow_private,
     )
     letters = DeadLetterStore(database)
+    images = Images(PayloadStore(database), user_bytes=settings.max_payload_bytes_per_user)
     user_table = CompactedTable(access, catalog.full_name("user-updated"), UserUpdated)
     submissions = Submissions(
         publisher,
@@ -177,6 +184,7 @@ def compose(settings: Settings) -> Services:
         offers=kept(lambda: offered_providers(worker_table)),
         idempotency=idempotency,
         backpressure=backpressure,
+        images=images,
     )
 
     async def stored_outcome(job_id: UUID) -> Outcome | None:
@@ -211,6 +219,8 @@ def compose(settings: Settings) -> Services:
         publisher=publisher,
         follower=follower,
         submissions=submissions,
+        bodies=Bodies(Places(), max_body_bytes=settings.max_body_bytes),
+        images=images,
         channels=channels,
         idempotency=idempotency,
         cancel_requests=cancel_requests,

@@ -8,8 +8,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from ingress.bodies import LARGEST_BODY_BYTES, Sent
+from ingress.described import described_body
 from ingress.follower import Outcome
-from ingress.idempotency import REPLAYED, Key, Keyed
+from ingress.idempotency import REPLAYED, Key, KeyHeader
 from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CurrentUser, Found, Services
@@ -20,10 +22,10 @@ from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt,
 
 router = APIRouter()
 
-TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429"}
+TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable"}
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
-    "unsupported-parameter": 400, "images-unsupported": 400, "unexpected-error": 500,
+    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
 }  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -36,7 +38,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             "meta": {"provider": "openai", "attempts": [{"provider": "openai", "ms": 412}]},
         }}, **STREAM[200]["content"]},
     },
-    400: {"description": "No such provider, the ones present are listed; or it cannot do what is asked for"},
+    400: {"description": "No such provider, the ones present are listed; or it cannot do what is asked; or no image"},
+    413: {"description": "The body, or its image, is too large"},
     429: {"description": "Rate limit; see RateLimit and Retry-After"},
     502: {"description": "The provider refused or sent garbage"},
     503: {"description": "Nothing was accepted, or the provider cannot be reached; see Retry-After"},
@@ -45,6 +48,8 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 JOBS: dict[int | str, dict[str, Any]] = {
     202: {"description": "The job; poll Location", "content": {"application/json": {"example": {"job_id": "..."}}}},
     200: {"description": "The prompt was refused at once"},
+    400: ANSWERS[400],
+    413: ANSWERS[413],
     429: ANSWERS[429],
 }
 
@@ -73,27 +78,41 @@ class InferenceBody(RequestBody):
     callback_url: CallbackUrl | None = None
 
 
-@router.post("/chat/", tags=["chat"], responses=ANSWERS)
-async def chat(body: ChatBody, user: CurrentUser, found: Found, key: Key, request: Request) -> Response:
+@router.post(
+    "/chat/", tags=["chat"], responses=ANSWERS, openapi_extra=described_body(ChatBody),
+    max_body_size=LARGEST_BODY_BYTES,
+)  # fmt: skip
+async def chat(user: CurrentUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """Ask and wait for the answer; to close the connection is to cancel the job (not with an Idempotency-Key).
 
     With `stream` the answer comes as it is made, by server-sent events, and to close the connection cancels nothing.
+    An `image` is base64, a `data:` URL, the file of a form, or the reference that `POST /payloads` gave.
     """
-    asked = _asked(body)
-    if body.stream:
-        return await _streamed(asked, user, found, key, cancel_on_disconnect=body.cancel_on_disconnect)
-    leaving = partial(left, request) if key is None else None  # who has a key may come back for the same job
-    job_id, outcome = await found.submissions.answered(user, asked, keyed=key, left=leaving)
+    with await found.bodies.read(ChatBody, request, user, key) as sent:
+        if sent.body.stream:
+            return await _streamed(sent, user, found)
+        leaving = partial(left, request) if key is None else None  # who has a key may come back for the same job
+        job_id, outcome = await found.submissions.answered(
+            user, _asked(sent.body), keyed=sent.key, left=leaving, upload=sent.upload
+        )
     headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
         return _json(200, outcome.result, headers)
     raise failed_call(job_id, outcome)
 
 
-@router.post("/chat/async", tags=["chat"], status_code=202, responses=JOBS)
-async def chat_async(body: AsyncChatRequest, user: CurrentUser, found: Found, key: Key) -> Response:
-    """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook."""
-    return _job(*await found.submissions.accepted(user, _asked(body), callback_url=body.callback_url, keyed=key))
+@router.post(
+    "/chat/async", tags=["chat"], status_code=202, responses=JOBS, openapi_extra=described_body(AsyncChatRequest),
+    max_body_size=LARGEST_BODY_BYTES,
+)  # fmt: skip
+async def chat_async(user: CurrentUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
+    """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook; `image` as for `/chat/`."""
+    with await found.bodies.read(AsyncChatRequest, request, user, key) as sent:
+        return _job(
+            *await found.submissions.accepted(
+                user, _asked(sent.body), callback_url=sent.body.callback_url, keyed=sent.key, upload=sent.upload
+            )
+        )
 
 
 @router.post("/inference/", tags=["chat"], status_code=202, responses=JOBS)
@@ -113,9 +132,7 @@ def _asked(body: ChatRequest) -> ChatRequest:
     )
 
 
-async def _streamed(
-    request: ChatRequest, user: UserUpdated, found: Services, key: Keyed | None, *, cancel_on_disconnect: bool
-) -> Response:
+async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) -> Response:
     heard: list[Listening] = []
 
     def follow(job_id: UUID, is_new: bool) -> None:
@@ -124,7 +141,7 @@ async def _streamed(
 
     try:
         job_id, outcome, standing, replayed = await found.submissions.accepted(
-            user, request, callback_url=None, keyed=key, follow=follow
+            user, _asked(sent.body), callback_url=None, keyed=sent.key, follow=follow, upload=sent.upload
         )
         _raise_if_refused(job_id, outcome)
     except BaseException:
@@ -132,7 +149,7 @@ async def _streamed(
             listening.close()
         raise
     headers = {**rate_limit_headers(standing), **(REPLAYED if replayed else {})}
-    on_left = canceller(found, user, job_id) if cancel_on_disconnect else None
+    on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
     return EventStream(heard[0], job_id, headers=headers, on_left=on_left)
 
 
@@ -145,11 +162,7 @@ def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, repl
 
 
 def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
-    if (
-        outcome is not None
-        and outcome.error is not None
-        and outcome.error["code"] in ("rate-limited", "no-such-provider", "unsupported-parameter")
-    ):
+    if outcome is not None and outcome.error is not None and STATUS_BY_CODE.get(outcome.error["code"]) in (400, 429):
         raise failed_call(job_id, outcome)
 
 

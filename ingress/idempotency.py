@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 # Outcomes 400 and 429: nothing was done, the same may be asked again.
-FREEING = {"no-such-provider", "unsupported-parameter", "images-unsupported", "rate-limited"}
+FREEING = {"no-such-provider", "unsupported-parameter", "images-unsupported", "no-such-payload", "rate-limited"}
 FIRST_LOOK_S, MAX_LOOK_S = 0.05, 1.0
 SWEEP_EVERY_S = 60.0
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
@@ -63,12 +63,12 @@ class Turn:
     keyed: Keyed | None = None
 
 
-async def idempotency_key(
-    request: Request,
-    key: Annotated[
-        str | None, Header(alias="Idempotency-Key", description="1-255 visible ASCII: the same again is the same job")
-    ] = None,
-) -> Keyed | None:
+KeyHeader = Annotated[
+    str | None, Header(alias="Idempotency-Key", description="1-255 visible ASCII: the same again is the same job")
+]
+
+
+def checked_key(request: Request, key: str | None) -> str | None:
     """The request's key, if it has one.
 
     Raises:
@@ -78,13 +78,20 @@ async def idempotency_key(
         return None
     if len(request.headers.getlist("idempotency-key")) > 1 or not _VISIBLE.fullmatch(key):
         raise Problem(400, "idempotency-key-invalid", "Idempotency-Key is one value of 1-255 visible ASCII characters")
+    return key
+
+
+async def idempotency_key(request: Request, key: KeyHeader = None) -> Keyed | None:
+    """The request's key with the fingerprint of its body, if it has one; raises as `checked_key`."""
+    if checked_key(request, key) is None or key is None:
+        return None
     return Keyed(key, fingerprint(request.method, request.scope["route"].path, await request.body()))
 
 
 Key = Annotated[Keyed | None, Depends(idempotency_key)]
 
 
-def fingerprint(method: str, path: str, body: bytes) -> bytes:
+def fingerprint(method: str, path: str, body: bytes | bytearray) -> bytes:
     """The same for bodies that say the same, whatever their spelling."""
     # What is no JSON as we know it stays as it is: then only the same bytes are the same.
     with contextlib.suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):

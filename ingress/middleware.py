@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
+from types import MappingProxyType
 from uuid import uuid4
 
 from prometheus_client import Counter, Histogram
@@ -31,9 +32,20 @@ SECURITY_HEADERS = (
 class Edge:
     """Outermost: what it refuses never reaches FastAPI."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False) -> None:
-        """`is_stopping`: True once callers should come to another replica; their connections end with an answer."""
+    def __init__(
+        self, app: ASGIApp, *, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False,
+        larger: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """Around an app.
+
+        Args:
+            app: What is inside.
+            max_body_bytes: Of a body.
+            is_stopping: True once callers should come to another replica; their connections end with an answer.
+            larger: The bound of those paths that take larger ones.
+        """
         self._app, self._max_body_bytes, self._is_stopping = app, max_body_bytes, is_stopping
+        self._larger = larger
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +67,7 @@ class Edge:
                 return
             if message["type"] == "http.response.start" and message["status"] == 413 and not _is_problem(message):
                 replaced = True  # Starlette's own, of a chunked body
-                await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
+                await problem_response(self._too_large(scope), request_id.decode())(scope, receive, send_headers)
                 return
             await send_headers(message)
 
@@ -78,9 +90,9 @@ class Edge:
             await send(message)
 
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
+        if length.isdigit() and int(length) > self._max_body_bytes and int(length) > self._larger.get(scope["path"], 0):
             # Chunked bodies are counted by Starlette's middleware, inside this one.
-            await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
+            await problem_response(self._too_large(scope), request_id.decode())(scope, receive, send_headers)
             return
         if self._under_way >= MAX_UNDER_WAY and scope["path"] not in ALWAYS_ANSWERED:
             busy = Problem(503, "overloaded", "too many requests are under way here; try again",
@@ -98,8 +110,9 @@ class Edge:
         finally:
             self._under_way -= 1
 
-    def _too_large(self) -> Problem:
-        return Problem(413, "body-too-large", f"the body is larger than {self._max_body_bytes} bytes: send less")
+    def _too_large(self, scope: Scope) -> Problem:
+        most = max(self._max_body_bytes, self._larger.get(scope["path"], 0))
+        return Problem(413, "body-too-large", f"the body is larger than {most} bytes: send less")
 
 
 def _is_problem(message: Message) -> bool:

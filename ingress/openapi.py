@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
+from ingress.described import described_schemas
 from ingress.problems import CONTENT_TYPE
 
 FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
@@ -40,6 +41,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     if "Problem" in schemas:
         return made
+    schemas |= described_schemas()
     for path, operations in made["paths"].items():
         for operation in operations.values():
             _describe(path, operation)

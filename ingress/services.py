@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 
+from ingress.bodies import Bodies
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
 from ingress.compare_table import CompareRules
@@ -13,6 +14,7 @@ from ingress.comparing import Comparing
 from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
+from ingress.images import Images
 from ingress.login_limit import LoginLimit
 from ingress.passwords import Passwords
 from ingress.problems import Problem
@@ -42,6 +44,8 @@ class Services:
     publisher: Publisher
     follower: Follower
     submissions: Submissions
+    bodies: Bodies
+    images: Images
     cancel_requests: CancelRequests
     channels: Channels
     idempotency: Idempotency

@@ -13,13 +13,16 @@ from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower, Outcome, Watch
 from ingress.idempotency import Idempotency, Keyed, Turn
+from ingress.images import Images
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
+from ingress.uploads import Upload
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
+from processors.with_image import IMAGES_UNSUPPORTED, cannot_see
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest, GenerationConfig
+from schemas.requests import ChatRequest, GenerationConfig, ImageReference
 from sinks.egress import EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
@@ -51,28 +54,30 @@ class Submissions:
     def __init__(
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
-        idempotency: Idempotency, backpressure: Backpressure,
+        idempotency: Idempotency, backpressure: Backpressure, images: Images,
         offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
         self._offers = offers
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
-        self._idempotency, self._backpressure = idempotency, backpressure
+        self._idempotency, self._backpressure, self._images = idempotency, backpressure, images
         self._counts: dict[str, tuple[float, int]] = {}
         self.draining = False
 
     # --- the two ways to ask ---
 
     async def answered(
-        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None
-    ) -> tuple[UUID, Outcome]:
+        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None,
+        upload: Upload | None = None,
+    ) -> tuple[UUID, Outcome]:  # fmt: skip
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
         Args:
             user: Who asks.
             request: What.
             left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
+            upload: The request's image where it came with it; stored before anything is published, and let go.
 
         Raises:
             Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
@@ -83,8 +88,10 @@ class Submissions:
         job_id = turn.job_id
         if turn.outcome is not None:
             return job_id, turn.outcome
+        if request.image is not None:
+            await self._keep_image(user, request.image, turn, upload)
         with self._published(user, requested, turn) as (watch, publishing):
-            await self._accepted(user, turn, publishing)
+            await self._accepted(user, turn, publishing, upload)
             if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
                 await self.cancel_unless_needed(user, job_id)
                 raise Problem(499, "caller-left", "the caller closed the connection")
@@ -101,7 +108,7 @@ class Submissions:
 
     async def accepted(
         self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None,
-        follow: Follow | None = None,
+        follow: Follow | None = None, upload: Upload | None = None,
     ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
 
@@ -112,6 +119,7 @@ class Submissions:
             keyed: The request's key.
             follow: Told of the job, and whether it is new, before it is published; its caller waits for the answer,
                 so the job is good for as long as that of a waiting call.
+            upload: As for `answered`.
 
         Returns:
             The job, its outcome where it came by then, the user's rate, and whether it was asked for before.
@@ -134,8 +142,10 @@ class Submissions:
                 raise
         if not turn.publish:
             return turn.job_id, turn.outcome, None, True
+        if request.image is not None:
+            await self._keep_image(user, request.image, turn, upload)
         with self._published(user, requested, turn) as (watch, publishing):
-            await self._accepted(user, turn, publishing)
+            await self._accepted(user, turn, publishing, upload)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
             standing = watch.verdict.result() if watch.verdict.done() else None
             outcome = watch.finished.result() if watch.finished.done() else None
@@ -219,13 +229,33 @@ class Submissions:
             record = Record(self._rules.topic, user.user_id.encode(), value, attributes.headers())
             yield watch, asyncio.ensure_future(self._publisher.publish(record))
 
-    async def _accepted(self, user: UserUpdated, turn: Turn, publishing: "asyncio.Future[None] | None") -> None:
+    async def _keep_image(self, user: UserUpdated, image: ImageReference, turn: Turn, upload: Upload | None) -> None:
+        """See to it that the image is in the store; where it is not, nothing is published and the key is free again."""
+        try:
+            if not turn.publish:
+                return
+            if upload is None:
+                await self._images.check(user, image)
+            else:
+                await self._images.keep(user, upload, job_id=turn.job_id)
+        except Problem:
+            await self._idempotency.not_accepted(user.user_id, turn)
+            raise
+        finally:
+            if upload is not None:
+                upload.let_go()  # whoever waits for the answer does not hold it
+
+    async def _accepted(
+        self, user: UserUpdated, turn: Turn, publishing: "asyncio.Future[None] | None", upload: Upload | None = None
+    ) -> None:
         if publishing is None:
             return
         try:
             await publishing
         except NotAcceptedError as error:
             await self._idempotency.not_accepted(user.user_id, turn)
+            if upload is not None:
+                await self._images.forget(user, upload.reference)
             raise _unavailable(f"{error}; nothing was accepted, try again") from None
         except OutcomeUnknownError:
             raise Problem(
@@ -249,6 +279,8 @@ class Submissions:
         self._check_flood(user)
         wanted = request.provider
         self.check_offered(wanted, request.generation_config)
+        if request.image is not None:
+            self._check_sight(wanted)
         self._backpressure.check(wanted)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
@@ -258,6 +290,16 @@ class Submissions:
             return  # a worker that does not tell
         if names := lacking(generation, frozenset(offers[0].parameters)):
             raise Problem(400, UNSUPPORTED, refusal(provider, names), parameters=list(names))
+
+    def _check_sight(self, wanted: str | None) -> None:
+        """The stage refuses it, too, but only once the image is stored; who does not tell what it can may see."""
+        offers = self._offers()
+        told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+        seeing = [name for name, can in told.items() if "images" in can]
+        asked = told if wanted is None else {wanted: told.get(wanted, ())}
+        if all(asked.values()) and asked and not any(name in seeing for name in asked):
+            who = "the providers that are present" if wanted is None else f"the provider {wanted}"
+            raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who), providers=seeing)
 
     def _check_flood(self, user: UserUpdated) -> None:
         """A coarse count of this replica's own; the exact limit is the gate's."""

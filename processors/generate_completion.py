@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from processors.fit_generation import UNSUPPORTED, fitted, refusal
-from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter
+from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter, Image
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.events import CompletionRequested, JobError, JobFinished
 from schemas.requests import without_unstorable
@@ -20,6 +20,7 @@ async def generate_completion(
     deltas: DeltaWriter,
     max_response_chars: int,
     now: datetime,
+    images: tuple[Image, ...] = (),
 ) -> StageResult:
     """Ask the provider for the job's answer.
 
@@ -29,6 +30,7 @@ async def generate_completion(
         deltas: Where the answer is told as it comes.
         max_response_chars: A longer answer is cut, with finish reason `length`.
         now: The time of the call.
+        images: That belong to the prompt; see `with_image`.
 
     Returns:
         `Emit` with one `JobFinished`: the answer, `unsupported-parameter` where the provider has not all that was
@@ -48,6 +50,7 @@ async def generate_completion(
         instruction=event.request.instruction,
         generation=generation,
         timeout_s=event.timeout_s,
+        images=images,
     )
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:

@@ -1,6 +1,7 @@
 """What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self
@@ -8,7 +9,7 @@ from uuid import UUID
 
 from schemas.envelope import Record
 from schemas.events import Attempt, Job, StreamedRange
-from schemas.requests import GenerationConfig
+from schemas.requests import GenerationConfig, ImageReference
 
 MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
 EmbeddingPurpose = Literal["query", "passage"]
@@ -169,6 +170,21 @@ class DeltaWriter(Protocol):
 
     def execution(self, job: Job, *, max_chars: int) -> Execution:
         """Begin one; no more than `max_chars` of it are told."""
+        ...
+
+
+class ImageReader(Protocol):
+    """Fetches images from where they were kept before their job was published."""
+
+    def held(self, reference: ImageReference, *, user_id: str) -> AbstractAsyncContextManager[Image | None]:
+        """The image for as long as it is needed; None where there is none, or it is somebody else's.
+
+        What is held at once is bounded, so it may wait for others to be done.
+
+        Raises:
+            RetryableError: The store is away.
+            PermanentError: Here is no store.
+        """
         ...
 
 

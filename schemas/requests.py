@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -158,6 +159,22 @@ PARAMETERS = (
 )  # fmt: skip
 
 
+ImageType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+
+
+class ImageReference(RequestBody):
+    """An image in the payload store, as `POST /payloads` answers it.
+
+    Only the id counts, and only where the payload is the user's own; the rest tells readers of the topics what it is.
+    """
+
+    payload_id: UUID
+    media_type: ImageType | None = None
+    size: Annotated[int, Field(strict=True, ge=1, le=MAX_IMAGE_BYTES, description="bytes")] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
 class ChatRequest(RequestBody):
     """Body of `POST /chat/` and `request` of a job of kind `chat`."""
 
@@ -169,3 +186,5 @@ class ChatRequest(RequestBody):
         Annotated[float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")]
         | None
     ) = None
+    # None where there is none: an event without it can be read by workers that do not know it yet.
+    image: ImageReference | None = Field(None, description="For providers that see (GET /providers)")

@@ -15,10 +15,11 @@ from typing import Any
 
 from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
-from processors.ports import CompletionProvider, DeltaWriter
+from processors.ports import CompletionProvider, DeltaWriter, ImageReader
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
+from processors.with_image import with_image
 from schemas.events import CompletionRequested, Job, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
 from schemas.topics import Catalog
 from sinks.base import Sink
@@ -101,16 +102,21 @@ def declare_completion(
     providers: Mapping[str, CompletionProvider],
     *,
     deltas: DeltaWriter,
+    images: Callable[[], ImageReader],
     concurrency: Mapping[str, int],
     max_response_chars: int,
 ) -> None:
-    """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other."""
+    """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other.
+
+    `images`: makes a reader of images, which holds no more than it has room for; each provider has its own.
+    """
     for provider_name, provider in providers.items():
         topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
         requested = app.lane(topic, f"generate_completion-{provider_name}", limit=concurrency[provider_name])
-        stage = partial(
+        generate = partial(
             generate_completion, provider=provider, deltas=deltas, max_response_chars=max_response_chars
         )  # fmt: skip
+        stage = partial(with_image, stage=generate, provider=provider, images=images())
 
         @app.agent(requested, name=f"generate_completion-{provider_name}")
         async def generate_completion_agent(

@@ -26,6 +26,8 @@ from schemas.topics import Catalog
 from settings import Settings
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
+from sinks.payloads import PayloadStore
+from sinks.payloads import sweep as sweep_payloads
 from sinks.pool import Pool
 from sinks.postgres import JobStore, OutcomeSink, PendingSink
 from sinks.webhook_signing import WebhookSecrets
@@ -42,6 +44,7 @@ from streams.encode import Encoder
 from streams.entry import Entry
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
+from streams.images import StoredImages
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
@@ -235,7 +238,10 @@ class Worker:
 
     def _due_writer(self) -> DueStore | None:
         if self._pool is None:
-            logger.warning("DATABASE_URL is not set: events that are to be tried later are held in this process")
+            logger.warning(
+                "DATABASE_URL is not set: events that are to be tried later are held in this process, and a prompt "
+                "with an image is a dead letter"
+            )
             return None
         return DueStore(self._pool)
 
@@ -303,9 +309,11 @@ class Worker:
         adapters = {name: one.make() for name, one in found.items()}
         for adapter in adapters.values():
             stack.push_async_callback(adapter.close)
+        payloads = PayloadStore(self._pool) if self._pool else None
         declare_completion(
             app, server, self._catalog, adapters, concurrency={name: one.concurrency for name, one in found.items()},
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
+            images=lambda: StoredImages(payloads),
             max_response_chars=self._settings.max_response_length,
         )  # fmt: skip
         watch = ProviderWatch(adapters)
@@ -329,8 +337,9 @@ class Worker:
             clock_is_right=self._clock,
         )  # fmt: skip
         self._beside += [Releaser(app, DueStore(pool), cancellations=cancellations).run, deadlines.run]
-        sweeping = asyncio.create_task(sweep(DeadLetterStore(pool), kept_ms=self._catalog["dead-letters"].retention_ms))
-        stack.push_async_callback(_end, sweeping)
+        kept_ms = self._catalog["dead-letters"].retention_ms
+        for sweeping in (sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool))):
+            stack.push_async_callback(_end, asyncio.create_task(sweeping))
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
             dead_letters=DeadLetterSink(pool),

@@ -47,7 +47,8 @@ class Scene:
         cancel_requests = CancelRequests(publisher, self.follower, topic="job-cancel-requested", wait_s=0.1)
         self.submissions = Submissions(
             publisher, self.follower, JobIds([SECRET]), RULES, cancel_requests=cancel_requests,
-            present_providers=lambda: ["openai"], idempotency=Idempotency(nobody, publish_timeout_s=1),
+            present_providers=lambda: ["openai"], images=nobody,
+            idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
         )  # fmt: skip
 

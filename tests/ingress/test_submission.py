@@ -1,5 +1,6 @@
 """What the ingress refuses before anything is published."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,15 +10,20 @@ from ingress import submission
 from ingress.backpressure import Backpressure
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
+from ingress.images import Images
 from ingress.problems import Problem
-from ingress.publisher import Publisher
+from ingress.publisher import NotAcceptedError, Publisher
 from ingress.submission import FLOOD_FACTOR, Rules, Submissions
+from ingress.uploads import Place, Upload, upload_of
 from schemas.envelope import Record
 from schemas.events import JobRequested, ProviderOffer, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import GenerationConfig
+from schemas.requests import GenerationConfig, ImageReference
+from sinks.payloads import Payload, PayloadQuotaError, PayloadStore
+from sinks.pool import Pool
 from tests.conftest import SECRET
-from tests.factories import chat_request, user_updated
+from tests.factories import NOW, chat_request, user_updated
+from tests.pictures import GIF
 from transport.clients import KafkaAccess
 
 NOWHERE = KafkaAccess("127.0.0.1:1")
@@ -45,6 +51,8 @@ class Desk:
             callback_allow_private=callback_allow_private,
         )  # fmt: skip
         self.publisher, self.now = RecordingPublisher(), 1000.0
+        self.database = Pool("postgresql://nobody:nothing@127.0.0.1:1/nothing", size=1)
+        self.images = Images(PayloadStore(self.database), user_bytes=1_000)
         self.offers: dict[str, list[ProviderOffer]] = {}
         follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=None)
         monkeypatch.setattr(submission, "monotonic", lambda: self.now)
@@ -53,6 +61,7 @@ class Desk:
             self.publisher, follower, JobIds([SECRET]), rules, present_providers=lambda: ["openai"],
             cancel_requests=nobody,
             offers=lambda: self.offers,
+            images=self.images,
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
         )  # fmt: skip
@@ -169,3 +178,134 @@ async def test_a_parameter_that_the_named_provider_has_not_is_refused_before_any
     desk.offers = {"openai": [ProviderOffer(name="openai")]}
     await ask()  # a worker of the version before does not tell what it has
     assert len(desk.publisher.published) == 2
+
+
+class Seen:
+    """An upload that says whether its place was left."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.upload: Upload = upload_of(GIF)
+        self.upload.place = Place(self._leave)
+
+    def _leave(self) -> None:
+        self.left += 1
+
+    def request(self, **more: Any) -> Any:
+        return chat_request(image=self.upload.reference, **more)
+
+
+async def test_while_postgres_is_away_prompts_with_images_are_refused_and_others_are_not(desk: Desk) -> None:
+    seen = Seen()
+    for upload in (seen.upload, None):  # one that came with it, and one that was uploaded before
+        with pytest.raises(Problem) as caught:
+            await desk.submissions.answered(user_updated(), seen.request(), upload=upload)
+        assert (caught.value.status, caught.value.code) == (503, "not-accepted")
+        assert caught.value.headers["Retry-After"]
+    assert desk.publisher.published == []
+    assert (seen.left, seen.upload.content) == (1, b"")
+    await desk.ask(user_updated())
+    await desk.database.close()
+
+
+class FakeStore(PayloadStore):
+    """`kept`: what it was given; `deleted`: what was taken back."""
+
+    def __init__(self, error: Exception | None = None, known: bool = False) -> None:
+        self._error, self._known = error, known
+        self.kept: list[Payload] = []
+        self.deleted: list[UUID] = []
+
+    async def store(self, payload: Payload, *, user_bytes: int) -> datetime:
+        if self._error is not None:
+            raise self._error
+        self.kept.append(payload)
+        return NOW
+
+    async def size(self, payload_id: UUID, *, user_id: str) -> int | None:
+        return len(GIF) if self._known else None
+
+    async def delete(self, payload_id: UUID, *, user_id: str) -> bool:
+        self.deleted.append(payload_id)
+        return True
+
+
+async def test_an_image_is_stored_before_anything_is_published_and_let_go(desk: Desk) -> None:
+    seen, store = Seen(), FakeStore()
+    desk.images._store = store
+    publish = desk.publisher.publish
+
+    async def after_the_image(record: Record) -> None:
+        assert [payload.content for payload in store.kept] == [GIF]
+        await publish(record)
+
+    desk.publisher.publish = after_the_image  # type: ignore[method-assign]  # a look at the moment
+    job_id, *_ = await desk.submissions.accepted(user_updated(), seen.request(), callback_url=None, upload=seen.upload)
+    (record,) = desk.publisher.published
+    assert record.value is not None
+    assert JobRequested.model_validate_json(record.value).request.image == seen.upload.reference
+    assert b"GIF" not in record.value
+    (kept,) = store.kept
+    assert (kept.job_id, kept.user_id, kept.payload_id) == (job_id, "alice", seen.upload.payload_id)
+    assert (seen.left, seen.upload.content, store.deleted) == (1, b"", [])
+
+
+async def test_an_image_of_what_was_not_accepted_is_taken_back(desk: Desk) -> None:
+    seen, store = Seen(), FakeStore()
+    desk.images._store = store
+
+    async def refuse(record: Record) -> None:
+        raise NotAcceptedError("Kafka is away")
+
+    desk.publisher.publish = refuse  # type: ignore[method-assign]  # a broker that is away
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.answered(user_updated(), seen.request(), upload=seen.upload)
+    assert caught.value.code == "not-accepted"
+    assert store.deleted == [seen.upload.payload_id]
+
+
+async def test_who_has_too_many_images_and_who_has_not_this_one_is_refused(desk: Desk) -> None:
+    seen = Seen()
+    desk.images._store = FakeStore(PayloadQuotaError(1_000))
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.answered(user_updated(), seen.request(), upload=seen.upload)
+    assert (caught.value.status, caught.value.code, seen.left) == (429, "too-many-payloads", 1)
+    desk.images._store = FakeStore()
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.answered(user_updated(), seen.request())
+    assert (caught.value.status, caught.value.code) == (400, "no-such-payload")
+    assert desk.publisher.published == []
+    desk.images._store = FakeStore(known=True)
+    await desk.submissions.accepted(user_updated(), seen.request(), callback_url=None)
+    assert len(desk.publisher.published) == 1
+
+
+@pytest.mark.parametrize(
+    ("can", "provider", "refused"),
+    [
+        ({"openai": ("stream",)}, "openai", True), ({"openai": ("stream", "images")}, "openai", False),
+        ({"openai": ()}, "openai", False), ({}, "openai", False), ({}, None, False),
+        ({"openai": ("stream",), "local": ("stream",)}, None, True),
+        ({"openai": ("stream",), "local": ("stream", "images")}, None, False),
+        ({"openai": ("stream",), "local": ()}, None, False),
+    ],
+)  # fmt: skip
+async def test_where_nobody_sees_an_image_is_refused_before_it_is_stored(
+    desk: Desk, can: dict[str, tuple[str, ...]], provider: str | None, refused: bool
+) -> None:
+    desk.offers = {name: [ProviderOffer(name=name, can=abilities)] for name, abilities in can.items()}
+    seen, store = Seen(), FakeStore()
+    desk.images._store = store
+    request = seen.request(provider=provider)
+    if not refused:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None, upload=seen.upload)
+        return
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None, upload=seen.upload)
+    assert (caught.value.status, caught.value.code) == (400, "images-unsupported")
+    assert (store.kept, desk.publisher.published) == ([], [])
+    assert caught.value.extra["providers"] == []
+
+
+def test_a_reference_needs_no_more_than_its_id() -> None:
+    assert chat_request(image=ImageReference(payload_id=UUID(int=1))).image is not None
