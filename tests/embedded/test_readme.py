@@ -85,7 +85,8 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
 
 def test_every_block_is_one_that_is_run_here() -> None:
     marks = [
-        "make up", "assistant chat", "TOKEN=", "$BASE/chat/ ", "$BASE/chat/async", "producer.produce",
+        "make up", "assistant chat", "TOKEN=", "curl -s $BASE/chat/ ", "curl -sN $BASE/chat/ ",
+        "$BASE/chat/async", "image=@", "producer.produce",
         'consumer.subscribe(["job-finished"])', "Webhook(", "assistant setup",
     ]  # fmt: skip
     assert len(BLOCKS) == len(marks)
@@ -110,9 +111,12 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
 
     assert reader.pastes(reader.block("assistant chat")).strip()
     login = reader.block("TOKEN=")
-    answer = json.loads(reader.pastes(login, reader.block("$BASE/chat/ ")))
+    answer = json.loads(reader.pastes(login, reader.block("curl -s $BASE/chat/ ")))
     assert answer["result"]["text"]
     assert answer["usage"]["completion_tokens"] <= 60
+    assert "event: finished" in reader.pastes(login, reader.block("curl -sN $BASE/chat/ "))
+    blind = json.loads(reader.pastes(login, reader.block("image=@")))
+    assert (blind["status"], blind["code"]) == (400, "images-unsupported")
     polled = reader.pastes(login, reader.block("$BASE/chat/async"))
     assert "202" in polled.splitlines()[0]
     job_id = polled.partition('{"job_id":"')[2][:36]

@@ -1,6 +1,7 @@
 """Every provider through the whole product, each with the stand-in of its API; and what callers see of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from settings import PROVIDERS
 from tests.conftest import KafkaForTests
 from tests.deployment import Deployment, client_of
+from tests.pictures import JPEG, base64_of
 from tests.pipeline.test_rest import problem
 from tests.providers.adapters import ADAPTERS, KEY
 from tests.stand_ins.model_api import ModelApi
@@ -69,11 +71,25 @@ async def test_every_provider_answers_and_is_told_with_what_it_can_do(
         listed = (await client.get("/lmstudio/models/")).json()["data"]
         assert [model["id"] for model in listed] == ["qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"]
 
+        await images_where_somebody_sees(client, apis)
         await parameters_that_are_not_there(client, apis)
         await what_a_provider_withholds(client)
         await a_deadline_closes_the_connection(client, apis["ollama"])
     log = "".join(process.log.read_text() for process in deployment.processes)
     assert KEY not in log
+
+
+async def images_where_somebody_sees(client: httpx.AsyncClient, apis: dict[str, ModelApi]) -> None:
+    text = base64_of(JPEG)
+    for name in PROVIDERS:
+        reply = await client.post("/chat/", json={"prompt": "What is it?", "provider": name, "image": text})
+        if name == "local":
+            body = problem(reply, 400, "images-unsupported")
+            assert set(body["providers"]) == set(PROVIDERS) - {"local"}
+            assert "job_id" not in body  # nothing was published
+            continue
+        assert reply.status_code == 200, reply.text
+        assert text in json.dumps(apis[name].last[0])
 
 
 async def parameters_that_are_not_there(client: httpx.AsyncClient, apis: dict[str, ModelApi]) -> None:
