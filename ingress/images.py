@@ -20,7 +20,7 @@ class Images:
         self._store, self._user_bytes = store, user_bytes
 
     async def keep(self, user: UserUpdated, upload: Upload, *, job_id: UUID | None) -> datetime:
-        """Store one, and let it go; until when it is kept. `job_id`: whose end is its own, if it is there for one.
+        """Store one; until when it is kept. `job_id`: whose end is its own, if it is there for one.
 
         Raises:
             Problem: The user has as much there as one may have, or Postgres is away.
@@ -34,8 +34,6 @@ class Images:
             raise Problem(429, error.code, error.message, headers={"Retry-After": "600"}, retry_after_s=600) from None
         except RetryableError:
             raise _away() from None
-        finally:
-            upload.let_go()
 
     async def check(self, user: UserUpdated, reference: ImageReference) -> None:
         """Raise Problem where it is none that the user has, or nobody can tell."""

@@ -55,13 +55,16 @@ async def test_whoever_stops_waiting_stands_in_nobodys_way() -> None:
     large.task.cancel()
     await settle()
     assert small.has
-    late = Holder(room, 90)
-    await settle()
     first.go.set()
     small.go.set()
-    await asyncio.gather(first.task, small.task)
-    late.task.cancel()  # it was let in, and has not come to know it
-    await asyncio.gather(large.task, late.task, return_exceptions=True)
+    await asyncio.gather(large.task, first.task, small.task, return_exceptions=True)
+    before = room.taken(100)
+    await before.__aenter__()
+    late = Holder(room, 90)
+    await settle()
+    await before.__aexit__(None, None, None)  # nobody else comes to run
+    late.task.cancel()  # it was let in, and does not know it yet
+    await asyncio.gather(late.task, return_exceptions=True)
     assert room._free == 100
     assert not room._waiting
 
