@@ -13,7 +13,7 @@ from processors.image_header import InvalidImageError, image_facts
 from schemas.ids import uuid7
 from schemas.requests import MAX_IMAGE_BYTES, ImageReference, ImageType
 
-PLACES, PLACES_PER_USER, PLACE_WAIT_S = 4, 2, 10.0  # each holds up to some 45 MB: as it came, decoded, being stored
+PLACES, PLACES_PER_USER, PLACE_WAIT_S = 4, 2, 10.0  # each is up to some 25 MB: as it came, and decoded
 MAX_DATA_URL_HEAD = 256
 WHITE_SPACE = b" \t\r\n"
 NO_BASE64 = "image: it is no base64: send the file's bytes in standard base64 with padding, or as a data: URL"
