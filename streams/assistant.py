@@ -24,9 +24,11 @@ from schemas.topics import Catalog
 from sinks.base import Sink
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
+from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
 from streams.lane import Batch
-from streams.serve import StageServer, Stream, any_dead_letter, decoder, serve_sink
+from streams.serve import StageServer, Stream
+from streams.serve_sink import serve_sink
 from transport.table import CompactedTable
 
 GATE_LIMIT = 1_000  # unfinished inputs of an in-order stage

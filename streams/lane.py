@@ -14,6 +14,7 @@ from faust.types import TP
 from schemas.envelope import Record
 from streams.bad_luck import BadLuck
 from streams.ledger import Ledger
+from streams.outbox import Outbox
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 RecordId = tuple[str, int, int, int]  # topic, partition, offset, append time: the same over a rebalance
 MAX_LATE = 20_000
 SINK_BATCH = 1_000
+BREATH = 32  # records
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
 
 
@@ -114,6 +116,7 @@ class Lane:
         if not is_sink:
             app.quarantine.watch(self)
         self._held: set[asyncio.Task[Any]] = set()
+        self._outbox: Outbox[Work] = Outbox(app, self._spawn, self._answered)
 
     @property
     def is_full(self) -> bool:
@@ -320,24 +323,26 @@ class Lane:
                 self.luck.tried()
             work = Work(record, batch.ledger, len(outputs))
             self.unanswered += 1
-            for output in outputs:  # waits only while the producer's buffer is full
-                answer = await self.app.hand_over(output)
-                answer.add_done_callback(partial(self._answered, work, output))
+            for output in outputs:
+                await self._outbox.put(output, work)
             if not outputs:
                 self._finish(work)
+            if index % BREATH == BREATH - 1:  # what is put is sent meanwhile
+                await asyncio.sleep(0)
         return len(batch.records)
 
     async def _until_answered(self) -> None:
         while self.unanswered:
             await asyncio.sleep(0.005)
 
-    def _answered(self, work: Work, output: Record, answer: "asyncio.Future[Any]") -> None:
-        if answer.cancelled() or answer.exception() is not None:
-            self._spawn(self._send_again(work, output))
-            return
-        work.left -= 1
-        if work.left <= 0:
-            self._finish(work)
+    def _answered(self, held: Sequence[tuple[Work, Record]], error: BaseException | None) -> None:
+        for work, output in held:
+            if error is not None:
+                self._spawn(self._send_again(work, output))
+                continue
+            work.left -= 1
+            if work.left <= 0:
+                self._finish(work)
 
     def _finish(self, work: Work) -> None:
         work.ledger.finish(work.record.offset)

@@ -7,72 +7,39 @@ A stage's input is finished only when the brokers have all its outputs. What goe
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
-from pydantic import ValidationError
 
 from processors.cancelled import cancelled
-from processors.errors import PermanentError, RetryableError
+from processors.errors import RetryableError
 from processors.ports import DueWriter
 from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import AsyncStage, DeadLetter, Drop, Later, PlainStage, RecordFacts, StageResult
-from schemas.dead_letter import DeadLettered
-from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header, is_uuid
-from schemas.events import Event, Job, JobFinished, JobProgressed
-from sinks.base import PoisonableSink, Sink
+from schemas.envelope import Attributes, Envelope, Record, first_header, is_uuid
+from schemas.events import Job, JobFinished, JobProgressed
 from streams import metrics
 from streams.app import StreamApp
 from streams.cancellations import Cancellations
-from streams.encode import Encoder, TooLargeError, failure, timed, validation_reason
+from streams.decode import Decode, Undecodable
+from streams.encode import Encoder, TooLargeError, failure, timed
 from streams.lane import Batch, Prepare
 from streams.later import Postponer, as_released, put_off
 from streams.ledger import MAX_CRASHES, Ledger
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=Event)
 ENDED_TIMEOUT_S = 3.0
 CRASHED = DeadLetter("crashed-worker", "three processes died while they had it in hand; it is not tried again")
-SINK_FIRST_BACKOFF_S = 0.1
-SINK_MAX_BACKOFF_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Undecodable:
-    """A record that is no event. `job`: whose end it is, where that can be told."""
-
-    code: str
-    reason: str
-    attributes: Attributes | None
-    job: Job | None
-
-
-Decode = Callable[[ConsumerRecord], Envelope[Any] | Undecodable]
 EndedRuns = Callable[[Sequence[tuple[UUID, int]]], Awaitable[Set[tuple[UUID, int]]]]
 Stream = AsyncIterator[Batch]
-
-
-def decoder(event_class: type[E]) -> Decode:
-    """Reads records of one of our own topics."""
-
-    def decode(record: ConsumerRecord) -> Envelope[E] | Undecodable:
-        try:
-            attributes = Attributes.parse(record.headers)
-            payload = event_class.model_validate_json(record.value or b"")
-        except InvalidEnvelopeError as error:
-            return Undecodable("invalid-event", str(error), None, None)
-        except ValidationError as error:
-            reason = validation_reason(error.errors(include_input=False, include_context=False, include_url=False))
-            return Undecodable("invalid-event", reason, attributes, None)
-        return Envelope(attributes, payload, record.partition, record.offset)
-
-    return decode
 
 
 class StageServer:
@@ -343,76 +310,6 @@ class StageServer:
     def _count_dead(self, record: ConsumerRecord, letter: DeadLetter, name: str) -> None:
         metrics.DEAD_LETTERS.labels(name, letter.code).inc()
         self._app.lanes[record.topic].luck.bad(letter.code)
-
-
-def any_dead_letter(record: ConsumerRecord) -> Envelope[Any]:
-    """Reads records of `dead-letters`, which are whatever they were: there is none that it cannot read."""
-    letter = DeadLettered.parse(
-        partition=record.partition, offset=record.offset, timestamp_ms=record.timestamp, key=record.key,
-        value=record.value, headers=record.headers,
-    )  # fmt: skip
-    return Envelope(Attributes("", "", "dead-letters"), letter, record.partition, record.offset)
-
-
-async def serve_sink(stream: Stream, event: type[E] | Decode, sink: Sink, *, name: str) -> None:
-    """Serve a sink: all that waits of a partition in one call, again and again until the target has it.
-
-    A record that is no event is counted and passed over; a single bad row is found by halving the batch.
-
-    Args:
-        stream: The agent's.
-        event: The class of the topic's events, or how its records are read.
-        sink: Where they go.
-        name: As it stands in metrics.
-    """
-    decode: Decode = decoder(event) if isinstance(event, type) else event
-
-    async def handle(records: Sequence[ConsumerRecord]) -> None:
-        found = [decode(record) for record in records]
-        envelopes = [envelope for envelope in found if isinstance(envelope, Envelope)]
-        if len(envelopes) < len(found):
-            metrics.EVENTS.labels(name, "undecodable").inc(len(found) - len(envelopes))
-            logger.error("%s: %d records are no events and are passed over", name, len(found) - len(envelopes))
-        await write_all(sink, envelopes, name=name)
-        metrics.EVENTS.labels(name, "stored").inc(len(envelopes))
-
-    async for batch in stream:
-        batch.lane.run_as_batch(batch, handle)
-
-
-async def write_all(
-    sink: Sink,
-    envelopes: Sequence[Envelope[E]],
-    *,
-    name: str,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Return once the target has all of it; waits without limit while it is away."""
-    if not envelopes:
-        return
-    backoff = SINK_FIRST_BACKOFF_S
-    while True:
-        try:
-            await sink.write(envelopes)
-        except RetryableError as error:
-            metrics.RETRIES.labels(name, error.code).inc()
-            if backoff == SINK_FIRST_BACKOFF_S:
-                logger.warning("%s waits for its target: %s", name, error.message)
-            await sleep(backoff)
-            backoff = min(SINK_MAX_BACKOFF_S, backoff * 2)
-        except PermanentError as error:
-            if len(envelopes) > 1:
-                half = len(envelopes) // 2
-                await write_all(sink, envelopes[:half], name=name, sleep=sleep)
-                await write_all(sink, envelopes[half:], name=name, sleep=sleep)
-                return
-            metrics.EVENTS.labels(name, "refused").inc()
-            logger.error("%s: a row was refused: %s", name, error.message)  # noqa: TRY400 no traceback: it may hold text
-            if isinstance(sink, PoisonableSink):
-                await sink.write_poisoned(envelopes[0])
-            return
-        else:
-            return
 
 
 def _decoded(decode: Decode, record: ConsumerRecord, ledger: Ledger) -> Envelope[Any] | Undecodable:

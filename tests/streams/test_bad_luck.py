@@ -14,11 +14,12 @@ from schemas.envelope import Attributes, Envelope
 from schemas.topics import Catalog
 from streams.bad_luck import MAX_IN_A_ROW, RECENT, BadLuck
 from streams.cancellations import Cancellations
+from streams.decode import Undecodable
 from streams.encode import Encoder
 from streams.lane import Batch, Lane
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine
-from streams.serve import StageServer, Undecodable
+from streams.serve import StageServer
 from streams.worker import Worker
 from tests.factories import NOW, completion_requested, job_finished
 from tests.waiting import until
