@@ -24,9 +24,9 @@ from schemas.topics import Catalog
 from sinks.base import Sink
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
+from streams.batch import Batch
 from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
-from streams.lane import Batch
 from streams.serve import StageServer, Stream
 from streams.serve_sink import serve_sink
 from transport.table import CompactedTable

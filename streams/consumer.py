@@ -18,7 +18,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from schemas.envelope import Record
-from streams.lane import Batch
+from streams.batch import Batch
 from streams.ledger import MAX_OPEN, Ledger
 from transport.partitioner import partition_of
 from transport.producer_ids import renew_id

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,78 +12,17 @@ from faust.types import TP
 
 from schemas.envelope import Record
 from streams.bad_luck import BadLuck
+from streams.batch import Batch, RecordId, Work, record_id
 from streams.ledger import Ledger
 from streams.outbox import Outbox
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
 
-RecordId = tuple[str, int, int, int]  # topic, partition, offset, append time: the same over a rebalance
 MAX_LATE = 20_000
 SINK_BATCH = 1_000
 BREATH = 32  # records
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """What an agent's stream yields: fresh records of one partition, in offset order.
-
-    `envelopes` is parallel to `records` once `serve` has decoded them.
-    """
-
-    lane: "Lane"
-    ledger: Ledger
-    records: list[ConsumerRecord]
-    envelopes: list[Any] = field(default_factory=list)
-    at: int = 0  # the offset in hand, of one that is handled in order
-
-    @property
-    def is_suspect(self) -> bool:
-        """It is one record, to be handled alone."""
-        return len(self.records) == 1 and self.ledger.is_suspect(self.records[0].offset)
-
-    def with_suspects_apart(self) -> "list[Batch]":
-        """The same in order, each suspect in a batch of its own."""
-        if not any(self.ledger.is_suspect(record.offset) for record in self.records):
-            return [self]
-        parts: list[Batch] = []
-        for record in self.records:
-            apart = self.ledger.is_suspect(record.offset)
-            if apart or not parts or parts[-1].is_suspect:
-                parts.append(Batch(self.lane, self.ledger, [record]))
-            else:
-                parts[-1].records.append(record)
-        return parts
-
-    @property
-    def partition(self) -> int:
-        """The partition that all of it came from."""
-        return int(self.records[0].partition)
-
-    async def settled(self) -> bool:
-        """Wait until all before this batch is finished; False if the partition was lost meanwhile."""
-        while self.ledger.live and self.ledger.lowest_unfinished() < self.records[0].offset:
-            await asyncio.sleep(0.005)
-        return self.ledger.live
-
-
-class Work:
-    """One record in hand. `left`: its outputs that the brokers have not answered yet."""
-
-    __slots__ = ("id", "ledger", "left", "record")
-
-    def __init__(self, record: ConsumerRecord, ledger: Ledger, left: int = 0) -> None:
-        self.id = _id(record)
-        self.record, self.ledger, self.left = record, ledger, left
-
-    def is_wanted(self) -> bool:
-        """Its partition is still ours."""
-        return self.ledger.live
-
-
-def _id(record: ConsumerRecord) -> RecordId:
-    return record.topic, record.partition, record.offset, record.timestamp
 
 
 AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
@@ -251,7 +189,7 @@ class Lane:
         """Around a long wait of a handler that is at work on this record. No drain waits for it: the handler is
         cancelled, the record is not finished, and comes again.
         """
-        work, task = self.running[_id(record)], asyncio.current_task()
+        work, task = self.running[record_id(record)], asyncio.current_task()
         if task is None:
             raise RuntimeError("a handler runs in a task")
         self._held.add(task)

@@ -13,10 +13,11 @@ from processors.stage import DeadLetter, Emit
 from schemas.envelope import Attributes, Envelope
 from schemas.topics import Catalog
 from streams.bad_luck import MAX_IN_A_ROW, RECENT, BadLuck
+from streams.batch import Batch
 from streams.cancellations import Cancellations
 from streams.decode import Undecodable
 from streams.encode import Encoder
-from streams.lane import Batch, Lane
+from streams.lane import Lane
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine
 from streams.serve import StageServer
