@@ -29,7 +29,8 @@ class Listener:
         self._execution: UUID | None = None
         self._next = 0
         self._after = after
-        self._progressed = max(0, channel.progressed - 1)
+        # Where it stands now is told to who comes while it goes on.
+        self._progressed = channel.progressed if channel.end is not None else max(0, channel.progressed - 1)
 
     async def events(self, *, comment_every_s: float = COMMENT_EVERY_S) -> AsyncGenerator[bytes, None]:
         """Server-sent events, some at a time; a comment where nothing comes for long. Ends at the end, or when gone."""

@@ -85,7 +85,7 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
 
 def test_every_block_is_one_that_is_run_here() -> None:
     marks = [
-        "make up", "assistant chat", "TOKEN=", "$BASE/chat/ ", "$BASE/chat/async", "producer.produce",
+        "make up", "assistant chat", "TOKEN=", "$BASE/chat/ ", '"stream": true', "$BASE/chat/async", "producer.produce",
         'consumer.subscribe(["job-finished"])', "Webhook(", "assistant setup",
     ]  # fmt: skip
     assert len(BLOCKS) == len(marks)
@@ -113,6 +113,9 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
     answer = json.loads(reader.pastes(login, reader.block("$BASE/chat/ ")))
     assert answer["result"]["text"]
     assert answer["usage"]["completion_tokens"] <= 60
+    streamed = reader.pastes(login, reader.block('"stream": true'))
+    assert "event: delta" in streamed
+    assert "event: finished" in streamed
     polled = reader.pastes(login, reader.block("$BASE/chat/async"))
     assert "202" in polled.splitlines()[0]
     job_id = polled.partition('{"job_id":"')[2][:36]
