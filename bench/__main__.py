@@ -13,7 +13,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import alone
+from bench import alone, streams
 from bench.caller import Caller
 from bench.end_to_end import end_to_end
 from bench.measure import (
@@ -121,6 +121,12 @@ async def completion_alone(place: Place, *, jobs: int, repeat: int) -> list[Row]
     ]
 
 
+async def streams_told(place: Place) -> list[Row]:
+    """Answers piece by piece, and who listens."""
+    async with place.deployment(COMPLETION_CONCURRENCY="2000") as deployment:
+        return await streams.measure(deployment, place.api_url, streams.ALL, streams.Sizes())
+
+
 async def plain(place: Place) -> list[Row]:
     """What there is to compare with."""
     rate = await plain_chain(place.kafka.bootstrap)
@@ -183,6 +189,7 @@ def main() -> None:
         "gate": lambda place: gate_alone(place, repeat=repeat),
         "completion": lambda place: completion_alone(place, jobs=jobs, repeat=repeat),
         "sink": lambda place: sink_alone(place, repeat=repeat),
+        "streams": streams_told,
         "plain": plain,
     }
     if unknown := set(given.only) - parts.keys() - {"newcomer"}:
