@@ -13,7 +13,20 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import cancelling, chat, dead_letters, jobs, operations, providers, streaming, users, webhooks, workers
+from ingress import (
+    cancelling,
+    chat,
+    dead_letters,
+    jobs,
+    openai_chat,
+    openai_models,
+    operations,
+    providers,
+    streaming,
+    users,
+    webhooks,
+    workers,
+)
 from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
@@ -22,6 +35,7 @@ from ingress.idempotency import Idempotency
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
+from ingress.model_names import Models
 from ingress.passwords import Passwords
 from ingress.past import PastDeltas
 from ingress.problems import install as install_problems
@@ -92,8 +106,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = made
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
-        chat.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, providers.router, streaming.router, operations.router,
+        chat.router, openai_chat.router, jobs.router, users.router, cancelling.router, webhooks.router,
+        dead_letters.router, workers.router, providers.router, openai_models.router, streaming.router,
+        operations.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -181,6 +196,7 @@ def compose(settings: Settings) -> Services:
         cancel_requests=cancel_requests,
         user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),
         workers=worker_table,
+        models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.allows)),
         database=database,
         jobs=store,
         due=DueStore(database),

@@ -1,5 +1,6 @@
 """What the routes work with, and who is asking."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from ingress.channels import Channels
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
+from ingress.model_names import Models
 from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import Publisher
@@ -43,6 +45,7 @@ class Services:
     idempotency: Idempotency
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]
+    models: Callable[[], Models]
     database: Pool
     jobs: JobStore
     due: DueStore

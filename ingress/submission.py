@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
+NO_METADATA: Mapping[str, str] = {}
 Follow = Callable[[UUID, bool], None]
 Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
@@ -65,20 +66,25 @@ class Submissions:
     # --- the two ways to ask ---
 
     async def answered(
-        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None
-    ) -> tuple[UUID, Outcome]:
+        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> tuple[UUID, Outcome]:  # fmt: skip
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
         Args:
             user: Who asks.
             request: What.
+            keyed: The request's key.
             left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
+            metadata: Kept with the job.
 
         Raises:
             Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
         """
         timeout = request.timeout or self._rules.default_timeout_s
-        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
+        requested = JobRequested(
+            user_id=user.user_id, kind="chat", request=request, expires_after=timeout, metadata=dict(metadata)
+        )
         turn = await self._turn(user, request, keyed)
         job_id = turn.job_id
         if turn.outcome is not None:
@@ -101,7 +107,7 @@ class Submissions:
 
     async def accepted(
         self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None,
-        follow: Follow | None = None,
+        follow: Follow | None = None, metadata: Mapping[str, str] = NO_METADATA,
     ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
 
@@ -112,6 +118,7 @@ class Submissions:
             keyed: The request's key.
             follow: Told of the job, and whether it is new, before it is published; its caller waits for the answer,
                 so the job is good for as long as that of a waiting call.
+            metadata: Kept with the job.
 
         Returns:
             The job, its outcome where it came by then, the user's rate, and whether it was asked for before.
@@ -122,8 +129,9 @@ class Submissions:
         self._check_callback(callback_url)
         timeout = None if follow is None else request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind="chat", request=request, callback_url=callback_url, expires_after=timeout
-        )
+            user_id=user.user_id, kind="chat", request=request, callback_url=callback_url, expires_after=timeout,
+            metadata=dict(metadata),
+        )  # fmt: skip
         turn = await self._turn(user, request, keyed)
         if follow is not None:
             try:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.requests import CallbackUrl, ChatRequest, JobKind, Metadata, Role, Text, UserId
 
 FORGOTTEN_WORKER_S = 3600.0
+MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
 
 
 class Event(BaseModel):
@@ -214,8 +215,8 @@ class UserUpdated(Event):
 class ProviderOffer(Event):
     """A provider that a worker has the key or address of.
 
-    `can`: `stream`, `images`, `embeddings`; `parameters`: of `generation_config`; `healthy`: whether it answered when
-    it was last asked, None before; `code`: why it is not.
+    `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`; `parameters`: of
+    `generation_config`; `healthy`: whether it answered when it was last asked, None before; `code`: why it is not.
     """
 
     name: str

@@ -7,7 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.events import JobRequested
-from schemas.requests import LARGEST_INT, MAX_JSON_DEPTH, MAX_JSON_SCHEMA_CHARS, ChatRequest, GenerationConfig
+from schemas.requests import (
+    LARGEST_INT,
+    MAX_HISTORY_CHARS,
+    MAX_JSON_DEPTH,
+    MAX_JSON_SCHEMA_CHARS,
+    MAX_TURNS,
+    ChatRequest,
+    GenerationConfig,
+)
 
 
 def config(**given: Any) -> GenerationConfig:
@@ -83,6 +91,22 @@ def test_a_request_of_before_is_still_one_and_travels_as_it_did() -> None:
     given = {"prompt": "Why?", "generation_config": {"temperature": 0.5, "top_p": 1.0, "max_tokens": 9}}
     requested = JobRequested.model_validate_json(json.dumps({"user_id": "a", "kind": "chat", "request": given}))
     assert json.loads(requested.model_dump_json(exclude_none=True))["request"] == given
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model": "m-1"}, {"history": []}, {"history": [{"role": "system", "text": "x"}]},
+        {"history": [{"role": "user", "text": ""}]}, {"history": [{"role": "user", "text": "x", "name": "y"}]},
+        {"history": [{"role": "user", "text": "x" * (MAX_HISTORY_CHARS // 2 + 1)}] * 2},
+        {"history": [{"role": "user", "text": "x"}] * (MAX_TURNS + 1)},
+    ],
+)  # fmt: skip
+def test_a_conversation_has_its_bounds_and_a_model_its_provider(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ChatRequest.model_validate({"prompt": "Why?", **more})
+    good = {"model": "m-1", "provider": "openai", "history": [{"role": "assistant", "text": "Hello."}]}
+    assert ChatRequest.model_validate({"prompt": "Why?", **good}).model_dump(mode="json", exclude_unset=True)["model"]
 
 
 def test_a_schema_travels_as_it_came() -> None:
