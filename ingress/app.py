@@ -19,6 +19,7 @@ from ingress import (
     dead_letters,
     jobs,
     openai_chat,
+    openai_embeddings,
     openai_models,
     operations,
     providers,
@@ -107,8 +108,8 @@ def create_app(settings: Settings) -> FastAPI:
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
         chat.router, openai_chat.router, jobs.router, users.router, cancelling.router, webhooks.router,
-        dead_letters.router, workers.router, providers.router, openai_models.router, streaming.router,
-        operations.router,
+        dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
+        streaming.router, operations.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)

@@ -1,7 +1,7 @@
 """Whose model a name is: `provider/model`, or only `model` where no other provider has one of that name."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ingress.problems import Problem
@@ -25,7 +25,7 @@ class Models:
         """`offers`: by provider, what each worker says of it; `allows`: True for one that may be asked."""
         self._allows = allows
         offered = {
-            provider: list(dict.fromkeys(model for offer in told for model in offer.models))
+            provider: list(dict.fromkeys(model for offer in told for model in _models(offer)))
             for provider, told in offers.items()
             if allows(provider)
         }
@@ -41,6 +41,12 @@ class Models:
         bare = {model.name: model for model in every if counts[model.name] == 1}
         self._several = {name for name, count in counts.items() if count > 1}
         self.by_id: dict[str, Model] = bare | {f"{model.provider}/{model.name}": model for model in every}
+        self._embedding = {
+            Model(provider, offer.embedding_model)
+            for provider in offered
+            for offer in offers[provider]
+            if offer.embedding_model
+        }
 
     def find(self, name: str) -> Model:
         """The model of this name.
@@ -63,3 +69,21 @@ class Models:
         there = ", ".join(sorted(f"{one.provider}/{one.name}" for one in set(self.by_id.values()))[:MAX_TOLD])
         detail = f"there is no such model; GET /v1/models lists those that there are, such as {there}"
         raise Problem(404, "no-such-model", detail, param="model")
+
+    def find_embedding(self, name: str) -> Model:
+        """The same among those that make vectors: of each provider the one that it is set to.
+
+        Raises:
+            Problem: As `find`.
+        """
+        found = self.find(name)
+        if found in self._embedding or not self._present:
+            return found
+        there = ", ".join(sorted(f"{one.provider}/{one.name}" for one in self._embedding)) or "none"
+        raise Problem(404, "no-such-model", f"this model makes no vectors here; those that do: {there}", param="model")
+
+
+def _models(offer: ProviderOffer) -> Iterator[str]:
+    yield from offer.models
+    if offer.embedding_model:
+        yield offer.embedding_model

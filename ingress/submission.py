@@ -19,7 +19,7 @@ from processors.fit_generation import UNSUPPORTED, lacking, refusal
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest, GenerationConfig
+from schemas.requests import AnyRequest, EmbeddingRequest, GenerationConfig, JobKind
 from sinks.egress import EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Submissions:
     # --- the two ways to ask ---
 
     async def answered(
-        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None,
+        self, user: UserUpdated, request: AnyRequest, *, keyed: Keyed | None = None, left: Left | None = None,
         metadata: Mapping[str, str] = NO_METADATA,
     ) -> tuple[UUID, Outcome]:  # fmt: skip
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
@@ -83,7 +83,7 @@ class Submissions:
         """
         timeout = request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind="chat", request=request, expires_after=timeout, metadata=dict(metadata)
+            user_id=user.user_id, kind=_kind(request), request=request, expires_after=timeout, metadata=dict(metadata)
         )
         turn = await self._turn(user, request, keyed)
         job_id = turn.job_id
@@ -106,7 +106,7 @@ class Submissions:
         return job_id, replace(outcome, replayed=turn.replayed)
 
     async def accepted(
-        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None,
+        self, user: UserUpdated, request: AnyRequest, *, callback_url: str | None, keyed: Keyed | None = None,
         follow: Follow | None = None, metadata: Mapping[str, str] = NO_METADATA,
     ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
@@ -129,8 +129,8 @@ class Submissions:
         self._check_callback(callback_url)
         timeout = None if follow is None else request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind="chat", request=request, callback_url=callback_url, expires_after=timeout,
-            metadata=dict(metadata),
+            user_id=user.user_id, kind=_kind(request), request=request, callback_url=callback_url,
+            expires_after=timeout, metadata=dict(metadata),
         )  # fmt: skip
         turn = await self._turn(user, request, keyed)
         if follow is not None:
@@ -164,7 +164,7 @@ class Submissions:
 
     # --- steps ---
 
-    async def _turn(self, user: UserUpdated, request: ChatRequest, keyed: Keyed | None) -> Turn:
+    async def _turn(self, user: UserUpdated, request: AnyRequest, keyed: Keyed | None) -> Turn:
         """Whether there is anything to publish; what was asked before is not checked again."""
 
         def mint() -> UUID:
@@ -214,7 +214,7 @@ class Submissions:
         except (NotAcceptedError, OutcomeUnknownError) as error:  # it then runs to its end, or its timeout
             logger.warning("job %s is not cancelled, although its caller left: %s", job_id, error)
 
-    def _check(self, user: UserUpdated, request: ChatRequest) -> None:
+    def _check(self, user: UserUpdated, request: AnyRequest) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
         self._check_flood(user)
@@ -224,9 +224,10 @@ class Submissions:
             there = [name for name in present if name in self._rules.allowed_providers]
             detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
             raise Problem(400, "no-such-provider", detail, providers=there)
-        if wanted is not None and request.generation_config.strict is not False:
-            self._check_parameters(wanted, request.generation_config)
-        self._backpressure.check(wanted)
+        generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
+        if wanted is not None and generation is not None and generation.strict is not False:
+            self._check_parameters(wanted, generation)
+        self._backpressure.check(wanted, stage="generate_completion" if generation is not None else "embed_texts")
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
@@ -263,6 +264,10 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+def _kind(request: AnyRequest) -> JobKind:
+    return "embedding" if isinstance(request, EmbeddingRequest) else "chat"
 
 
 async def _left_before(finished: "asyncio.Future[Outcome]", left: Left | None, *, timeout_s: float) -> bool:

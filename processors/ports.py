@@ -142,13 +142,6 @@ class EmbeddingProvider(Protocol):
         """
         ...
 
-    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
-        """The same, telling each piece of text as it comes; what is returned is the whole.
-
-        No more is read while `on_delta` is awaited. Where it raises, what was told before is void.
-        """
-        ...
-
 
 class Execution(Protocol):
     """One try at an answer. What it told is void unless `end` said where it is; leave it as a context manager."""

@@ -8,9 +8,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.requests import CallbackUrl, ChatRequest, JobKind, Metadata, Role, Text, UserId
+from schemas.requests import (
+    AnyRequest,
+    CallbackUrl,
+    ChatRequest,
+    EmbeddingRequest,
+    JobKind,
+    Metadata,
+    Role,
+    Text,
+    UserId,
+)
 
 FORGOTTEN_WORKER_S = 3600.0
 MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
@@ -28,10 +38,16 @@ class JobRequested(Event):
 
     user_id: UserId
     kind: JobKind
-    request: ChatRequest
+    request: AnyRequest
     callback_url: CallbackUrl | None = None
     expires_after: Annotated[float, Field(ge=1, le=86_400, description="seconds")] | None = None
     metadata: Metadata = {}
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if (self.kind == "embedding") != isinstance(self.request, EmbeddingRequest):
+            raise ValueError(f"this is no request of a job of kind {self.kind}")
+        return self
 
 
 class StageTiming(Event):
@@ -70,13 +86,13 @@ class JobEvent(Event):
 class JobAccepted(JobEvent):
     """`job-requested` once the gate knows whose it is. Never on a topic: the first stage's input."""
 
-    request: ChatRequest
+    request: AnyRequest
 
 
 class PromptSanitized(JobEvent):
     """The request with its text normalised, and found harmless."""
 
-    request: ChatRequest
+    request: AnyRequest
 
 
 class RateLimit(Event):
@@ -91,7 +107,7 @@ class RateLimit(Event):
 class JobAdmitted(JobEvent):
     """The user's rate allows it."""
 
-    request: ChatRequest
+    request: AnyRequest
     rate_limit: RateLimit | None = None
 
 
@@ -111,6 +127,17 @@ class CompletionRequested(JobEvent):
 
     provider: str
     request: ChatRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+
+class EmbeddingRequested(JobEvent):
+    """A job's texts are ready to be sent to a provider. `retry`, `attempts`: as in `CompletionRequested`."""
+
+    provider: str
+    request: EmbeddingRequest
     timeout_s: float
     rate_limit: RateLimit | None = None
     retry: int = 0
@@ -224,6 +251,7 @@ class ProviderOffer(Event):
     default_model: str | None = None
     can: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    embedding_model: str | None = None
     healthy: bool | None = None
     code: str | None = None
     checked_at: datetime | None = None

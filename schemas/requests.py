@@ -4,9 +4,19 @@ import json
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-JobKind = Literal["chat"]
+JobKind = Literal["chat", "embedding"]
 Role = Literal["admin", "user"]
 
 
@@ -197,3 +207,34 @@ class ChatRequest(RequestBody):
         if self.history is not None and sum(len(turn.text) for turn in self.history) > MAX_HISTORY_CHARS:
             raise ValueError(f"history is at most {MAX_HISTORY_CHARS} characters in all")
         return self
+
+
+# With 4,096 numbers each, as base64 of float32, their vectors fit into a record.
+MAX_EMBEDDED_TEXTS, MAX_EMBEDDED_CHARS = 40, 200_000
+
+
+class EmbeddingRequest(RequestBody):
+    """`request` of a job of kind `embedding`: a vector for each text, which is taken as it is, in their order."""
+
+    texts: Annotated[
+        tuple[Annotated[Text, Field(min_length=1, max_length=MAX_EMBEDDED_CHARS)], ...],
+        Field(min_length=1, max_length=MAX_EMBEDDED_TEXTS),
+    ]
+    provider: ProviderName | None = None
+    timeout: Timeout | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if sum(map(len, self.texts)) > MAX_EMBEDDED_CHARS:
+            raise ValueError(f"texts are at most {MAX_EMBEDDED_CHARS} characters in all")
+        return self
+
+
+def _which(request: Any) -> str:
+    names = request if isinstance(request, dict) else ()
+    return "embedding" if isinstance(request, EmbeddingRequest) or "texts" in names else "chat"
+
+
+AnyRequest = Annotated[
+    Annotated[ChatRequest, Tag("chat")] | Annotated[EmbeddingRequest, Tag("embedding")], Discriminator(_which)
+]

@@ -74,6 +74,7 @@ def _offer(provider: CompletionProvider) -> ProviderOffer:
         default_model=provider.model or None,
         can=tuple(name for name, there in can.items() if there),
         parameters=tuple(sorted(has.parameters)),
+        embedding_model=getattr(provider, "embedding_model", None) if has.embeds else None,
     )
 
 

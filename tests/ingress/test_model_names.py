@@ -65,3 +65,14 @@ def test_while_no_worker_lives_a_whole_name_waits_for_one_and_a_bare_one_comes_a
 
 def test_a_provider_that_is_not_allowed_has_no_models() -> None:
     assert known(offer("gemini", "g")).by_id == {}
+
+
+def test_vectors_are_made_by_the_model_that_a_provider_is_set_to() -> None:
+    models = known(offer("openai", "m", embedding_model="e-1"), offer("lmstudio", "l", "e-2"))
+    assert {"openai/e-1", "e-1"} <= set(models.by_id)
+    assert models.find_embedding("e-1") == models.find_embedding("openai/e-1") == Model("openai", "e-1")
+    for name in ("m", "lmstudio/e-2", "nothing"):
+        with pytest.raises(Problem) as caught:
+            models.find_embedding(name)
+        assert (caught.value.status, caught.value.code) == (404, "no-such-model")
+    assert known().find_embedding("openai/e-1") == Model("openai", "e-1")

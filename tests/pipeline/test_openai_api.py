@@ -269,3 +269,45 @@ async def test_a_provider_that_dies_before_the_first_word_is_not_noticed(client:
         model=MODEL, messages=user(f"[tokens=20][pace=0.01][breaks=1] {uuid.uuid4()}"), stream=True
     )
     assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == words(20, call=2)
+
+
+async def test_both_clients_embed(client: AsyncOpenAI, sync_client: OpenAI, http: httpx.AsyncClient) -> None:
+    texts = ["Why?", "Because of the sky."]
+    found = await client.embeddings.create(model="text-embedding-3-small", input=texts, user="u-1")  # asks for base64
+    assert [one.embedding[:3] for one in found.data] == [[len(text), 0.25, -0.5] for text in texts]
+    assert (found.model, found.usage.total_tokens) == ("text-embedding-3-small", 7)
+
+    def ask() -> Any:
+        return sync_client.embeddings.with_raw_response.create(
+            model="openai/text-embedding-3-small", input="Why?", encoding_format="float"
+        )
+
+    raw = await asyncio.to_thread(ask)
+    assert raw.parse().data[0].embedding[:3] == [4, 0.25, -0.5]
+    view = await ended(http, raw.headers["location"].rpartition("/")[2])
+    assert (view["kind"], view["result"]["dimensions"]) == ("embedding", 4)
+
+
+async def test_vectors_that_cannot_be_made_are_an_error(running: Running, client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.embeddings.create(model="stand-in", input="x")
+    assert caught.value.code == "no-such-model"
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.embeddings.create(model="text-embedding-3-small", input="x", dimensions=2)
+    assert refused.value.param == "dimensions"
+    with pytest.raises(openai.InternalServerError) as failed:
+        await client.embeddings.create(model="text-embedding-3-small", input="[mode=few]")
+    assert failed.value.code == "provider-invalid-reply"
+    assert failed.value.response.headers["x-should-retry"] == "false"
+
+
+async def test_the_same_key_is_paid_for_once(running: Running, client: AsyncOpenAI) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+
+    async def ask() -> str:
+        raw = await client.embeddings.with_raw_response.create(
+            model="text-embedding-3-small", input="Why?", extra_headers=key
+        )
+        return str(raw.headers["location"])
+
+    assert await ask() == await ask()

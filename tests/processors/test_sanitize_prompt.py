@@ -8,8 +8,8 @@ from processors.prompt_policy import PromptPolicy
 from processors.sanitize_prompt import sanitize_prompt
 from processors.stage import DeadLetter, Emit
 from schemas.events import JobFinished, PromptSanitized
-from schemas.requests import ChatRequest, Turn
-from tests.factories import NOW, chat_request, job_accepted, user_updated
+from schemas.requests import ChatRequest, EmbeddingRequest, Turn
+from tests.factories import NOW, chat_request, job, job_accepted, user_updated
 
 POLICY = PromptPolicy()
 USERS = {"alice": user_updated()}
@@ -188,6 +188,7 @@ def conversation(prompt: str, *said: str, policy: PromptPolicy = POLICY) -> Any:
 def test_what_was_said_before_is_cleaned_and_goes_on() -> None:
     passed = conversation("And\u200b then?", "One.\x07", "\u200b", "Two.")
     assert isinstance(passed, PromptSanitized)
+    assert isinstance(passed.request, ChatRequest)
     assert passed.request.prompt == "And then?"
     assert [turn.text for turn in passed.request.history or ()] == ["One.", "Two."]
     bare = conversation("Why?", "\u200b")
@@ -215,3 +216,12 @@ def test_the_longest_prompt_counts_all_that_was_said() -> None:
     assert isinstance(conversation("x" * 40, "y" * 40, policy=policy), PromptSanitized)
     refused = conversation("x" * 40, "y" * 40, "z" * 40, policy=policy)
     assert refused.result["reason"] == "prompt-too-long"
+
+
+def test_texts_of_which_vectors_are_made_are_left_as_they_are() -> None:
+    request = EmbeddingRequest(texts=(f" {ATTACKS[0]}\u200b",))
+    event = job_accepted(job=job(kind="embedding"), request=request)
+    result = sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW)
+    assert result == Emit((PromptSanitized(job=event.job, request=request),))
+    unknown = sanitize_prompt(event, users={}, policy=POLICY, now=NOW)
+    assert isinstance(unknown, DeadLetter)

@@ -9,11 +9,13 @@ from pydantic import ValidationError
 from schemas.events import JobRequested
 from schemas.requests import (
     LARGEST_INT,
+    MAX_EMBEDDED_TEXTS,
     MAX_HISTORY_CHARS,
     MAX_JSON_DEPTH,
     MAX_JSON_SCHEMA_CHARS,
     MAX_TURNS,
     ChatRequest,
+    EmbeddingRequest,
     GenerationConfig,
 )
 
@@ -121,3 +123,16 @@ def test_what_is_asked_for_is_named() -> None:
     wanted = config(seed=1, temperature=0, mode="lora", response_format={"type": "json_object"})
     assert wanted.named() == ("temperature", "seed", "mode", "response_format.json_object")
     assert wanted.without(["mode", "response_format.json_object"]) == config(seed=1, temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [("embedding", {"prompt": "Why?"}), ("chat", {"texts": ["a"]}), ("embedding", {"texts": []}),
+     ("embedding", {"texts": ["a", ""]}), ("embedding", {"texts": ["a"], "prompt": "Why?"}), ("chat", None),
+     ("embedding", {"texts": ["x"] * (MAX_EMBEDDED_TEXTS + 1)}), ("search", {"texts": ["a"]})],
+)  # fmt: skip
+def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
+    good = {"user_id": "a", "kind": "embedding", "request": {"texts": ["a", "b"]}}
+    assert JobRequested.model_validate_json(json.dumps(good)).request == EmbeddingRequest(texts=("a", "b"))
+    with pytest.raises(ValidationError):
+        JobRequested.model_validate_json(json.dumps({"user_id": "a", "kind": kind, "request": request_}))
