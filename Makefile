@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
+PROCESSES ?= 2
 
 .PHONY: help up down status test test-unit check docs bench chaos chaos-long lock clean
 
@@ -28,8 +29,8 @@ down: ## Stop it; the data is kept
 status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
-test: $(STAMP) ## All tests, on a real Kafka, Postgres and model
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=2, each with its own
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-unit: $(STAMP) ## Tests that need no services; seconds
 	@$(BIN)/python -m pytest -m "not integration"

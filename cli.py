@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 from uuid import UUID
 
@@ -15,6 +16,8 @@ topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and 
 app.add_typer(topics, name="topics")
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: events that could never work, and once more.")
 app.add_typer(dlq, name="dlq")
+jobs = typer.Typer(invoke_without_command=True)
+app.add_typer(jobs, name="jobs")
 
 
 def main() -> None:
@@ -85,17 +88,42 @@ def chat(
     )
 
 
-@app.command()
-def jobs(
+@jobs.callback()
+def jobs_list(
+    context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
 ) -> None:
-    """List your newest jobs."""
+    """List your newest jobs, or export all of them."""
     from client import commands
 
+    if context.invoked_subcommand is not None:
+        return
     settings = Settings()
     raise SystemExit(
         commands.jobs(settings.assistant_home, root_password=_root_password(settings), limit=limit, as_json=as_json)
+    )
+
+
+@jobs.command("export")
+def jobs_export(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output otherwise")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on behind the file's last job")] = False,
+    begin: Annotated[str | None, typer.Option("--from", help="Accepted then or later, ISO 8601 with zone")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Accepted before")] = None,
+    provider: Annotated[str | None, typer.Option(help="Only what it answered")] = None,
+    status: Annotated[str | None, typer.Option(help="pending, completed or error")] = None,
+    user: Annotated[str | None, typer.Option(help="Whose, for admins; they get everybody's otherwise")] = None,
+    cursor: Annotated[str | None, typer.Option(help="accepted_at/job_id of the last job that you have")] = None,
+) -> None:
+    """Write your jobs with their answers as JSON Lines, the oldest first."""
+    from client.export import export
+
+    asked = {"from": begin, "to": end, "provider": provider, "status": status, "user_id": user, "cursor": cursor}
+    query = {name: value for name, value in asked.items() if value is not None}
+    settings = Settings()
+    raise SystemExit(
+        export(settings.assistant_home, query, output=output, resume=resume, root_password=_root_password(settings))
     )
 
 
@@ -163,6 +191,22 @@ def cancel(job_id: UUID) -> None:
     from client import commands
 
     raise SystemExit(commands.cancel(Settings().assistant_home, job_id))
+
+
+@app.command()
+def compare(
+    file: Annotated[Path | None, typer.Argument(help="JSON or YAML: prompts, variants, instruction?, timeout?")] = None,
+    report: Annotated[list[Path] | None, typer.Option(help="Write it: .json, .csv or .html; may be repeated")] = None,
+    resume: Annotated[UUID | None, typer.Option(help="Look again at one that was begun")] = None,
+    cancel: Annotated[UUID | None, typer.Option(help="End one, with its jobs")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Compare providers and settings on the same prompts: every prompt in every variant, as ordinary jobs."""
+    from client import compare as commands
+
+    settings = Settings()
+    wanted = commands.Wanted(file, resume, cancel, report or (), as_json)
+    raise SystemExit(commands.compare(settings.assistant_home, wanted, root_password=_root_password(settings)))
 
 
 @app.command()

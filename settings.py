@@ -7,7 +7,7 @@ import logging
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -20,6 +20,7 @@ PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # th
 ROLES = ("gate", "completion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -93,6 +94,9 @@ class Settings(BaseSettings):
     stream_buffer_bytes: int = Field(67_108_864, ge=1)
     stream_job_buffer_bytes: int = Field(1_048_576, ge=1)
     stream_past_readers: int = Field(4, ge=1, le=64)
+    compare_in_flight: int = Field(8, ge=1, le=64)
+    max_comparisons_per_user: int = Field(3, ge=1, le=100)
+    prices_per_million_tokens: Annotated[dict[str, dict[Literal["input", "output"], Price]], NoDecode] = {}
     public_docs: bool = True
     public_metrics: bool = True
 
@@ -127,6 +131,15 @@ class Settings(BaseSettings):
 
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
+
+    @field_validator("prices_per_million_tokens", mode="before")
+    @classmethod
+    def _object(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        import json
+
+        return json.loads(value) if value.strip() else {}
 
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",

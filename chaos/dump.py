@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,25 +25,8 @@ MARK = "chaos-mark"
 
 async def observe(dsn: str, bootstrap: str, catalog: Catalog, *, provider: str) -> Observed:
     """All that the checker needs."""
-    rows, hooks = await _postgres(dsn)
-    finished: dict[str, list[str]] = defaultdict(list)
-
-    def take_outcome(record: Any) -> None:
-        told = _json(record.value)
-        if "job" in told and "status" in told:
-            found = outcome_hash(told["status"], told.get("result"), (told.get("error") or {}).get("code"))
-            if found not in finished[told["job"]["job_id"]]:
-                finished[told["job"]["job_id"]].append(found)
-
-    buried: set[str] = set()
-
-    def take_letter(record: Any) -> None:
-        headers = dict(record.headers)
-        if MARK in headers and headers[MARK].decode() == fingerprint(record.value):
-            buried.add(headers[MARK].decode())
-
-    await _read(bootstrap, catalog.full_name("job-finished"), take_outcome)
-    await _read(bootstrap, catalog.full_name("dead-letters"), take_letter)
+    rows, hooks = await look_at_rows(dsn)
+    log = await look_at_log(bootstrap, catalog)
     stages: dict[str, str] = {}
     open_jobs = {job for job, row in rows.items() if row.status == "pending"}
     for name in ("prompt-sanitized", "job-admitted", "completion-requested-{provider}"):
@@ -50,13 +34,45 @@ async def observe(dsn: str, bootstrap: str, catalog: Catalog, *, provider: str) 
 
         def take_stage(record: Any, topic: str = topic) -> None:
             job = (_json(record.value).get("job") or {}).get("job_id")
-            if job and job not in finished:
+            if job and job not in log.finished:
                 stages[job] = f"last seen on {topic}"
 
         if open_jobs:
             await _read(bootstrap, topic, take_stage)
-    lag = await _lag(bootstrap, catalog, provider)
-    return Observed(rows, finished, hooks, lag, frozenset(buried), stages)
+    lag = await lag_of(bootstrap, catalog, provider)
+    return Observed(rows, log.finished, hooks, lag, frozenset(log.buried), stages, log.letters)
+
+
+@dataclass(slots=True)
+class Log:
+    """What the topics say; as in `Observed`."""
+
+    finished: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    buried: set[str] = field(default_factory=set)
+    letters: dict[str, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
+
+
+async def look_at_log(bootstrap: str, catalog: Catalog) -> Log:
+    """Outcomes and dead letters."""
+    log = Log()
+
+    def take_outcome(record: Any) -> None:
+        told = _json(record.value)
+        if "job" in told and "status" in told:
+            found = outcome_hash(told["status"], told.get("result"), (told.get("error") or {}).get("code"))
+            if found not in log.finished[told["job"]["job_id"]]:
+                log.finished[told["job"]["job_id"]].append(found)
+
+    def take_letter(record: Any) -> None:
+        headers = dict(record.headers)
+        if "dlq-job-id" in headers:
+            log.letters[headers["dlq-job-id"].decode()] |= {headers["dlq-code"].decode()}
+        if MARK in headers and headers[MARK].decode() == fingerprint(record.value):
+            log.buried.add(headers[MARK].decode())
+
+    await _read(bootstrap, catalog.full_name("job-finished"), take_outcome)
+    await _read(bootstrap, catalog.full_name("dead-letters"), take_letter)
+    return log
 
 
 def fingerprint(value: bytes) -> str:
@@ -66,7 +82,8 @@ def fingerprint(value: bytes) -> str:
     return sha256(value).hexdigest()[:20]
 
 
-async def _postgres(dsn: str) -> tuple[dict[str, Row], dict[str, list[Hook]]]:
+async def look_at_rows(dsn: str) -> tuple[dict[str, Row], dict[str, list[Hook]]]:
+    """Jobs and webhooks."""
     connection = await asyncpg.connect(dsn)
     rows: dict[str, Row] = {}
     hooks: dict[str, list[Hook]] = defaultdict(list)
@@ -82,7 +99,7 @@ async def _postgres(dsn: str) -> tuple[dict[str, Row], dict[str, list[Hook]]]:
                 found = KEY.match((result or {}).get("prompt") or "")
                 rows[str(row["job_id"])] = Row(
                     row["status"], outcome_hash(row["status"], result, error.get("code")), len(attempts),
-                    found.group(1) if found else None,
+                    found.group(1) if found else None, error.get("code"),
                 )  # fmt: skip
             async for row in connection.cursor("SELECT webhook_id, job_id, state, due_at FROM webhooks", prefetch=2000):
                 overdue = row["state"] == "due" and row["due_at"] < now
@@ -106,7 +123,8 @@ async def _read(bootstrap: str, topic: str, take: Callable[[Any], None]) -> None
         await consumer.stop()
 
 
-async def _lag(bootstrap: str, catalog: Catalog, provider: str) -> dict[str, int]:
+async def lag_of(bootstrap: str, catalog: Catalog, provider: str) -> dict[str, int]:
+    """Records that are not committed, by group and partition."""
     found: dict[str, int] = {}
     for role, names in GROUPS.items():
         group = f"{catalog.prefix}assistant-{role}"
@@ -137,7 +155,7 @@ async def _committed(bootstrap: str, group: str, partitions: list[TopicPartition
 
 async def group_lag(bootstrap: str, catalog: Catalog, provider: str) -> int:
     """Records that are not committed, over all groups."""
-    return sum((await _lag(bootstrap, catalog, provider)).values())
+    return sum((await lag_of(bootstrap, catalog, provider)).values())
 
 
 def _json(value: bytes | None) -> dict[str, Any]:

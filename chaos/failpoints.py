@@ -19,6 +19,7 @@ GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
 STAGES = (*GATE_STAGES, "generate_completion")
 ROLES = ("gate", "completion", "sink")
 SINKS = ("store_pending", "store_outcome")
+BESIDE_A_SINK = ("webhook", "release_due")  # what its process does beside its topics
 # Where each process may be ended: role -> points, in the order in which a job meets them.
 POINTS: Mapping[str, tuple[str, ...]] = {
     "ingress": ("ingress.before_send", "ingress.after_send", "ingress.after_ack"),
@@ -29,10 +30,13 @@ POINTS: Mapping[str, tuple[str, ...]] = {
                    "completion.after_commit"),
     "sink": (*(f"{sink}.{at}" for sink in SINKS for at in ("before_write", "after_write")),
              "sink.before_commit", "sink.after_commit", "webhook.before_post", "webhook.after_post",
-             "webhook.after_record"),
+             "webhook.after_record", "release_due.before_publish", "release_due.after_publish",
+             "release_due.after_delete"),
 }  # fmt: skip
 BLOCK_S = 90.0
 STAGE_SOURCE = "/assistant/"
+POISON = "[poison={role}]"  # in a prompt; `role`: gate, completion
+POISONED_EXIT = 139
 
 
 class NoSuchPointError(ValueError):
@@ -90,7 +94,29 @@ def install(hit: Hit) -> None:
     _around_commits(hit)
     _around_sinks(hit)
     _around_webhooks(hit)
+    _around_releaser(hit)
     _around_ingress(hit)
+
+
+def install_poison() -> None:
+    """Have prompts that say so end their process: while the gate judges them, or before the provider is asked."""
+    from processors.prompt_policy import PromptPolicy
+    from providers.openai_compatible import OpenAICompatibleProvider
+
+    judge, complete = PromptPolicy.judge, OpenAICompatibleProvider.complete
+
+    def poisoned_judge(self: PromptPolicy, text: str) -> Any:
+        if POISON.format(role="gate") in text:
+            os._exit(POISONED_EXIT)
+        return judge(self, text)
+
+    async def poisoned_complete(self: OpenAICompatibleProvider, request: Any) -> Any:
+        if POISON.format(role="completion") in request.prompt:
+            os._exit(POISONED_EXIT)
+        return await complete(self, request)
+
+    PromptPolicy.judge = poisoned_judge  # type: ignore[method-assign]
+    OpenAICompatibleProvider.complete = poisoned_complete  # type: ignore[method-assign]
 
 
 def _around_stages(hit: Hit) -> None:
@@ -166,6 +192,32 @@ def _around_webhooks(hit: Hit) -> None:
 
     EgressClient.post = post_with_points  # type: ignore[method-assign]
     WebhookStore.record = record_with_points  # type: ignore[method-assign]
+
+
+def _around_releaser(hit: Hit) -> None:
+    from sinks.due_store import DueStore
+    from streams.releaser import Releaser
+
+    lease, publish, delete = DueStore.lease, Releaser._publish, DueStore.delete
+
+    async def lease_with_points(self: DueStore, *args: Any, **kwargs: Any) -> Any:
+        leased = await lease(self, *args, **kwargs)
+        if leased.records:
+            hit("release_due.before_publish")
+        return leased
+
+    async def publish_with_points(self: Releaser, *args: Any, **kwargs: Any) -> Any:
+        published = await publish(self, *args, **kwargs)
+        hit("release_due.after_publish")
+        return published
+
+    async def delete_with_points(self: DueStore, *args: Any, **kwargs: Any) -> None:
+        await delete(self, *args, **kwargs)
+        hit("release_due.after_delete")
+
+    DueStore.lease = lease_with_points  # type: ignore[method-assign]
+    Releaser._publish = publish_with_points  # type: ignore[method-assign]
+    DueStore.delete = delete_with_points  # type: ignore[method-assign]
 
 
 def _around_ingress(hit: Hit) -> None:

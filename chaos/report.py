@@ -60,11 +60,15 @@ def print_report(
         f"seed={seed} jobs={verdict.total('jobs')} acked={acked} refused={verdict.total('refused')} "
         f"unknown={verdict.total('unknown')} kills={kills} lost={verdict.total('lost')} "
         f"doubled={verdict.total('doubled')} repeated={verdict.total('repeated')} "
-        f"webhooks={verdict.total('hooks')} webhooks-sent-again={verdict.total('hook_repeats')}"
+        f"webhooks={verdict.total('hooks')} webhooks-sent-again={verdict.total('hook_repeats')} "
+        f"asked-to-cancel={verdict.total('asked_to_cancel')} cancelled={verdict.total('cancelled')}"
     )
-    for name in OTHERS:
+    for name in (*OTHERS, "forgotten"):
         if verdict.total(name):
             console.print(f"{name}={verdict.total(name)}")
+    if verdict.codes:
+        told = ", ".join(f"{code} {count}" for code, count in verdict.codes.most_common())
+        console.print(f"ended with an error: {told}", markup=False)
     if acked and not verdict.total("lost"):
         console.print(f"0 of {acked} lost: at most {3e6 / acked:.0f} per million, at 95 %")
     if exits:

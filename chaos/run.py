@@ -20,7 +20,7 @@ from chaos.dump import group_lag, observe
 from chaos.faults.registry import Fault, Scene
 from chaos.helper import Helper
 from chaos.ledger import Ledger
-from chaos.load import Load, Target
+from chaos.load import SLOW, Load, Target
 from chaos.monitor import Monitor
 from chaos.nemesis import Nemesis
 from chaos.report import print_report
@@ -32,6 +32,7 @@ USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
 ENDLESS = 10**9
+SLOW_STOCK_SHORT = 0.2  # share of slow calls, past which it commits: a few kills then lose many
 LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
 SETTLE_S, SETTLE_STOCK_S, SETTLE_STOCK_SHORT_S = 100.0, 10.0, 5.0  # without anything moving; a webhook's lease is 60 s
 END_WITHIN_S = 900.0
@@ -58,7 +59,7 @@ class Plan:
         """Jobs per second."""
         if not self.duration_s:
             return MAX_RATE
-        return min(MAX_RATE, max(MIN_RATE, 1.25 * self.jobs / (self.duration_s * LOAD_SHARE)))
+        return min(MAX_RATE, max(MIN_RATE, 1.4 * self.jobs / (self.duration_s * LOAD_SHARE)))
 
 
 def run(plan: Plan, report: Report | None = None) -> Verdict:
@@ -73,7 +74,8 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
         for folder in ("kafka", "postgres"):
             stack.callback(shutil.rmtree, home / folder, ignore_errors=True)
         report(f"seed={plan.seed} jobs={plan.jobs} rate={plan.rate:.0f}/s ledger and logs in {home}")
-        services = own_services.start(home, stack, seed=plan.seed)
+        own_disks = any(fault.fills_a_disk for fault in plan.faults)
+        services = own_services.start(home, stack, seed=plan.seed, own_disks=own_disks)
         ledger = Ledger(lines / "driver.jsonl")
         stack.callback(ledger.close)
         provider = Helper.start("chaos.provider", "--ledger", str(lines / "provider.jsonl"))
@@ -120,7 +122,8 @@ async def _broken(
         system.keep()
         target = await _target(system, receiver, users=USERS_SHORT if plan.short else USERS)
         jobs = plan.jobs if plan.rounds is None else ENDLESS  # the load ends with the last round
-        async with Load(target, ledger, plan.seed, jobs, plan.rate) as load:
+        slow = SLOW_STOCK_SHORT if plan.consumer == "stock" and plan.short else SLOW
+        async with Load(target, ledger, plan.seed, jobs, plan.rate, slow_share=slow) as load:
             monitor = Monitor(system.services.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
             scene = Scene(system, load, monitor, provider, receiver, system.services, ledger, Random(), plan.short)

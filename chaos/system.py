@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from chaos.failpoints import POISONED_EXIT
 from chaos.ledger import Ledger
 from chaos.services import Services
 from embedded.part import Part
@@ -24,6 +25,7 @@ from tests.deployment import ROOT, Deployment
 RESTART_AFTER_S = 0.5
 WATCH_S = 0.1
 DRAIN_S = 10
+STOP_WITHIN_S = DRAIN_S + 5.0
 PARTITIONS = 8
 PREFIX = "chaos."
 
@@ -86,7 +88,7 @@ class System:
             KafkaForTests(services.bootstrap), services.dsn, PREFIX, folder,
             {
                 "JWT_EXPIRES_MIN": "1440", "DRAIN_TIMEOUT": str(DRAIN_S), "CONSUMER": consumer, "LLM_TIMEOUT": "30",
-                "MUTANT": mutant or "",
+                "MUTANT": mutant or "", "RETRY_LONG_FIRST_S": "3",
                 "RATE_LIMIT_USER_REQUESTS": "10000000", "RATE_LIMIT_ADMIN_REQUESTS": "10000000", **environment,
             },
         )  # fmt: skip
@@ -96,6 +98,7 @@ class System:
         self.exits: list[tuple[str, int]] = []
         self._expected: set[str] = set()
         self._keeping: asyncio.Task[None] | None = None
+        self._held = False
 
     # --- starting and keeping ---
 
@@ -118,10 +121,28 @@ class System:
             for member in list(self.members):
                 if member.popen is not None and member.popen.poll() is not None:
                     self._ended(member)
-                    if member.kept:
+                    if member.kept and not self._held:
                         await asyncio.sleep(RESTART_AFTER_S)
                         member.start()
             await asyncio.sleep(WATCH_S)
+
+    async def stop(self) -> None:
+        """Stop all of it, as an operator does: who does not end by itself is killed."""
+        self._held = True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for member in self.members:
+                if member.lives:
+                    self.kill(member, number)
+            until = asyncio.get_running_loop().time() + STOP_WITHIN_S
+            while any(member.lives for member in self.members) and asyncio.get_running_loop().time() < until:
+                await asyncio.sleep(WATCH_S)
+
+    def go_on(self) -> None:
+        """Start all of it again."""
+        self._held = False
+        for member in self.members:
+            if member.popen is None and member.kept:
+                member.start()
 
     def _ended(self, member: Member) -> None:
         popen, member.popen, member.paused = member.popen, None, False
@@ -132,6 +153,8 @@ class System:
             self._expected.discard(member.name)
         elif code == -signal.SIGKILL and not member.kept:
             self.note_kill(member, "failpoint")
+        elif code == POISONED_EXIT:
+            self.note_kill(member, "poison")
         else:
             self.exits.append((member.name, code))
             self.ledger.write("exit", member=member.name, code=code)
@@ -166,6 +189,13 @@ class System:
         self._expected.add(member.name)
         self.note_kill(member, number.name)
         member.signal(number)
+
+    def expect(self, member: Member, *, no_more: bool = False) -> None:
+        """Its next end is somebody's doing."""
+        if no_more:
+            self._expected.discard(member.name)
+        else:
+            self._expected.add(member.name)
 
     def note_kill(self, member: Member, how: str) -> None:
         """Count and write down."""

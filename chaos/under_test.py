@@ -2,6 +2,7 @@
 
 `FAIL=<point>:<action>@<n>` arms a failpoint; `CONSUMER=stock` takes Faust's consumer; `MUTANT=<name>` puts a bug in;
 `WEBHOOK_LEASE_S=<n>` has a webhook's lease run out sooner. The product knows none of them.
+A prompt with `[poison=<role>]` in it ends each process of that role which takes it in hand.
 """
 
 import os
@@ -14,6 +15,7 @@ from sinks import webhook_store
 
 def main() -> None:
     """Command line; as `assistant`."""
+    failpoints.install_poison()
     if armed := os.environ.get("FAIL"):
         failpoints.install(failpoints.Failpoint.parse(armed))
     if os.environ.get("CONSUMER") == "stock":

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ class RateLimitedError(ClientError):
     def __init__(self, message: str, wait_s: float) -> None:
         super().__init__(message)
         self.wait_s = max(1, ceil(wait_s))
+
+
+class CutError(ClientError):
+    """An answer broke off, or there was none; what came until then is good."""
 
 
 class AssistantClient:
@@ -153,6 +157,48 @@ class AssistantClient:
         """`cancelling`, `cancelled` or `already-finished`; may be asked for again."""
         status: str = _body(self._call("POST", f"/jobs/{job_id}/cancel"))["status"]
         return status
+
+    def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """One call; raises CutError where it may work later, ClientError else."""
+        return self._now_or_later("GET", path, params=dict(query))
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None) -> dict[str, Any]:
+        """One call, safe to repeat with the same `key`; raises as `get`."""
+        return self._now_or_later("POST", path, json=body, key=key)
+
+    def _now_or_later(self, method: str, path: str, *, key: str | None = None, **options: Any) -> dict[str, Any]:
+        for token in (self._token, self._log_in):
+            headers = {"authorization": f"Bearer {token()}"} | ({"idempotency-key": key} if key else {})
+            try:
+                reply = self._http.request(method, path, headers=headers, **options)
+            except httpx.HTTPError as error:
+                raise CutError(f"{self._http.base_url} does not answer ({type(error).__name__})") from None
+            if reply.status_code != 401:
+                break
+        if reply.status_code in (502, 503, 504):
+            raise CutError(_told(reply))
+        return _body(reply)
+
+    def stream(self, path: str, query: Mapping[str, str]) -> Iterator[bytes]:
+        """An answer of any size, in chunks.
+
+        Raises:
+            CutError: It broke off, or may come if it is asked for again.
+            ClientError: There is none.
+        """
+        for token in (self._token, self._log_in):
+            headers = {"authorization": f"Bearer {token()}"}
+            try:
+                with self._http.stream("GET", path, params=dict(query), headers=headers) as reply:
+                    if reply.status_code == 401 and token == self._token:
+                        continue
+                    if reply.status_code >= 400:
+                        reply.read()
+                        raise (CutError if reply.status_code in (429, 503) else ClientError)(_told(reply))
+                    yield from reply.iter_bytes()
+                    return
+            except httpx.HTTPError as error:
+                raise CutError(f"{self._http.base_url} broke off ({type(error).__name__})") from None
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         reply = self._send(method, path, headers={"authorization": f"Bearer {self._token()}"}, **options)

@@ -16,7 +16,9 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from ingress import (
     cancelling,
     chat,
+    compare,
     dead_letters,
+    export,
     jobs,
     openai_chat,
     openai_embeddings,
@@ -31,6 +33,9 @@ from ingress import (
 from ingress.backpressure import Backpressure
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
+from ingress.compare_table import CompareRules
+from ingress.comparing import Comparing, Pace
+from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.live import LiveDeltas
@@ -51,9 +56,11 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.idempotency import IdempotencyStore
+from sinks.job_export import JobExport
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -94,6 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.channels.stop)
             made.idempotency.start()
             stack.push_async_callback(made.idempotency.stop)
+            made.comparing.start()
+            stack.push_async_callback(made.comparing.stop)
             for table in (made.user_table, made.workers):
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
@@ -107,9 +116,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = made
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
-        chat.router, openai_chat.router, jobs.router, users.router, cancelling.router, webhooks.router,
+        chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
-        streaming.router, operations.router,
+        streaming.router, operations.router, compare.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -162,6 +171,7 @@ def compose(settings: Settings) -> Services:
         callback_allow_private=settings.webhook_allow_private,
     )
     letters = DeadLetterStore(database)
+    user_table = CompactedTable(access, catalog.full_name("user-updated"), UserUpdated)
     submissions = Submissions(
         publisher,
         follower,
@@ -187,6 +197,20 @@ def compose(settings: Settings) -> Services:
         find=stored_outcome, max_listeners=settings.max_stream_listeners, max_bytes=settings.stream_buffer_bytes,
         max_job_bytes=settings.stream_job_buffer_bytes, is_draining=lambda: submissions.draining,
     )  # fmt: skip
+    # Connections of their own: however many comparisons are run here, calls never wait for them.
+    comparing = Comparing(
+        Pool(settings.postgres_dsn or "", size=2),
+        submissions,
+        cancel_requests,
+        job_ids,
+        user_of=lambda user_id: user_table.values.get(user_id),
+        users_known=lambda: user_table.is_running,
+        pace=Pace(
+            in_flight=settings.compare_in_flight,
+            unknown_after_s=settings.publish_timeout_s,
+            lost_after_s=settings.expires_after_s + 600,
+        ),
+    )
     return Services(
         catalog=catalog,
         publisher=publisher,
@@ -195,11 +219,17 @@ def compose(settings: Settings) -> Services:
         channels=channels,
         idempotency=idempotency,
         cancel_requests=cancel_requests,
-        user_table=CompactedTable(access, catalog.full_name("user-updated"), UserUpdated),
+        user_table=user_table,
         workers=worker_table,
         models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.allows)),
         database=database,
         jobs=store,
+        exports=Exports(JobExport(database)),
+        comparisons=ComparisonStore(database),
+        comparing=comparing,
+        compare_rules=CompareRules(
+            per_user=settings.max_comparisons_per_user, prices=settings.prices_per_million_tokens
+        ),
         due=DueStore(database),
         users=UserStore(database),
         webhooks=WebhookStore(database),

@@ -3,12 +3,14 @@
 uvicorn's own bound is for its slower parser only, and it closes idle connections at once.
 """
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ingress.problems import CONTENT_TYPE, Problem, problem_response
 
 MAX_HEAD_BYTES = 16_384
 LINGER_S = 1.0
+ABORT = "assistant.abort"  # an ASGI extension
 
 
 class _HeadTooLargeError(Exception):
@@ -52,7 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._told_bytes = 0
         super().on_message_begin()
         # For one who takes nothing more: what is still to be written would be kept for as long as TCP hopes.
-        self.scope["extensions"] = {"assistant": {"abort": self.transport.abort}}
+        self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
 
     def on_url(self, url: bytes) -> None:
         """A part of the request line."""
@@ -88,3 +90,10 @@ class BoundedHttp(HttpToolsProtocol):
             b"connection: close\r\n\r\n%b" % (CONTENT_TYPE.encode(), len(body), body)
         )
         self.transport.close()
+
+
+def abort(scope: Scope) -> None:
+    """Close a request's connection at once, and let go what waits to be sent; nothing, where another server runs us."""
+    extension = scope.get("extensions", {}).get(ABORT)
+    if extension is not None:
+        extension["call"]()

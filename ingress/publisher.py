@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from schemas.envelope import Record
 from transport.clients import KafkaAccess
 from transport.partitioner import partition_of
+from transport.producer_ids import is_out_of_order, is_too_large, renew_id
 
 logger = logging.getLogger(__name__)
 
@@ -112,5 +113,9 @@ class Publisher:
         try:
             await producer.send_and_wait(record.topic, record.value, key=record.key, headers=record.headers)
             self._answered_at = monotonic()
+        except KafkaError as error:
+            if is_too_large(error) or is_out_of_order(error):
+                renew_id(producer)
+            raise
         finally:
             self._unanswered -= 1

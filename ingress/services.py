@@ -9,6 +9,9 @@ from fastapi.security import OAuth2PasswordBearer
 
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
+from ingress.compare_table import CompareRules
+from ingress.comparing import Comparing
+from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
@@ -22,6 +25,7 @@ from ingress.tokens import InvalidTokenError, Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
+from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.pool import Pool
@@ -48,6 +52,10 @@ class Services:
     models: Callable[[], Models]
     database: Pool
     jobs: JobStore
+    exports: Exports
+    comparisons: ComparisonStore
+    comparing: Comparing
+    compare_rules: CompareRules
     due: DueStore
     users: UserStore
     webhooks: WebhookStore

@@ -14,6 +14,7 @@ import orjson
 from fastapi import APIRouter, Header, Query, Response
 from starlette.types import Receive, Scope, Send
 
+from ingress.bounded_http import abort
 from ingress.channels import TooManyListenersError
 from ingress.jobs import visible
 from ingress.listener import DROPPED, Listener
@@ -141,9 +142,7 @@ class EventStream(Response):
                     await self._tell(send, chunks)
             except TimeoutError:
                 DROPPED.labels("stalled").inc()
-                abort = scope.get("extensions", {}).get("assistant", {}).get("abort")
-                if abort is not None:
-                    abort()
+                abort(scope)
                 return
             if listener.gone and not listener.finished and self._on_left is not None:
                 await self._on_left()

@@ -150,6 +150,43 @@ class Submissions:
         await self._idempotency.ended(user.user_id, turn, outcome)
         return turn.job_id, outcome, standing, turn.replayed
 
+    async def publish_as(
+        self, user: UserUpdated, request: AnyRequest, *, job_id: UUID, metadata: dict[str, str], is_repeated: bool
+    ) -> RateLimit | None:
+        """Publish a job whose id somebody keeps, so that to do it again makes no second one.
+
+        Args:
+            user: Whose job.
+            request: What is asked.
+            job_id: Minted for the user.
+            metadata: The job's.
+            is_repeated: It may have been accepted before: then there is nothing to check.
+
+        Returns:
+            The user's rate, where the gate's verdict came in time.
+
+        Raises:
+            Problem: It was refused or not accepted, or (`outcome-unknown`) may have been.
+        """
+        if not is_repeated:
+            self._check(user, request)
+        requested = JobRequested(user_id=user.user_id, kind=_kind(request), request=request, metadata=metadata)
+        turn = Turn(job_id)
+        with self._published(user, requested, turn) as (watch, publishing):
+            await self._accepted(user, turn, publishing)
+            await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
+            return watch.verdict.result() if watch.verdict.done() else None
+
+    def check_offered(self, wanted: str | None, generation: GenerationConfig | None) -> None:
+        """Raise Problem where the provider is not present, or has not what is asked of it."""
+        present = self._present_providers()
+        if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
+            there = [name for name in present if name in self._rules.allowed_providers]
+            detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
+            raise Problem(400, "no-such-provider", detail, providers=there)
+        if wanted is not None and generation is not None and generation.strict is not False:
+            self._check_parameters(wanted, generation)
+
     def count(self, user: UserUpdated) -> None:
         """Count a call that costs something beside jobs.
 
@@ -219,14 +256,8 @@ class Submissions:
             raise _unavailable("this replica is stopping; try again")
         self._check_flood(user)
         wanted = request.provider
-        present = self._present_providers()
-        if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
-            there = [name for name in present if name in self._rules.allowed_providers]
-            detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
-            raise Problem(400, "no-such-provider", detail, providers=there)
         generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
-        if wanted is not None and generation is not None and generation.strict is not False:
-            self._check_parameters(wanted, generation)
+        self.check_offered(wanted, generation)
         self._backpressure.check(wanted, stage="generate_completion" if generation is not None else "embed_texts")
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:

@@ -15,6 +15,7 @@ import httpx2
 from openai import DefaultAioHttpClient
 
 CONNECT_TIMEOUT_S = 5.0
+KEEPALIVE_S = 4.0  # llama.cpp and uvicorn end an idle connection after 5, and a call that meets that is lost
 READ_TIMEOUT_S = 130.0  # longer than any call's own time
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024  # of a reply that is an error: the rest of it is not missed
@@ -107,7 +108,9 @@ def make_sdk_client(*, base_url: str, connections: int, trust_env: bool) -> SdkC
     """
     on_this_machine = urlsplit(base_url).hostname in ("127.0.0.1", "::1", "localhost")
     return SdkClient(
-        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+        limits=httpx2.Limits(
+            max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
+        ),
         timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=READ_TIMEOUT_S),
         trust_env=trust_env and not on_this_machine,
         follow_redirects=False,

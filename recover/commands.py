@@ -71,6 +71,8 @@ def _told_of_events(redriven: Redriven) -> list[str]:
         f"{redriven.users} users and {redriven.jobs} jobs were published; {redriven.cancelled} jobs ended as "
         f"cancelled, {redriven.known} were there already"
     ]
+    if redriven.keys:
+        lines.append(f"{redriven.keys} idempotency keys are of jobs that are gone: asked for again, they are published")
     if redriven.lost:
         lines.append(f"{redriven.lost} jobs cannot be begun again: their rows hold no request")
     return lines

@@ -22,6 +22,7 @@ from recover.reader import ends_of, read
 from schemas.envelope import Attributes, Envelope, Record
 from schemas.events import Event, JobAdmitted, JobError, JobFinished
 from schemas.topics import Catalog
+from sinks.idempotency import IdempotencyStore
 from sinks.pool import Pool
 from sinks.unfinished import UnfinishedJob, UnfinishedJobs
 from sinks.users import UserStore
@@ -37,13 +38,17 @@ CAUSE = Attributes(event_id=STAGE, source=f"/assistant/{STAGE}", type=STAGE)
 
 @dataclass(slots=True)
 class Redriven:
-    """What was published. `known`: jobs that the cluster has; `lost`: those whose request is not in their row."""
+    """What was published. `known`: jobs that the cluster has; `lost`: those whose request is not in their row.
+
+    `keys`: idempotency keys of jobs that are gone; the same request again is published again.
+    """
 
     users: int = 0
     jobs: int = 0
     cancelled: int = 0
     known: int = 0
     lost: int = 0
+    keys: int = 0
 
 
 async def redrive(access: KafkaAccess, catalog: Catalog, pool: Pool, *, report: Report) -> Redriven:
@@ -65,6 +70,7 @@ async def redrive(access: KafkaAccess, catalog: Catalog, pool: Pool, *, report: 
     producer = AIOKafkaProducer(**access.options(), acks="all", enable_idempotence=True)
     try:
         await producer.start()
+        done.keys = await IdempotencyStore(pool).forget_without_a_job()
         await _announce_users(producer, catalog.full_name("user-updated"), UserStore(pool), done, report)
         store, encoder = UnfinishedJobs(pool), Encoder(catalog)
         report.begin("jobs", await store.count())

@@ -33,6 +33,11 @@ WHERE user_id = $1 AND key = $2 AND job_id = $3 AND accepted_at IS NULL AND publ
 RETURNING job_id
 """
 
+FORGET_WITHOUT_A_JOB = """
+UPDATE idempotency_keys AS k SET accepted_at = NULL, published_at = to_timestamp(0)
+WHERE accepted_at IS NOT NULL AND NOT EXISTS (SELECT FROM jobs AS j WHERE j.job_id = k.job_id)
+"""
+
 DELETE_EXPIRED = """
 DELETE FROM idempotency_keys WHERE (user_id, key) IN (
     SELECT user_id, key FROM idempotency_keys WHERE created_at <= now() - interval '24 hours'
@@ -112,6 +117,15 @@ class IdempotencyStore:
                    WHERE user_id = $1 AND key = $2 AND job_id = $3 AND accepted_at IS NULL""",
                 user_id, key, job_id,
             )  # fmt: skip
+
+    async def forget_without_a_job(self) -> int:
+        """For a cluster that has lost everything: whose job has no row was accepted by that one, and by this one not.
+
+        Whoever asks again publishes again, under the same job id. Returns how many keys there were.
+        """
+        async with self._pool.connection() as connection:
+            status: str = await connection.execute(FORGET_WITHOUT_A_JOB)
+        return int(status.rpartition(" ")[2])
 
     async def free(self, user_id: str, key: str, job_id: UUID, *, publications: int) -> None:
         """Let the key be used anew, unless its request was published once more meanwhile."""

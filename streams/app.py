@@ -4,12 +4,13 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import faust
-from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 from faust.exceptions import ProducerSendError
 from faust.tables import TableManager
 
@@ -20,6 +21,7 @@ from streams.lane import Lane
 from streams.quarantine import Quarantine
 from transport.clients import KafkaAccess
 from transport.partitioner import partition_of
+from transport.producer_ids import is_out_of_order, is_too_large
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,7 @@ class StreamApp(faust.App):
         answer: asyncio.Future[Any] = await self.producer.send(
             record.topic, record.key, record.value, record.partition, None, record.headers
         )
+        answer.add_done_callback(self.look_at)
         return answer
 
     async def hand_over(self, record: Record) -> "asyncio.Future[Any]":
@@ -131,12 +134,16 @@ class StreamApp(faust.App):
         """Return once the brokers have all of them, or what is said instead; waited for together."""
         answers = [await self.hand_over(record) for record in records]
         for record, answer in zip(records, answers, strict=True):
-            waiting = answer
+            waiting: Awaitable[Any] = answer
+            was_alone = False
             while True:
                 try:
                     await waiting
                     break
                 except (KafkaError, ProducerSendError) as error:
+                    if is_too_large(error) and not was_alone:  # it may have been meant for one beside it
+                        waiting, was_alone = self._send_alone(record), True
+                        continue
                     if record.instead is not None and _is_too_large(error):
                         logger.error("%s: a record is larger than the brokers take", record.topic)  # noqa: TRY400
                         await self.publish(record.instead())
@@ -144,15 +151,25 @@ class StreamApp(faust.App):
                     if not is_passing(error):
                         raise
                     await asyncio.sleep(SEND_RETRY_S)
-                    waiting = await self.hand_over(record)
+                    waiting = self._send_alone(record) if was_alone else await self.hand_over(record)
+
+    async def _send_alone(self, record: Record) -> None:
+        """Return once the brokers have it: they refuse a whole batch for one record in it."""
+        answer = await self.producer.send_alone(record)
+        answer.add_done_callback(self.look_at)
+        await answer
+
+    def look_at(self, answer: "asyncio.Future[Any]") -> None:
+        """Called with each answer before anything more is sent."""
+        if answer.cancelled() or (error := answer.exception()) is None:
+            return
+        if is_too_large(error) or is_out_of_order(error):
+            self.producer.renew_id()
 
     async def tell(self, record: Record) -> None:
         """Publish without waiting for an answer: for facts that nothing depends on."""
-        try:
-            answer = await self.offer(record)
-        except (KafkaError, ProducerSendError):
-            return
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        with suppress(KafkaError, ProducerSendError):
+            await self.offer(record)
 
     def fail(self, what: object, error: BaseException) -> None:
         """Something that is nobody's business went wrong: let the rest finish, commit it, end visibly."""
@@ -178,9 +195,9 @@ class StreamApp(faust.App):
 def is_passing(error: BaseException) -> bool:
     """True if the same record may be taken later."""
     cause = error.__cause__ or error
-    return isinstance(cause, KafkaTimeoutError) or bool(getattr(cause, "retriable", False))
+    return isinstance(cause, KafkaTimeoutError) or is_out_of_order(cause) or bool(getattr(cause, "retriable", False))
 
 
 def _is_too_large(error: BaseException) -> bool:
     """True if no broker will ever take it."""
-    return isinstance(error.__cause__ or error, MessageSizeTooLargeError | RecordListTooLargeError)
+    return is_too_large(error.__cause__ or error)

@@ -17,8 +17,10 @@ from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from schemas.envelope import Record
 from streams.lane import Batch
 from streams.ledger import MAX_OPEN, Ledger
+from transport.producer_ids import renew_id
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -207,3 +209,18 @@ class Producer(driver.Producer):
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
+
+    async def send_alone(self, record: Record) -> "asyncio.Future[Any]":
+        """Hand over in a batch of its own: brokers refuse a whole batch for one record in it."""
+        producer = self._ensure_producer()
+        await producer.partitions_for(record.topic)
+        partition = producer._partition(record.topic, record.partition, None, None, record.key, record.value)
+        batch = producer.create_batch()
+        batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
+        batch.close()
+        answer: asyncio.Future[Any] = await producer.send_batch(batch, record.topic, partition=partition)
+        return answer
+
+    def renew_id(self) -> None:
+        """After a refusal; see `transport.producer_ids`."""
+        renew_id(self._ensure_producer())

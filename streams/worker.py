@@ -48,7 +48,7 @@ from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.serve import StageServer
 from streams.watchdog import Watchdog
-from transport.admin import TopicsError, unusable
+from transport.admin import Difference, TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
 from transport.table import CompactedTable
@@ -60,6 +60,7 @@ E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
 HEARTBEAT_LATE_S = 20.0
+TOPICS_EVERY_S = 5.0
 
 
 class StartError(Exception):
@@ -94,6 +95,7 @@ class Worker:
         self._beside: list[Callable[[], Coroutine[None, None, None]]] = []  # run while the apps run
         self._stalled_since: float | None = None
         self._deaf_since: float | None = None
+        self._has_lost_a_topic = False
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, then drain.
@@ -126,7 +128,7 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
-            for run in self._beside:
+            for run in (*self._beside, self._watch_topics):
                 stack.push_async_callback(_end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
@@ -155,8 +157,28 @@ class Worker:
             await asyncio.sleep(RETRY_S)
         self._problems.pop("kafka", None)
         if wrong:
-            differences = "; ".join(str(difference) for difference in wrong)
-            raise StartError(f"the topics are not what this version needs: {differences}; run `assistant topics apply`")
+            raise StartError(_told(wrong))
+
+    async def _watch_topics(self) -> None:
+        """A topic that is deleted hangs its producers and is ignored by its consumers: nobody else would say so.
+
+        At the second look the process ends, without another commit: one that is tried until the topic is there again
+        would have its group begin in the new one where the old one ended. It does not start while a topic is missing.
+        """
+        missing: set[str] = set()
+        while True:
+            await asyncio.sleep(TOPICS_EVERY_S)
+            try:
+                wrong = await unusable(self._access, self._catalog, self._settings.allowed_providers)
+            except TopicsError:
+                continue  # the cluster is away, which the heartbeat tells
+            if wrong and "topics" not in self._problems:
+                logger.critical("%s", _told(wrong))
+            self._problems.pop("topics", None)
+            if wrong:
+                self._problems["topics"] = _told(wrong)
+            still, missing = missing, {found.topic for found in wrong if found.action == "create"}
+            self._has_lost_a_topic = bool(still & missing)
 
     async def _compose(self, stack: AsyncExitStack) -> Offers:
         offers: Offers | None = None
@@ -363,6 +385,10 @@ class Worker:
                     logger.critical("%s has crashed: this process ends", app.role, exc_info=app.crash_reason)
                     logging.shutdown()
                     os._exit(70)
+            if self._has_lost_a_topic:
+                logger.critical("%s: this process ends", self._problems["topics"])
+                logging.shutdown()
+                os._exit(70)
             if self._twin is not None:
                 if self._heartbeat is not None:
                     self._heartbeat.says_good_bye = False
@@ -434,6 +460,11 @@ async def _running(app: StreamApp) -> AsyncIterator[None]:
         yield
     # Before anything that stages work with is closed under them, which they would take for a bug.
     await asyncio.gather(*(lane.cut() for lane in app.lanes.values()))
+
+
+def _told(wrong: Sequence[Difference]) -> str:
+    differences = "; ".join(str(difference) for difference in wrong)
+    return f"the topics are not what this version needs: {differences}; run `assistant topics apply`"
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Awaitable[object]) -> bool:

@@ -26,7 +26,17 @@ for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 
 TEST_PROVIDERS = ("openai", "local")
+FIRST = ("tests/chaos/test_short_cut.py", "tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: two processes share the files, and neither is to be left with a long one at the end."""
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
+
+    items.sort(key=place)
 
 
 @dataclass(frozen=True)

@@ -104,3 +104,13 @@ def test_an_address_says_how_it_is_spoken_to(monkeypatch: pytest.MonkeyPatch, na
     with pytest.raises(ValidationError, match="must begin with http"):
         settings(monkeypatch, **{name: "127.0.0.1:11434"})
     settings(monkeypatch, **{name: "http://127.0.0.1:11434"})
+
+
+def test_prices_are_json_and_what_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = '{"openai/gpt-4o-mini": {"input": 0.15, "output": 0.6}}'
+    found = settings(monkeypatch, PRICES_PER_MILLION_TOKENS=given).prices_per_million_tokens
+    assert found == {"openai/gpt-4o-mini": {"input": 0.15, "output": 0.6}}
+    assert settings(monkeypatch, PRICES_PER_MILLION_TOKENS="").prices_per_million_tokens == {}
+    for wrong in ('{"a": {"inputs": 1}}', '{"a": {"input": -1}}', '{"a": {"input": NaN}}', "{", "[1]"):
+        with pytest.raises(ValidationError):
+            settings(monkeypatch, PRICES_PER_MILLION_TOKENS=wrong)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from chaos.failpoints import POINTS
+from chaos.failpoints import BESIDE_A_SINK, POINTS
 from chaos.faults.registry import Scene, Void, fault
 from chaos.system import Member
 
@@ -15,7 +15,7 @@ DIES_WITHIN_S = 25.0
 @fault("2", "kill -9 at a commit point", short=True)
 async def commit_points(scene: Scene) -> None:
     """One more worker per role, each with a point armed; it takes partitions, works, and ends there."""
-    points = {role: [point for point in POINTS[role] if not point.startswith("webhook")] for role in WORKER_ROLES}
+    points = {role: [point for point in POINTS[role] if not point.startswith(BESIDE_A_SINK)] for role in WORKER_ROLES}
     for there in points.values():
         scene.random.shuffle(there)
     waves = SAMPLED if scene.short else max(map(len, points.values()))

@@ -10,7 +10,8 @@ ON_OFF_S, TIMES = 5.0, 3
 RESETS_S, SLOW_S, MUTE_S, CUT_S = 10.0, 20.0, 10.0, 20.0
 
 
-async def _mode(scene: Scene, name: str, mode: str) -> None:
+async def set_mode(scene: Scene, name: str, mode: str) -> None:
+    """What the network to a service is like from now on; as in `chaos.proxy`."""
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
         (await client.post(f"{scene.services.network.url}/{name}/{mode}")).raise_for_status()
 
@@ -22,11 +23,11 @@ async def _acts(scene: Scene, name: str) -> int:
 
 async def _for_a_while(scene: Scene, name: str, mode: str, seconds: float) -> None:
     before = await _acts(scene, name)
-    await _mode(scene, name, mode)
+    await set_mode(scene, name, mode)
     try:
         await asyncio.sleep(seconds)
     finally:
-        await _mode(scene, name, "pass")
+        await set_mode(scene, name, "pass")
     if await _acts(scene, name) == before:
         raise Void("nothing went over the network")
 

@@ -1,9 +1,13 @@
 """What a fault is, and which there are."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
+
+import asyncpg
 
 from chaos.helper import Helper
 from chaos.ledger import Ledger
@@ -33,6 +37,25 @@ class Scene:
     ledger: Ledger
     random: Random
     short: bool
+
+    async def asked(self, query: str, *args: Any) -> Any:
+        """One value of the database, straight from it; None while it does not answer."""
+        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection = await asyncpg.connect(self.services.postgres.dsn, timeout=5)
+            try:
+                return await connection.fetchval(query, *args, timeout=5)
+            finally:
+                await connection.close()
+        return None
+
+    async def until(self, query: str, *args: Any, within_s: float) -> bool:
+        """Wait until a query says true; False if it does not."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while not await self.asked(query, *args):
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(0.1)
+        return True
 
     async def in_flight(self, count: int, *, within_s: float = 10.0) -> int:
         """Wait until the provider has so many calls open; how many it has then.
@@ -64,6 +87,7 @@ class Fault:
         short: Part of the short cut.
         once: Not again in later rounds, since it cannot be undone.
         times: In each round of the full form.
+        fills_a_disk: Kafka and Postgres need disks of their own.
     """
 
     row: str
@@ -72,18 +96,19 @@ class Fault:
     short: bool = False
     once: bool = False
     times: int = 1
+    fills_a_disk: bool = False
 
 
 FAULTS: list[Fault] = []
 
 
 def fault(
-    row: str, name: str, *, short: bool = False, once: bool = False, times: int = 1
+    row: str, name: str, *, short: bool = False, once: bool = False, times: int = 1, fills_a_disk: bool = False
 ) -> Callable[[Inject], Inject]:  # fmt: skip
     """Declare a row; as `Fault`."""
 
     def declare(inject: Inject) -> Inject:
-        FAULTS.append(Fault(row, name, inject, short, once, times))
+        FAULTS.append(Fault(row, name, inject, short, once, times, fills_a_disk))
         return inject
 
     return declare
@@ -91,7 +116,18 @@ def fault(
 
 def all_faults() -> list[Fault]:
     """Every row, in the order of the matrix."""
-    from chaos.faults import commit_points, edges, network, poison, services, workers  # noqa: F401 they declare themselves
+    from chaos.faults import (  # noqa: F401 they declare themselves
+        commit_points,
+        disaster,
+        disks,
+        edges,
+        network,
+        poison,
+        releaser,
+        services,
+        topics,
+        workers,
+    )
 
     unique = {found.row: found for found in FAULTS}
     return sorted(unique.values(), key=lambda found: (int("".join(filter(str.isdigit, found.row))), found.row))

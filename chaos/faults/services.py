@@ -23,7 +23,7 @@ async def broker_killed(scene: Scene) -> None:
     await asyncio.to_thread(scene.services.kafka.kill)
     scene.system.kills += 1
     await asyncio.sleep(3)
-    await _start(scene.services.kafka)
+    await start_again(scene.services.kafka)
 
 
 @fault("20", "broker frozen")
@@ -87,10 +87,11 @@ async def _restart(scene: Scene, number: signal.Signals, *, away_s: float) -> No
     await asyncio.to_thread(psutil.wait_procs, [server, *children], 10)
     await asyncio.to_thread(postgres.kill)  # it is gone; what waited for it is told
     await asyncio.sleep(away_s)
-    await _start(postgres)
+    await start_again(postgres)
 
 
-async def _start(running: Running) -> None:
+async def start_again(running: Running) -> None:
+    """Return once it answers; its port may be taken for a moment."""
     for attempt in range(START_TRIES):
         try:
             await asyncio.to_thread(running.start)

@@ -13,7 +13,9 @@ HELD_CALLS, HELD_S = 64, 4.0
 LONG_CALLS = 24
 STORM_S, STORM_SHORT_S = 30.0, 12.0
 SESSION_TIMEOUT_S = 6.0
-CGROUP_CPU = Path("/sys/fs/cgroup/cpu")
+CGROUP_CPU, CGROUP_MEMORY = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/memory")
+MORE_BYTES = 16 * 2**20  # that a worker may take beside what it has
+LARGE_JOBS, LARGE_CHARS, LARGE_S = 400, 18_000, 8.0
 CPU_SHARE = 0.05
 
 
@@ -94,6 +96,33 @@ async def blocked_loop(scene: Scene) -> None:
     if popen is None or await _ended(popen.poll, within_s=60) is None:
         scene.system.kill(member)
         raise Void("it got nothing to do, or the watchdog did not end it")
+
+
+@fault("8", "out of memory: a worker with 16 MiB to spare, and large jobs")
+async def out_of_memory(scene: Scene) -> None:
+    """The kernel kills it in whatever it does; its jobs go to others, and none is blamed."""
+    victim = scene.random.choice(scene.system.of("completion"))
+    popen = victim.popen
+    group = CGROUP_MEMORY / f"chaos-{os.getpid()}"
+    try:
+        group.mkdir(exist_ok=True)
+        (group / "memory.limit_in_bytes").write_text(str(MORE_BYTES))  # what it has stays with where it was
+        (group / "cgroup.procs").write_text(str(popen.pid if popen else 0))
+    except OSError:
+        raise Void(NO_PRIVILEGE) from None
+    scene.system.expect(victim)
+    for _ in range(LARGE_JOBS):
+        text = "".join(chr(0x4E00 + scene.random.randrange(5000)) for _ in range(LARGE_CHARS))
+        scene.load.send(delay_s=LARGE_S, via="rest", mark=" " + text)
+        await asyncio.sleep(0.01)
+    killed = popen is not None and await _ended(popen.poll, within_s=30) is not None
+    for pid in (group / "cgroup.procs").read_text().split():
+        (CGROUP_MEMORY / "cgroup.procs").write_text(pid)
+    group.rmdir()
+    if not killed:
+        scene.system.expect(victim, no_more=True)
+        raise Void("it had memory enough")
+    scene.system.note_kill(victim, "out of memory")
 
 
 @fault("9", "a worker at 5 % of a CPU")

@@ -32,8 +32,23 @@ def fault(t: float) -> Line:
     return {"kind": "fault", "phase": "inject", "t": t}
 
 
-def row(outcome: str = "x", status: str = "completed", attempts: int = 1, key: str | None = "a") -> Row:
-    return Row(status, outcome, attempts, key)
+def wanted(code: str | None = None, *, once: bool = False) -> Line:
+    return {"kind": "wanted", "t": 100.0, "key": "a", "code": code, "once": once}
+
+
+def cancel(said: str | None, t: float = 100.5) -> Line:
+    return {"kind": "cancel", "t": t, "key": "a", "job": JOB, "said": said}
+
+
+def log_lost(t: float = 150.0, *, since: float = 50.0, rows: tuple[str, ...] = (), **more: Any) -> Line:
+    empty: dict[str, Any] = {"pending": [], "stranded": [], "finished": {}, "buried": [], "letters": {}}
+    return {"kind": "log-lost", "t": t, "since": since, "rows": list(rows), **empty, **more}
+
+
+def row(
+    outcome: str = "x", status: str = "completed", attempts: int = 1, key: str | None = "a", code: str | None = None
+) -> Row:  # fmt: skip
+    return Row(status, outcome, attempts, key, code)
 
 
 def seen(rows: dict[str, Row] | None = None, finished: dict[str, list[str]] | None = None, **more: Any) -> Observed:
@@ -159,6 +174,96 @@ def test_a_job_belongs_to_the_fault_that_may_have_hit_it() -> None:
     lines = [fault(103.0), fault(200.0), intent("a", 90.0), intent("b", 99.0), intent("c", 150.0), intent("d", 300.0)]
     verdict = check(lines, seen({}, {}))
     assert {window: counts["jobs"] for window, counts in verdict.counts.items()} == {STEADY: 1, "1": 2, "2": 1}
+
+
+# --- what a fault says of its own jobs ---
+
+
+@pytest.mark.parametrize("code", ["crashed-worker", "output-too-large"])
+def test_a_job_that_was_taken_for_a_poisonous_one_is_told(code: str) -> None:
+    ended = seen({JOB: row(status="error", code=code)}, letters={JOB: frozenset([code])})
+    assert check(WELL, ended).total("otherwise") == 1
+    assert not check([*WELL, wanted(code)], ended).failed
+    assert check(WELL, ended).codes == {code: 1}
+
+
+@pytest.mark.parametrize(
+    ("ended", "letters", "why"),
+    [
+        (row(), {}, "ended with None, not with crashed-worker"),
+        (row(status="error", code="crashed-worker"), {}, "no dead letter"),
+        (row(status="error", code="crashed-worker"), {JOB: frozenset(["timeout"])}, "no dead letter"),
+    ],
+)
+def test_a_poisonous_job_without_its_end_and_dead_letter_is_told(ended: Row, letters: Any, why: str) -> None:
+    verdict = check([*WELL, wanted("crashed-worker")], seen({JOB: ended}, letters=letters))
+    assert verdict.total("otherwise") == 1
+    assert why in verdict.evidence[0]
+
+
+def test_calls_that_a_fault_may_not_cost_are_told() -> None:
+    assert check([*WELL, call(), wanted(once=True)], seen()).total("otherwise") == 1
+    assert not check([*WELL, call(), wanted(once=True)], seen({JOB: row(attempts=2)})).failed
+
+
+# --- cancelling ---
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "doubled"),
+    [
+        ("cancelled", "cancelled", 0),
+        ("cancelled", None, 1),
+        ("already-finished", None, 0),
+        ("already-finished", "cancelled", 1),
+        ("cancelling", None, 0),  # it may have been faster
+        ("cancelling", "cancelled", 0),
+        (None, None, 0),
+    ],
+)
+def test_a_cancelled_job_has_the_end_that_was_told(said: str | None, code: str | None, doubled: int) -> None:
+    verdict = check([*WELL, cancel(None), cancel(said)], seen({JOB: row(code=code)}))
+    assert verdict.total("doubled") == doubled
+    assert (verdict.total("asked_to_cancel"), verdict.total("cancelled")) == (1, code == "cancelled")
+
+
+# --- a log that is gone ---
+
+
+def test_what_the_lost_log_said_still_counts() -> None:
+    told = log_lost(rows=(JOB,), finished={JOB: ["x"]}, buried=["m"], letters={JOB: ["crashed-worker"]})
+    garbage = {"kind": "garbage", "t": 101.0, "mark": "m", "topic": "t"}
+    assert check(WELL, seen(finished={})).failed
+    assert not check([*WELL, told, garbage], seen(finished={})).failed
+    assert check([*WELL, told], seen({JOB: row("y")}, {JOB: ["y"]})).total("doubled") == 1
+    poisonous = seen({JOB: row(status="error", code="crashed-worker")}, finished={})
+    assert not check([*WELL, wanted("crashed-worker"), told], poisonous).failed
+
+
+@pytest.mark.parametrize(
+    ("line", "lost"),
+    [
+        (log_lost(), 0),
+        (log_lost(since=101.0), 1),  # accepted before the look at what waits: it was lost by something else
+        (log_lost(t=100.05), 1),  # accepted after
+        (log_lost(rows=(JOB,), pending=[JOB]), 1),  # it had a row: it is to be brought back
+    ],
+)
+def test_only_what_had_no_row_when_the_log_was_lost_is_forgotten(line: Line, lost: int) -> None:
+    verdict = check([*WELL, line], seen({}, {}))
+    assert (verdict.total("lost"), verdict.total("forgotten")) == (lost, 1 - lost)
+
+
+def test_what_was_lost_before_the_log_is_not_put_down_to_it() -> None:
+    verdict = check([*WELL, log_lost(rows=(JOB,), stranded=[JOB])], seen())
+    assert verdict.total("lost") == 1
+    assert "nothing moved" in verdict.evidence[0]
+
+
+@pytest.mark.parametrize(("line", "doubled"), [(log_lost(rows=(JOB,), pending=[JOB]), 0), (log_lost(rows=(JOB,)), 1)])
+def test_an_answer_that_only_the_lost_log_held_may_be_another_one_later(line: Line, doubled: int) -> None:
+    lines = [intent(), answer(seen="y"), call(), line]
+    assert check(lines, seen()).total("doubled") == doubled
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_exit_is_a_kill() -> None:
 def test_every_stage_and_role_has_points() -> None:
     stages = {point.rpartition(".")[0] for points in POINTS.values() for point in points}
     assert stages == {"ingress", "sanitize_prompt", "limit_rate", "route_job", "gate", "generate_completion",
-                      "completion", "store_pending", "store_outcome", "sink", "webhook"}  # fmt: skip
+                      "completion", "store_pending", "store_outcome", "sink", "webhook", "release_due"}  # fmt: skip
 
 
 def test_the_release_has_no_failpoints() -> None:

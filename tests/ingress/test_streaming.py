@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import uvicorn
 
-from ingress.bounded_http import BoundedHttp
+from ingress.bounded_http import ABORT, BoundedHttp
 from ingress.listener import Listener
 from ingress.streaming import EventStream, Listening
 from tests.waiting import until
@@ -50,7 +50,7 @@ class Connection:
         self.sent: list[dict[str, Any]] = []
         self.left, self.aborted = asyncio.Event(), False
         self._stuck_after = stuck_after
-        self.scope = {"type": "http", "extensions": {"assistant": {"abort": self._abort}}}
+        self.scope = {"type": "http", "extensions": {ABORT: {"call": self._abort}}}
 
     def _abort(self) -> None:
         self.aborted = True

@@ -69,6 +69,14 @@ async def test_a_piece_is_told_before_the_next_is_there(provider: Any) -> None:
     await asyncio.wait({call})
 
 
+@pytest.mark.parametrize("adapter", ["openai", "lmstudio", "local", "ollama"], indirect=True)  # whom llama.cpp may be
+async def test_a_server_that_ends_its_connections_after_a_stream_is_asked_the_next_moment(
+    api: ModelApi, provider: Any
+) -> None:
+    for n in range(20):
+        assert (await Asked(provider, "stream")(request(f"[mode=closes] {n}"))).text
+
+
 async def test_the_answer_is_kept_where_nothing_is_counted(ask: Asked) -> None:
     completion = await ask(request("[mode=no-usage]"))
     assert completion.text.startswith("Answer to")

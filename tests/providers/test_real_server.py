@@ -83,6 +83,12 @@ async def test_it_answers_with_usage_and_ends_at_the_limit(ask: Asked) -> None:
     assert len(ask.told) in (0, *range(4, 20))
 
 
+async def test_the_same_seed_gives_the_same_answer(ask: Asked) -> None:
+    asked_for = request("Tell me a story.", max_tokens=12, temperature=1.5, top_p=0.9, seed=3)
+    texts = {(await ask(asked_for)).text for _ in range(2)}
+    assert len(texts) == 1
+
+
 async def test_every_parameter_that_it_is_said_to_have_is_taken(ask: Asked) -> None:
     given: dict[str, Any] = {
         "temperature": 0.1, "top_p": 0.5, "max_tokens": 4, "top_k": 5, "seed": 1, "stop": ("\n\n",),

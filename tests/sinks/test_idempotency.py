@@ -10,6 +10,8 @@ from sinks.idempotency import IdempotencyStore, KeyRow
 from sinks.pool import Pool
 
 pytestmark = pytest.mark.integration
+A_JOB = """INSERT INTO jobs (job_id, user_id, kind, status, accepted_at, expires_at)
+           VALUES ($1, 'alice', 'chat', 'pending', now(), now())"""
 OLD = "UPDATE idempotency_keys SET created_at = now() - interval '25 hours'"
 
 
@@ -54,6 +56,21 @@ async def test_what_was_not_handed_over_is_free_at_once(pool: Pool) -> None:
     row = await row_of(store, "k")
     assert row.job_id == job_id
     assert row.published_ago_s > 1_000_000
+
+
+async def test_after_a_log_was_lost_a_key_whose_job_has_no_row_publishes_again(pool: Pool) -> None:
+    store, gone, stored = IdempotencyStore(pool), uuid4(), uuid4()
+    for key, job_id in (("gone", gone), ("stored", stored)):
+        await store.claim("alice", key, b"f", job_id)
+        await store.accepted("alice", key, job_id)
+    async with pool.connection() as connection:
+        await connection.execute(A_JOB, stored)
+    assert await store.forget_without_a_job() == 1
+    row = await row_of(store, "gone")
+    assert (row.accepted, row.job_id) == (False, gone)
+    assert row.published_ago_s > 1_000_000
+    assert await store.take_over("alice", "gone", row)
+    assert (await row_of(store, "stored")).accepted
 
 
 async def test_a_key_is_freed_only_by_who_knows_all_of_its_publications(pool: Pool) -> None:

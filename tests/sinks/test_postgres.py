@@ -315,3 +315,21 @@ async def test_users_come_in_pages_and_those_who_are_missing_are_named(pool: Poo
         seen += [row.user_id for row in page]
     assert seen == ["alice", "bob", "dora"]
     assert await users.unknown(["zoe", "alice", "eve"]) == ["eve", "zoe"]
+
+
+async def test_a_migration_can_be_taken_back(postgres) -> None:
+    from alembic import command
+
+    from sinks.migrate import _config
+
+    name = f"test_{uuid4().hex[:10]}"
+    await queried(postgres.dsn, f'CREATE DATABASE "{name}"')
+    dsn = urlunsplit(urlsplit(postgres.dsn)._replace(path=f"/{name}"))
+    try:
+        await migrate(dsn)
+        await asyncio.to_thread(command.downgrade, _config(dsn), "base")
+        tables = await queried(dsn, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert [row["tablename"] for row in tables] == ["alembic_version"]
+        await migrate(dsn)
+    finally:
+        await queried(postgres.dsn, f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -19,7 +19,7 @@ from email.utils import formatdate
 from typing import Any, ClassVar, Self
 
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "cut", "hang", "stall", "drip",
-         "huge", "huge-error", "gzip", "close", "filtered", "blocked", "error-midway", "hold", "429-seconds",
+         "huge", "huge-error", "gzip", "close", "closes", "filtered", "blocked", "error-midway", "hold", "429-seconds",
          "429-date", "429-ms", "429-body", "429-long", "flaky", "no-total", "odd-usage", "no-usage")  # fmt: skip
 WRONG_IN_STREAM = ("garbage", "shape", "truncated", "cut", "stall", "drip", "error-midway", "huge")
 SHAPE = b'{"choices": "many", "candidates": 7, "message": 1, "text": [], "models": 2, "data": 3, "embeddings": 4}'
@@ -278,6 +278,8 @@ class _Connection(asyncio.Protocol):
                 if pace:
                     await asyncio.sleep(pace)
             self._transport.write(b"0\r\n\r\n")
+            if mode == "closes":  # without a word, as llama.cpp's server does after each stream
+                self._transport.close()
         else:
             self._send(200, api.reply(call, text, mode))
 

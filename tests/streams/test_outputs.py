@@ -8,6 +8,7 @@ import pytest
 from aiokafka.errors import (
     KafkaConnectionError,
     MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
@@ -103,18 +104,22 @@ def test_a_dead_letter_that_is_refused_is_told_of_with_ever_less() -> None:
 
 
 class FakeProducer:
-    """Refuses what is over 10 bytes, at once or by the broker's answer; is away for the first `away` calls."""
+    """Refuses what is over 10 bytes, at once or by the broker's answer; is away for the first `away` calls.
 
-    def __init__(self, error: type[Exception], *, at_once: bool, away: int = 0) -> None:
-        self.error, self.at_once, self.away = error, at_once, away
+    `batched`: the broker's answer to one that is too large is the answer to all that are not sent alone.
+    """
+
+    def __init__(self, error: type[Exception], *, at_once: bool, away: int = 0, batched: bool = False) -> None:
+        self.error, self.at_once, self.away, self.batched = error, at_once, away, batched
         self.taken: list[bytes | None] = []
+        self.ids = 0
 
     async def send(self, topic: str, key: Any, value: bytes | None, *rest: Any) -> "asyncio.Future[Any]":
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.away:
             self.away -= 1
             answer.set_exception(KafkaConnectionError())
-        elif len(value or b"") > 10:
+        elif len(value or b"") > 10 or self.batched:
             if self.at_once:
                 raise ProducerSendError("Error while sending") from self.error()
             answer.set_exception(self.error())
@@ -122,6 +127,16 @@ class FakeProducer:
             self.taken.append(value)
             answer.set_result(None)
         return answer
+
+    async def send_alone(self, record: Record) -> "asyncio.Future[Any]":
+        self.batched, batched = False, self.batched
+        try:
+            return await self.send(record.topic, record.key, record.value)
+        finally:
+            self.batched = batched
+
+    def renew_id(self) -> None:
+        self.ids += 1
 
 
 async def published(producer: FakeProducer, *records: Record) -> list[bytes | None]:
@@ -133,6 +148,8 @@ def _app(producer: FakeProducer) -> Any:
     app: Any = SimpleNamespace(producer=producer)
     app.offer = lambda record: StreamApp.offer(app, record)
     app.hand_over = lambda record: StreamApp.hand_over(app, record)
+    app.look_at = lambda answer: StreamApp.look_at(app, answer)
+    app._send_alone = lambda record: StreamApp._send_alone(app, record)
     app.publish = lambda records: StreamApp.publish(app, records)
     return app
 
@@ -165,3 +182,22 @@ async def test_another_refusal_is_a_failure_also_where_there_is_a_replacement(at
         await published(
             FakeProducer(TopicAuthorizationFailedError, at_once=at_once), large(instead=Record("t", None, b""))
         )
+
+
+async def test_what_was_refused_for_one_beside_it_is_sent_alone_under_a_new_id() -> None:
+    producer = FakeProducer(MessageSizeTooLargeError, at_once=False, batched=True)
+    records = [Record("t", b"k", b"before"), large(instead=Record("t", None, b"instead")), Record("t", b"k", b"after")]
+    assert await published(producer, *records) == [b"before", b"instead", b"after"]
+    await asyncio.sleep(0)
+    assert producer.ids > 0
+
+
+async def test_what_is_out_of_order_is_sent_again_under_a_new_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "SEND_RETRY_S", 0)
+    producer = FakeProducer(OutOfOrderSequenceNumber, at_once=False, batched=True)
+
+    def renew_id() -> None:
+        producer.batched = False
+
+    monkeypatch.setattr(producer, "renew_id", renew_id)
+    assert await published(producer, Record("t", b"k", b"v")) == [b"v"]
