@@ -91,8 +91,9 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
 
 def test_every_block_is_one_that_is_run_here() -> None:
     marks = [
-        "make up", "assistant chat", "TOKEN=", "$BASE/chat/ ", "$BASE/chat/async", "openai.OpenAI(base_url",
-        "producer.produce", 'consumer.subscribe(["job-finished"])', "Webhook(", "assistant setup",
+        "make up", "assistant chat", "TOKEN=", "$BASE/chat/ ", '"stream": true', "$BASE/chat/async",
+        "openai.OpenAI(base_url", "producer.produce", 'consumer.subscribe(["job-finished"])', "Webhook(",
+        "assistant setup",
     ]  # fmt: skip
     assert len(BLOCKS) == len(marks)
     for mark, (_, text) in zip(marks, BLOCKS, strict=True):
@@ -116,9 +117,12 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
 
     assert reader.pastes(reader.block("assistant chat")).strip()
     login = reader.block("TOKEN=")
-    answer = json.loads(reader.pastes(login, reader.block("$BASE/chat/ ")))
+    answer = json.loads(reader.pastes(login, reader.block("$BASE/chat/ ", "sky blue")))
     assert answer["result"]["text"]
     assert answer["usage"]["completion_tokens"] <= 60
+    streamed = reader.pastes(login, reader.block('"stream": true'))
+    assert "event: delta" in streamed
+    assert "event: finished" in streamed
     polled = reader.pastes(login, reader.block("$BASE/chat/async"))
     assert "202" in polled.splitlines()[0]
     job_id = polled.partition('{"job_id":"')[2][:36]
