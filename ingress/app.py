@@ -20,6 +20,9 @@ from ingress import (
     dead_letters,
     export,
     jobs,
+    openai_chat,
+    openai_embeddings,
+    openai_models,
     operations,
     providers,
     streaming,
@@ -38,6 +41,7 @@ from ingress.idempotency import Idempotency
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
+from ingress.model_names import Models
 from ingress.passwords import Passwords
 from ingress.past import PastDeltas
 from ingress.problems import install as install_problems
@@ -112,8 +116,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = made
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
-        chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, providers.router, streaming.router, operations.router, compare.router,
+        chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
+        dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
+        streaming.router, operations.router, compare.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -216,6 +221,7 @@ def compose(settings: Settings) -> Services:
         cancel_requests=cancel_requests,
         user_table=user_table,
         workers=worker_table,
+        models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.allows)),
         database=database,
         jobs=store,
         exports=Exports(JobExport(database)),

@@ -55,7 +55,7 @@ class Edge:
                 return
             if message["type"] == "http.response.start" and message["status"] == 413 and not _is_problem(message):
                 replaced = True  # Starlette's own, of a chunked body
-                await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
+                await problem_response(self._too_large(), scope)(scope, receive, send_headers)
                 return
             await send_headers(message)
 
@@ -80,12 +80,12 @@ class Edge:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_body_bytes:
             # Chunked bodies are counted by Starlette's middleware, inside this one.
-            await problem_response(self._too_large(), request_id.decode())(scope, receive, send_headers)
+            await problem_response(self._too_large(), scope)(scope, receive, send_headers)
             return
         if self._under_way >= MAX_UNDER_WAY and scope["path"] not in ALWAYS_ANSWERED:
             busy = Problem(503, "overloaded", "too many requests are under way here; try again",
                            headers={"Retry-After": "2"})  # fmt: skip
-            await problem_response(busy, request_id.decode())(scope, receive, send_headers)
+            await problem_response(busy, scope)(scope, receive, send_headers)
             return
         self._under_way += 1
         try:
@@ -94,7 +94,7 @@ class Edge:
             logger.error("request %s failed", request_id.decode(), exc_info=error)  # noqa: TRY400 one line, as others
             if started:  # half an answer cannot be taken back: uvicorn closes the connection
                 raise
-            await problem_response(a_bug(), request_id.decode())(scope, receive, send_headers)
+            await problem_response(a_bug(), scope)(scope, receive, send_headers)
         finally:
             self._under_way -= 1
 

@@ -1,5 +1,6 @@
 """What the routes work with, and who is asking."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.login_limit import LoginLimit
+from ingress.model_names import Models
 from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import Publisher
@@ -47,6 +49,7 @@ class Services:
     idempotency: Idempotency
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]
+    models: Callable[[], Models]
     database: Pool
     jobs: JobStore
     exports: Exports

@@ -19,7 +19,7 @@ from processors.fit_generation import UNSUPPORTED, lacking, refusal
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest, GenerationConfig
+from schemas.requests import AnyRequest, EmbeddingRequest, GenerationConfig, JobKind
 from sinks.egress import EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
+NO_METADATA: Mapping[str, str] = {}
 Follow = Callable[[UUID, bool], None]
 Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
@@ -65,20 +66,25 @@ class Submissions:
     # --- the two ways to ask ---
 
     async def answered(
-        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None
-    ) -> tuple[UUID, Outcome]:
+        self, user: UserUpdated, request: AnyRequest, *, keyed: Keyed | None = None, left: Left | None = None,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> tuple[UUID, Outcome]:  # fmt: skip
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
         Args:
             user: Who asks.
             request: What.
+            keyed: The request's key.
             left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
+            metadata: Kept with the job.
 
         Raises:
             Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
         """
         timeout = request.timeout or self._rules.default_timeout_s
-        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
+        requested = JobRequested(
+            user_id=user.user_id, kind=_kind(request), request=request, expires_after=timeout, metadata=dict(metadata)
+        )
         turn = await self._turn(user, request, keyed)
         job_id = turn.job_id
         if turn.outcome is not None:
@@ -100,8 +106,8 @@ class Submissions:
         return job_id, replace(outcome, replayed=turn.replayed)
 
     async def accepted(
-        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None,
-        follow: Follow | None = None,
+        self, user: UserUpdated, request: AnyRequest, *, callback_url: str | None, keyed: Keyed | None = None,
+        follow: Follow | None = None, metadata: Mapping[str, str] = NO_METADATA,
     ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
 
@@ -112,6 +118,7 @@ class Submissions:
             keyed: The request's key.
             follow: Told of the job, and whether it is new, before it is published; its caller waits for the answer,
                 so the job is good for as long as that of a waiting call.
+            metadata: Kept with the job.
 
         Returns:
             The job, its outcome where it came by then, the user's rate, and whether it was asked for before.
@@ -122,8 +129,9 @@ class Submissions:
         self._check_callback(callback_url)
         timeout = None if follow is None else request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind="chat", request=request, callback_url=callback_url, expires_after=timeout
-        )
+            user_id=user.user_id, kind=_kind(request), request=request, callback_url=callback_url,
+            expires_after=timeout, metadata=dict(metadata),
+        )  # fmt: skip
         turn = await self._turn(user, request, keyed)
         if follow is not None:
             try:
@@ -143,7 +151,7 @@ class Submissions:
         return turn.job_id, outcome, standing, turn.replayed
 
     async def publish_as(
-        self, user: UserUpdated, request: ChatRequest, *, job_id: UUID, metadata: dict[str, str], is_repeated: bool
+        self, user: UserUpdated, request: AnyRequest, *, job_id: UUID, metadata: dict[str, str], is_repeated: bool
     ) -> RateLimit | None:
         """Publish a job whose id somebody keeps, so that to do it again makes no second one.
 
@@ -162,21 +170,21 @@ class Submissions:
         """
         if not is_repeated:
             self._check(user, request)
-        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, metadata=metadata)
+        requested = JobRequested(user_id=user.user_id, kind=_kind(request), request=request, metadata=metadata)
         turn = Turn(job_id)
         with self._published(user, requested, turn) as (watch, publishing):
             await self._accepted(user, turn, publishing)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
             return watch.verdict.result() if watch.verdict.done() else None
 
-    def check_offered(self, wanted: str | None, generation: GenerationConfig) -> None:
+    def check_offered(self, wanted: str | None, generation: GenerationConfig | None) -> None:
         """Raise Problem where the provider is not present, or has not what is asked of it."""
         present = self._present_providers()
         if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
             there = [name for name in present if name in self._rules.allowed_providers]
             detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
             raise Problem(400, "no-such-provider", detail, providers=there)
-        if wanted is not None and generation.strict is not False:
+        if wanted is not None and generation is not None and generation.strict is not False:
             self._check_parameters(wanted, generation)
 
     def count(self, user: UserUpdated) -> None:
@@ -193,7 +201,7 @@ class Submissions:
 
     # --- steps ---
 
-    async def _turn(self, user: UserUpdated, request: ChatRequest, keyed: Keyed | None) -> Turn:
+    async def _turn(self, user: UserUpdated, request: AnyRequest, keyed: Keyed | None) -> Turn:
         """Whether there is anything to publish; what was asked before is not checked again."""
 
         def mint() -> UUID:
@@ -243,13 +251,14 @@ class Submissions:
         except (NotAcceptedError, OutcomeUnknownError) as error:  # it then runs to its end, or its timeout
             logger.warning("job %s is not cancelled, although its caller left: %s", job_id, error)
 
-    def _check(self, user: UserUpdated, request: ChatRequest) -> None:
+    def _check(self, user: UserUpdated, request: AnyRequest) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
         self._check_flood(user)
         wanted = request.provider
-        self.check_offered(wanted, request.generation_config)
-        self._backpressure.check(wanted)
+        generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
+        self.check_offered(wanted, generation)
+        self._backpressure.check(wanted, stage="generate_completion" if generation is not None else "embed_texts")
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
@@ -286,6 +295,10 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+def _kind(request: AnyRequest) -> JobKind:
+    return "embedding" if isinstance(request, EmbeddingRequest) else "chat"
 
 
 async def _left_before(finished: "asyncio.Future[Outcome]", left: Left | None, *, timeout_s: float) -> bool:

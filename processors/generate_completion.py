@@ -48,6 +48,8 @@ async def generate_completion(
         instruction=event.request.instruction,
         generation=generation,
         timeout_s=event.timeout_s,
+        model=event.request.model,
+        history=event.request.history or (),
     )
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from schemas.envelope import Record
 from schemas.events import Attempt, Job, StreamedRange
-from schemas.requests import GenerationConfig
+from schemas.requests import GenerationConfig, Turn
 
 MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
 EmbeddingPurpose = Literal["query", "passage"]
@@ -26,7 +26,8 @@ class Image:
 class CompletionRequest:
     """One prompt for one provider.
 
-    `timeout_s` is what is left for the call when it begins; `model` is another one than the provider's own.
+    `timeout_s` is what is left for the call when it begins; `model` is another one than the provider's own; `history`
+    is what was said before the prompt, oldest first.
     """
 
     job_id: UUID
@@ -36,6 +37,7 @@ class CompletionRequest:
     timeout_s: float
     images: tuple[Image, ...] = ()
     model: str | None = None
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +139,6 @@ class EmbeddingProvider(Protocol):
         """Embed up to `MAX_TEXTS` texts at once; `purpose` matters to models that tell questions from passages.
 
         Raises as `CompletionProvider`; ValueError for no texts, or too many.
-        """
-        ...
-
-    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
-        """The same, telling each piece of text as it comes; what is returned is the whole.
-
-        No more is read while `on_delta` is awaited. Where it raises, what was told before is void.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Stage: job-admitted -> completion-requested-<provider>, and word of it to whoever waits."""
+"""Stage: job-admitted -> completion-requested-<provider> or embedding-requested-<provider>, and word to who waits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,33 @@ from datetime import datetime
 
 from processors.cancelled import cancelled
 from processors.stage import Emit, StageResult
-from schemas.events import CompletionRequested, Job, JobAdmitted, JobError, JobFinished, JobProgressed
+from schemas.events import (
+    CompletionRequested,
+    EmbeddingRequested,
+    Event,
+    Job,
+    JobAdmitted,
+    JobError,
+    JobFinished,
+    JobProgressed,
+)
+from schemas.requests import EmbeddingRequest
 
 
 @dataclass(frozen=True, slots=True)
 class KnownProviders:
     """Names of providers: `alive`, that live workers can reach; `seen`, that any worker could ever reach;
-    `configured`, that this deployment has the key or address of."""
+    `configured`, that this deployment has the key or address of; `embedding`, of them those that make vectors."""
 
     alive: Sequence[str] = ()
     seen: Sequence[str] = ()
     configured: Sequence[str] = ()
+    embedding: Sequence[str] = ()
+
+    def that_embed(self) -> "KnownProviders":
+        """Those of them that make vectors."""
+        alive, seen = ([name for name in names if name in self.embedding] for names in (self.alive, self.seen))
+        return KnownProviders(alive, seen, (), self.embedding)
 
 
 def route_job(
@@ -46,8 +62,8 @@ def route_job(
         now: The time.
 
     Returns:
-        `Emit` with `CompletionRequested` and `JobProgressed`, or with a `JobFinished`: `cancelled`, `expired`,
-        `no-such-provider`.
+        `Emit` with `CompletionRequested` or `EmbeddingRequested` and `JobProgressed`, or with a `JobFinished`:
+        `cancelled`, `expired`, `no-such-provider`.
     """
     job = event.job
     if is_cancelled(job):
@@ -55,18 +71,28 @@ def route_job(
     if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    known = providers()
+    request, known = event.request, providers()
+    if isinstance(request, EmbeddingRequest):
+        known = known.that_embed()
     ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
-    candidates = next(filter(None, ranks), list(allowed))
-    wanted = event.request.provider or (default if default in candidates else candidates[0] if candidates else None)
-    if wanted is None or (event.request.provider is not None and not any(wanted in names for names in ranks)):
+    candidates = next(filter(None, ranks), [] if isinstance(request, EmbeddingRequest) else list(allowed))
+    wanted = request.provider or (default if default in candidates else candidates[0] if candidates else None)
+    if wanted is None or (request.provider is not None and not any(wanted in names for names in ranks)):
         there = ", ".join(candidates) if any(ranks) else "none"
-        error = JobError(code="no-such-provider", message=f"the provider {wanted} is not present; present are: {there}")
+        what = "makes no vectors; those that do" if isinstance(request, EmbeddingRequest) else "is not present; present"
+        message = f"the provider {wanted} {what} are: {there}"
+        error = JobError(code="no-such-provider", message=message)
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    requested = CompletionRequested(
-        job=job, provider=wanted, request=event.request, timeout_s=event.request.timeout or default_timeout_s,
-        rate_limit=event.rate_limit,
-    )  # fmt: skip
+    timeout_s = request.timeout or default_timeout_s
+    requested: Event
+    if isinstance(request, EmbeddingRequest):
+        requested = EmbeddingRequested(
+            job=job, provider=wanted, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
+        )
+    else:
+        requested = CompletionRequested(
+            job=job, provider=wanted, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
+        )
     progressed = JobProgressed(
         job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
         rate_limit=event.rate_limit,

@@ -138,6 +138,7 @@ class OllamaProvider:
         messages: list[dict[str, Any]] = []
         if request.instruction:
             messages.append({"role": "system", "content": request.instruction})
+        messages += [{"role": turn.role, "content": turn.text} for turn in request.history]
         asked_for: dict[str, Any] = {"role": "user", "content": request.prompt}
         if request.images:
             asked_for["images"] = [b64encode(image.content).decode() for image in request.images]

@@ -274,6 +274,7 @@ class OpenAICompatibleProvider:
         messages: list[dict[str, Any]] = []
         if request.instruction:
             messages.append({"role": "system", "content": request.instruction})
+        messages += [{"role": turn.role, "content": turn.text} for turn in request.history]
         content: Any = request.prompt
         if request.images:
             pictures = [

@@ -3,6 +3,7 @@
     job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
         -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
                                                      └-> completion-streamed, piece by piece
+        -> embedding-requested-<provider> -> embed_texts -> job-finished
     what can never work, at any of them                -> dead-letters -> Postgres
 
 Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
@@ -13,13 +14,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from processors.embed_texts import embed_texts
 from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
-from processors.ports import CompletionProvider, DeltaWriter
+from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
-from schemas.events import CompletionRequested, Job, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
+from schemas.events import (
+    CompletionRequested,
+    EmbeddingRequested,
+    Job,
+    JobAdmitted,
+    JobFinished,
+    PromptSanitized,
+    UserUpdated,
+)
 from schemas.topics import Catalog
 from sinks.base import Sink
 from streams.admission_log import AdmissionLog
@@ -121,6 +131,25 @@ def declare_completion(
             await server.at_once(
                 stream, decoder(CompletionRequested), stage, name="generate_completion", target=provider_name
             )
+
+
+def declare_embedding(
+    app: StreamApp,
+    server: StageServer,
+    catalog: Catalog,
+    providers: Mapping[str, EmbeddingProvider],
+    *,
+    concurrency: Mapping[str, int],
+) -> None:
+    """Vectors, in the same way: a topic, a lane and an agent for each provider that makes them."""
+    for provider_name, provider in providers.items():
+        topic = catalog.full_name("embedding-requested-{provider}", provider=provider_name)
+        requested = app.lane(topic, f"embed_texts-{provider_name}", limit=concurrency[provider_name])
+        stage = partial(embed_texts, provider=provider)
+
+        @app.agent(requested, name=f"embed_texts-{provider_name}")
+        async def embed_texts_agent(stream: Stream, stage: Any = stage, provider_name: str = provider_name) -> None:
+            await server.at_once(stream, decoder(EmbeddingRequested), stage, name="embed_texts", target=provider_name)
 
 
 def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink) -> None:

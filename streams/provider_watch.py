@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import CompletionProvider
-from schemas.events import ProviderOffer
+from schemas.events import MAX_OFFERED_MODELS, ProviderOffer
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 60.0
 WITHIN_S = 5.0
-MAX_MODELS, MAX_NAME_CHARS = 100, 100  # they ride in every heartbeat
+MAX_NAME_CHARS = 100  # as many as these ride in every heartbeat
 TIMED_OUT = "timeout"
 
 
@@ -58,7 +58,7 @@ class ProviderWatch:
         before = self._offers[name]
         if code != before.code and (code or before.healthy is not None):
             logger.warning("the provider %s is %s", name, f"not well: {code}" if code else "well again")
-        told = tuple(model[:MAX_NAME_CHARS] for model in models[:MAX_MODELS])
+        told = tuple(model[:MAX_NAME_CHARS] for model in models[:MAX_OFFERED_MODELS])
         self._offers[name] = before.model_copy(update={
             "models": _with_default(provider, told) if code is None else before.models,
             "healthy": code is None, "code": code, "checked_at": datetime.now(UTC),
@@ -74,6 +74,7 @@ def _offer(provider: CompletionProvider) -> ProviderOffer:
         default_model=provider.model or None,
         can=tuple(name for name, there in can.items() if there),
         parameters=tuple(sorted(has.parameters)),
+        embedding_model=getattr(provider, "embedding_model", None) if has.embeds else None,
     )
 
 

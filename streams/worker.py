@@ -33,7 +33,7 @@ from sinks.webhooks import WebhookSender
 from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
-from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
@@ -52,7 +52,7 @@ from transport.admin import Difference, TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
 from transport.table import CompactedTable
-from transport.workers import kept, present_providers, seen_providers
+from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
 
@@ -265,7 +265,9 @@ class Worker:
         have = list(configured(settings))
 
         def known_providers() -> KnownProviders:
-            return KnownProviders(present_providers(workers), seen_providers(workers), have)
+            return KnownProviders(
+                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
+            )
 
         limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
         policy = PromptPolicy(
@@ -303,8 +305,11 @@ class Worker:
         adapters = {name: one.make() for name, one in found.items()}
         for adapter in adapters.values():
             stack.push_async_callback(adapter.close)
+        concurrency = {name: one.concurrency for name, one in found.items()}
+        embedding: dict[str, Any] = {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
+        declare_embedding(app, server, self._catalog, embedding, concurrency=concurrency)
         declare_completion(
-            app, server, self._catalog, adapters, concurrency={name: one.concurrency for name, one in found.items()},
+            app, server, self._catalog, adapters, concurrency=concurrency,
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             max_response_chars=self._settings.max_response_length,
         )  # fmt: skip
