@@ -16,6 +16,7 @@ from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
+from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
@@ -210,15 +211,17 @@ class Submissions:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
         self._check_flood(user)
-        wanted = request.provider
-        present = self._present_providers()
-        if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
-            there = [name for name in present if name in self._rules.allowed_providers]
-            detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
-            raise Problem(400, "no-such-provider", detail, providers=there)
-        if wanted is not None and request.generation_config.strict is not False:
-            self._check_parameters(wanted, request.generation_config)
-        self._backpressure.check(wanted)
+        if request.generation_config.simulate_failure is not None and user.role != "admin":
+            raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
+        wanted, present = request.providers, self._present_providers()
+        there = [name for name in present if name in self._rules.allowed_providers]
+        absent = [name for name in wanted if name not in (there if present else self._rules.allowed_providers)]
+        if absent:
+            raise Problem(400, NO_SUCH_PROVIDER, not_present(absent, there), providers=there)
+        if request.generation_config.strict is not False:
+            for name in wanted:
+                self._check_parameters(name, request.generation_config)
+        self._backpressure.check(wanted[0] if wanted else None)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""

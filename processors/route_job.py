@@ -8,6 +8,19 @@ from processors.cancelled import cancelled
 from processors.stage import Emit, StageResult
 from schemas.events import CompletionRequested, Job, JobAdmitted, JobError, JobFinished, JobProgressed
 
+NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
+ONLY_ADMINS_SIMULATE = "only admins rehearse failures: leave generation_config.simulate_failure out"
+
+
+def not_present(absent: Sequence[str], present: Sequence[str]) -> str:
+    """That these providers are not there, and who is."""
+    what = "provider" if len(absent) == 1 else "providers"
+    are = "is" if len(absent) == 1 else "are"
+    there = ", ".join(present) or "none"
+    if not absent:
+        return f"no provider is present; present are: {there}"
+    return f"the {what} {', '.join(absent)} {are} not present; present are: {there}"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownProviders:
@@ -30,7 +43,7 @@ def route_job(
     is_cancelled: Callable[[Job], bool],
     now: datetime,
 ) -> StageResult:
-    """Send the job to the provider asked for, else the default, else the first that is present.
+    """Send the job to the provider asked for (of several the first that lives), else the default, else the first there.
 
     While no worker lives that could do it, it waits in the topic of one that somebody will come back for: never in
     one that nobody has ever read where there is another.
@@ -47,7 +60,7 @@ def route_job(
 
     Returns:
         `Emit` with `CompletionRequested` and `JobProgressed`, or with a `JobFinished`: `cancelled`, `expired`,
-        `no-such-provider`.
+        `no-such-provider`, `not-allowed`.
     """
     job = event.job
     if is_cancelled(job):
@@ -55,13 +68,19 @@ def route_job(
     if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
+    if event.request.generation_config.simulate_failure is not None and job.role != "admin":
+        error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
+        return Emit((JobFinished.failed(job, error=error, at=now),))
     known = providers()
     ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
     candidates = next(filter(None, ranks), list(allowed))
-    wanted = event.request.provider or (default if default in candidates else candidates[0] if candidates else None)
-    if wanted is None or (event.request.provider is not None and not any(wanted in names for names in ranks)):
-        there = ", ".join(candidates) if any(ranks) else "none"
-        error = JobError(code="no-such-provider", message=f"the provider {wanted} is not present; present are: {there}")
+    asked_for = event.request.providers
+    absent = [name for name in asked_for if not any(name in names for names in ranks)]
+    wanted: str | None = default if default in candidates else candidates[0] if candidates else None
+    if asked_for:
+        wanted = next((name for name in asked_for if name in ranks[0]), asked_for[0])
+    if wanted is None or absent:
+        error = JobError(code=NO_SUCH_PROVIDER, message=not_present(absent, candidates if any(ranks) else ()))
         return Emit((JobFinished.failed(job, error=error, at=now),))
     requested = CompletionRequested(
         job=job, provider=wanted, request=event.request, timeout_s=event.request.timeout or default_timeout_s,

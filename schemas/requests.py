@@ -28,6 +28,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _without_doubles(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("must name each provider once")
+    return value
+
+
 def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -35,6 +41,7 @@ def _one_or_more(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(without_unstorable)]
 Prompt = Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+ProviderNames = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=6), AfterValidator(_without_doubles)]
 UserId = Annotated[Text, Field(min_length=1, max_length=128, pattern=r"^[^\s/]+$")]
 CallbackUrl = Annotated[Text, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
 MetadataText = Annotated[Text, Field(max_length=512)]
@@ -131,6 +138,9 @@ class GenerationConfig(RequestBody):
     strict: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="False: parameters that the provider has not are left out (meta.dropped); else refused"
     )
+    simulate_failure: (
+        Annotated[tuple[ProviderName, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=6)] | None
+    ) = Field(None, description="For admins: these providers are not asked but fail, as if they could not be reached")
 
     def named(self) -> tuple[str, ...]:
         """The parameters that are asked for, by the names that providers list theirs with."""
@@ -162,10 +172,24 @@ class ChatRequest(RequestBody):
     """Body of `POST /chat/` and `request` of a job of kind `chat`."""
 
     prompt: Prompt
-    provider: ProviderName | None = None
+    provider: Annotated[
+        ProviderName | ProviderNames | None,
+        Field(description="Who answers; of several, the next is asked where the one before fails"),
+    ] = None
     instruction: Annotated[Text, Field(max_length=5000)] | None = None
     generation_config: GenerationConfig = GenerationConfig()
     timeout: (
         Annotated[float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")]
         | None
     ) = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those asked for, in order; empty where the choice is left to us."""
+        return (self.provider,) if isinstance(self.provider, str) else self.provider or ()
+
+    def providers_after(self, provider: str) -> tuple[str, ...]:
+        """Those that may still be asked when this one has failed."""
+        if not isinstance(self.provider, tuple) or provider not in self.provider:
+            return ()
+        return self.provider[self.provider.index(provider) + 1 :]

@@ -2,7 +2,8 @@
 
     job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
         -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
-                                                     └-> completion-streamed, piece by piece
+                                     │               └-> completion-streamed, piece by piece
+                                     └-> completion-requested-<the next provider>, where this one fails
     what can never work, at any of them                -> dead-letters -> Postgres
 
 Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
 from processors.ports import CompletionProvider, DeltaWriter
@@ -25,6 +27,7 @@ from sinks.base import Sink
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.entry import Entry
+from streams.guard import ProviderGuard
 from streams.lane import Batch
 from streams.serve import StageServer, Stream, any_dead_letter, decoder, serve_sink
 from transport.table import CompactedTable
@@ -101,6 +104,8 @@ def declare_completion(
     providers: Mapping[str, CompletionProvider],
     *,
     deltas: DeltaWriter,
+    guards: Mapping[str, ProviderGuard],
+    fall_over: FallOver,
     concurrency: Mapping[str, int],
     max_response_chars: int,
 ) -> None:
@@ -108,17 +113,19 @@ def declare_completion(
     for provider_name, provider in providers.items():
         topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
         requested = app.lane(topic, f"generate_completion-{provider_name}", limit=concurrency[provider_name])
+        guard = guards[provider_name]
+        app.lanes[topic].pace = guard.begin
         stage = partial(
-            generate_completion, provider=provider, deltas=deltas, max_response_chars=max_response_chars
+            generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
+            max_response_chars=max_response_chars,
         )  # fmt: skip
 
         @app.agent(requested, name=f"generate_completion-{provider_name}")
-        async def generate_completion_agent(
-            stream: Stream, stage: Any = stage, provider_name: str = provider_name
-        ) -> None:
+        async def generate_completion_agent(stream: Stream, stage: Any = stage, guard: ProviderGuard = guard) -> None:
             await server.at_once(
-                stream, decoder(CompletionRequested), stage, name="generate_completion", target=provider_name
-            )
+                stream, decoder(CompletionRequested), stage, name="generate_completion", target=guard.provider,
+                guard=guard, fall_over=fall_over,
+            )  # fmt: skip
 
 
 def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink) -> None:

@@ -97,3 +97,29 @@ def test_what_is_asked_for_is_named() -> None:
     wanted = config(seed=1, temperature=0, mode="lora", response_format={"type": "json_object"})
     assert wanted.named() == ("temperature", "seed", "mode", "response_format.json_object")
     assert wanted.without(["mode", "response_format.json_object"]) == config(seed=1, temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "first", "rest"),
+    [("openai", "openai", ()), (["openai"], "openai", ()), (["a", "b", "c"], "a", ("b", "c")),
+     (["a", "b", "c"], "b", ("c",)), (["a", "b"], "x", ())],
+)  # fmt: skip
+def test_providers_are_one_or_several_in_order(asked_for: Any, first: str, rest: tuple[str, ...]) -> None:
+    request = ChatRequest.model_validate_json(json.dumps({"prompt": "x", "provider": asked_for}))
+    assert request.providers == ((asked_for,) if isinstance(asked_for, str) else tuple(asked_for))
+    assert request.providers_after(first) == rest
+    assert json.loads(request.model_dump_json(exclude_none=True))["provider"] == asked_for
+    assert ChatRequest(prompt="x").providers == ()
+
+
+@pytest.mark.parametrize("wrong", [[], ["a", "a"], list("abcdefg"), ["A"], [1], {"a": 1}, [["a"]], ""])
+def test_what_names_no_providers_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        ChatRequest.model_validate_json(json.dumps({"prompt": "x", "provider": wrong}))
+
+
+@pytest.mark.parametrize("wrong", [[], ["A"], 1, list("abcdefg")])
+def test_what_names_no_failures_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        config(simulate_failure=wrong)
+    assert config(simulate_failure="openai").simulate_failure == ("openai",)
