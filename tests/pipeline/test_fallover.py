@@ -232,4 +232,4 @@ async def test_a_burst_is_no_storm_of_429(deployment: Deployment, limited: bool)
 
                 await until(waits, within_s=5)
             await all_completed(deployment, job_ids)
-    assert api.refused <= (10 if limited else 100)
+    assert api.refused <= (10 if limited else 180)  # without a limit at most once each, and hardly one again
