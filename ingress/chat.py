@@ -23,7 +23,7 @@ router = APIRouter()
 TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429"}
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
-    "unsupported-parameter": 400, "images-unsupported": 400, "unexpected-error": 500,
+    "unsupported-parameter": 400, "images-unsupported": 400, "not-allowed": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
 }  # fmt: skip
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -148,7 +148,7 @@ def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
     if (
         outcome is not None
         and outcome.error is not None
-        and outcome.error["code"] in ("rate-limited", "no-such-provider", "unsupported-parameter")
+        and outcome.error["code"] in ("rate-limited", "no-such-provider", "unsupported-parameter", "not-allowed")
     ):
         raise failed_call(job_id, outcome)
 

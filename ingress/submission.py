@@ -16,6 +16,7 @@ from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
+from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
@@ -177,15 +178,16 @@ class Submissions:
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
             return watch.verdict.result() if watch.verdict.done() else None
 
-    def check_offered(self, wanted: str | None, generation: GenerationConfig | None) -> None:
-        """Raise Problem where the provider is not present, or has not what is asked of it."""
+    def check_offered(self, wanted: Sequence[str], generation: GenerationConfig | None) -> None:
+        """Raise Problem where one of the providers is not present, or has not what is asked of it."""
         present = self._present_providers()
-        if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
-            there = [name for name in present if name in self._rules.allowed_providers]
-            detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
-            raise Problem(400, "no-such-provider", detail, providers=there)
-        if wanted is not None and generation is not None and generation.strict is not False:
-            self._check_parameters(wanted, generation)
+        there = [name for name in present if name in self._rules.allowed_providers]
+        absent = [name for name in wanted if name not in (there if present else self._rules.allowed_providers)]
+        if absent:
+            raise Problem(400, NO_SUCH_PROVIDER, not_present(absent, there), providers=there)
+        if generation is not None and generation.strict is not False:
+            for name in wanted:
+                self._check_parameters(name, generation)
 
     def count(self, user: UserUpdated) -> None:
         """Count a call that costs something beside jobs.
@@ -255,10 +257,13 @@ class Submissions:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
         self._check_flood(user)
-        wanted = request.provider
         generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
+        if generation is not None and generation.simulate_failure is not None and user.role != "admin":
+            raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
+        wanted = request.providers
         self.check_offered(wanted, generation)
-        self._backpressure.check(wanted, stage="generate_completion" if generation is not None else "embed_texts")
+        stage = "generate_completion" if generation is not None else "embed_texts"
+        self._backpressure.check(wanted[0] if wanted else None, stage=stage)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""

@@ -1,6 +1,7 @@
 """What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self
@@ -146,6 +147,11 @@ class EmbeddingProvider(Protocol):
 class Execution(Protocol):
     """One try at an answer. What it told is void unless `end` said where it is; leave it as a context manager."""
 
+    @property
+    def has_begun(self) -> bool:
+        """True once any text of it has come."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -156,6 +162,18 @@ class Execution(Protocol):
 
     async def end(self, text: str) -> StreamedRange | None:
         """The whole answer is this; where it was told, if it was worth that and all of it is."""
+        ...
+
+
+class Guard(Protocol):
+    """Keeps calls away from a provider that fails, and hears how each went."""
+
+    def calling(self, execution: Execution) -> AbstractContextManager[None]:
+        """Around one call.
+
+        Raises:
+            RetryableError: `breaker-open`.
+        """
         ...
 
 

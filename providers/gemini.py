@@ -231,7 +231,8 @@ def _usage(told: types.GenerateContentResponseUsageMetadata) -> Usage | None:
 def _refused(name: str, error: errors.APIError) -> RetryableError | PermanentError:
     if not isinstance(error.code, int):
         return broke_off(name)
-    return refused(name, error.code, getattr(error.response, "headers", None), wait_s=_wait_s(error.details))
+    headers = getattr(error.response, "headers", None)
+    return refused(name, error.code, headers, wait_s=_wait_s(error.details), said=(error.message,))
 
 
 def _wait_s(details: Any) -> float | None:

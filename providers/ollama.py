@@ -107,7 +107,7 @@ class OllamaProvider:
                 for line in filter(None, lines.feed(piece)):
                     part: _Part = self._read(_Part, line)
                     if part.error is not None:
-                        raise said_on_the_way(self.name, part.status_code)
+                        raise said_on_the_way(self.name, part.status_code, said=(part.error,))
                     parts.append(part)
                     if part.message.content:
                         yield part.message.content

@@ -122,7 +122,8 @@ class Attempt(Event):
 class CompletionRequested(JobEvent):
     """A job's prompt is ready to be sent to a provider.
 
-    `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then.
+    `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then;
+    `left_s`: what of `timeout_s` the providers before this one have left to it.
     """
 
     provider: str
@@ -131,6 +132,12 @@ class CompletionRequested(JobEvent):
     rate_limit: RateLimit | None = None
     retry: int = 0
     attempts: tuple[Attempt, ...] = ()
+    left_s: float | None = None
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s if self.left_s is None else self.left_s
 
 
 class EmbeddingRequested(JobEvent):
@@ -243,7 +250,8 @@ class ProviderOffer(Event):
     """A provider that a worker has the key or address of.
 
     `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`; `parameters`: of
-    `generation_config`; `healthy`: whether it answered when it was last asked, None before; `code`: why it is not.
+    `generation_config`; `healthy`: whether it answered when it was last asked, None before; `code`: why it is not;
+    `breaker`: whether this worker asks it for answers at all.
     """
 
     name: str
@@ -255,6 +263,7 @@ class ProviderOffer(Event):
     healthy: bool | None = None
     code: str | None = None
     checked_at: datetime | None = None
+    breaker: Literal["closed", "half-open", "open"] | None = None
 
 
 class StageLoad(Event):

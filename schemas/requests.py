@@ -38,6 +38,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _without_doubles(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("must name each provider once")
+    return value
+
+
 def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -45,6 +51,7 @@ def _one_or_more(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(without_unstorable)]
 Prompt = Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+ProviderNames = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=6), AfterValidator(_without_doubles)]
 UserId = Annotated[Text, Field(min_length=1, max_length=128, pattern=r"^[^\s/]+$")]
 CallbackUrl = Annotated[Text, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
 MetadataText = Annotated[Text, Field(max_length=512)]
@@ -147,6 +154,9 @@ class GenerationConfig(RequestBody):
     strict: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="False: parameters that the provider has not are left out (meta.dropped); else refused"
     )
+    simulate_failure: (
+        Annotated[tuple[ProviderName, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=6)] | None
+    ) = Field(None, description="For admins: these providers are not asked but fail, as if they could not be reached")
 
     def named(self) -> tuple[str, ...]:
         """The parameters that are asked for, by the names that providers list theirs with."""
@@ -188,7 +198,10 @@ class ChatRequest(RequestBody):
     """Body of `POST /chat/` and `request` of a job of kind `chat`."""
 
     prompt: Prompt
-    provider: ProviderName | None = None
+    provider: Annotated[
+        ProviderName | ProviderNames | None,
+        Field(description="Who answers; of several, the next is asked where the one before fails"),
+    ] = None
     model: ModelName | None = Field(
         None, description="One of the provider's, which is named beside it; else its own choice"
     )
@@ -202,11 +215,22 @@ class ChatRequest(RequestBody):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.model is not None and self.provider is None:
-            raise ValueError("model is one of a provider's: name the provider, too")
+        if self.model is not None and len(self.providers) != 1:
+            raise ValueError("model is one of a provider's: name that one provider, too")
         if self.history is not None and sum(len(turn.text) for turn in self.history) > MAX_HISTORY_CHARS:
             raise ValueError(f"history is at most {MAX_HISTORY_CHARS} characters in all")
         return self
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those asked for, in order; empty where the choice is left to us."""
+        return (self.provider,) if isinstance(self.provider, str) else self.provider or ()
+
+    def providers_after(self, provider: str) -> tuple[str, ...]:
+        """Those that may still be asked when this one has failed."""
+        if not isinstance(self.provider, tuple) or provider not in self.provider:
+            return ()
+        return self.provider[self.provider.index(provider) + 1 :]
 
 
 # With 4,096 numbers each, as base64 of float32, their vectors fit into a record.
@@ -228,6 +252,11 @@ class EmbeddingRequest(RequestBody):
         if sum(map(len, self.texts)) > MAX_EMBEDDED_CHARS:
             raise ValueError(f"texts are at most {MAX_EMBEDDED_CHARS} characters in all")
         return self
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`; one at most, for the vectors of two do not go together."""
+        return (self.provider,) if self.provider else ()
 
 
 def _which(request: Any) -> str:

@@ -2,7 +2,8 @@
 
     job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
         -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
-                                                     └-> completion-streamed, piece by piece
+                                     │               └-> completion-streamed, piece by piece
+                                     └-> completion-requested-<the next provider>, where this one fails
         -> embedding-requested-<provider> -> embed_texts -> job-finished
     what can never work, at any of them                -> dead-letters -> Postgres
 
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from processors.embed_texts import embed_texts
+from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
 from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider
@@ -37,6 +39,7 @@ from streams.app import StreamApp
 from streams.batch import Batch
 from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
+from streams.guard import ProviderGuard
 from streams.serve import StageServer, Stream
 from streams.serve_sink import serve_sink
 from transport.table import CompactedTable
@@ -113,6 +116,8 @@ def declare_completion(
     providers: Mapping[str, CompletionProvider],
     *,
     deltas: DeltaWriter,
+    guards: Mapping[str, ProviderGuard],
+    fall_over: FallOver,
     concurrency: Mapping[str, int],
     max_response_chars: int,
 ) -> None:
@@ -120,17 +125,19 @@ def declare_completion(
     for provider_name, provider in providers.items():
         topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
         requested = app.lane(topic, f"generate_completion-{provider_name}", limit=concurrency[provider_name])
+        guard = guards[provider_name]
+        app.lanes[topic].pace = guard.begin
         stage = partial(
-            generate_completion, provider=provider, deltas=deltas, max_response_chars=max_response_chars
+            generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
+            max_response_chars=max_response_chars,
         )  # fmt: skip
 
         @app.agent(requested, name=f"generate_completion-{provider_name}")
-        async def generate_completion_agent(
-            stream: Stream, stage: Any = stage, provider_name: str = provider_name
-        ) -> None:
+        async def generate_completion_agent(stream: Stream, stage: Any = stage, guard: ProviderGuard = guard) -> None:
             await server.at_once(
-                stream, decoder(CompletionRequested), stage, name="generate_completion", target=provider_name
-            )
+                stream, decoder(CompletionRequested), stage, name="generate_completion", target=guard.provider,
+                guard=guard, fall_over=fall_over,
+            )  # fmt: skip
 
 
 def declare_embedding(

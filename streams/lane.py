@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_LATE = 20_000
 SINK_BATCH = 1_000
 BREATH = 32  # records
+SWEEP_S = 5.0  # those who wait for a provider's pace are looked through for those whose time is over
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
 
 
@@ -29,6 +30,7 @@ AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
 PlainHandler = Callable[[Batch, int], Sequence[Record]]
 BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 Prepare = Callable[[Batch], Awaitable[None]]
+Begin = Callable[[], float]
 LookUp = Callable[[Batch], Awaitable[set[int]]]
 Ahead = Callable[[ConsumerRecord], bool]
 
@@ -37,7 +39,10 @@ class Lane:
     """The records that one stage has in hand: at most `limit` at work, a bounded number waiting."""
 
     def __init__(self, app: "StreamApp", name: str, limit: int, luck: BadLuck, *, is_sink: bool = False) -> None:
-        """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call."""
+        """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call.
+
+        `pace`, to be set from outside: asked before each that is run at once; 0: now; else in how many seconds again.
+        """
         self.app, self.name, self.limit, self.luck, self.is_sink = app, name, limit, luck, is_sink
         self._slots = asyncio.Semaphore(limit)
         # Delivered and not finished: at this many its topics are not polled until some are.
@@ -47,7 +52,10 @@ class Lane:
         self.finished = 0
         self.running: dict[RecordId, Work] = {}
         self._at_work = 0
-        self._waiting: deque[tuple[Work, AsyncHandler, Ahead]] = deque()
+        self.pace: Begin | None = None
+        self._paced: asyncio.TimerHandle | None = None
+        self._swept_at = 0.0
+        self._waiting: deque[tuple[Work, AsyncHandler, Ahead, Ahead]] = deque()
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,8 +79,9 @@ class Lane:
     # --- many at once ---
 
     def run_at_once(
-        self, batch: Batch, handle: AsyncHandler, *, look_up: LookUp | None = None, ahead: Ahead = lambda _: False
-    ) -> None:
+        self, batch: Batch, handle: AsyncHandler, *, look_up: LookUp | None = None, ahead: Ahead = lambda _: False,
+        over: Ahead = lambda _: False,
+    ) -> None:  # fmt: skip
         """Run each record beside the others, in turn; it is finished when its handler returns.
 
         Args:
@@ -80,22 +89,25 @@ class Lane:
             handle: Awaited for each.
             look_up: Asked, where an earlier owner may have worked, for the offsets of which nothing is left to do.
             ahead: True of a record that nothing will be done for any more, and that need not wait for its turn.
+            over: The same, but asked only now and then of those who wait for long.
         """
         if look_up is not None and batch.records[0].offset < batch.ledger.zone_end:
             self.pending += len(batch.records)
-            self._spawn(self._without_ended(batch, handle, look_up, ahead))
+            self._spawn(self._without_ended(batch, handle, look_up, ahead, over))
         else:
-            self._begin_all(batch, handle, ahead)
+            self._begin_all(batch, handle, ahead, over)
 
     def let_pass(self, key: bytes) -> None:
         """Something has changed for this key: those who wait with it are asked again whether they must."""
         for waiting in [found for found in self._waiting if found[0].record.key == key]:
-            work, handle, ahead = waiting
+            work, handle, ahead, _ = waiting
             if ahead(work.record):
                 self._waiting.remove(waiting)
                 self._spawn(self._run_one(work, handle, ahead, in_turn=False))
 
-    async def _without_ended(self, batch: Batch, handle: AsyncHandler, look_up: LookUp, ahead: Ahead) -> None:
+    async def _without_ended(
+        self, batch: Batch, handle: AsyncHandler, look_up: LookUp, ahead: Ahead, over: Ahead
+    ) -> None:
         try:
             ended = await look_up(batch)
         except Exception as error:
@@ -106,9 +118,9 @@ class Lane:
         for offset in ended:
             batch.ledger.finish(offset)
         batch.records = [record for record in batch.records if record.offset not in ended]
-        self._begin_all(batch, handle, ahead)
+        self._begin_all(batch, handle, ahead, over)
 
-    def _begin_all(self, batch: Batch, handle: AsyncHandler, ahead: Ahead) -> None:
+    def _begin_all(self, batch: Batch, handle: AsyncHandler, ahead: Ahead, over: Ahead) -> None:
         for record in batch.records if batch.ledger.live else ():
             work = Work(record, batch.ledger)
             if (still_running := self.running.get(work.id)) is not None:
@@ -123,14 +135,35 @@ class Lane:
                 elif self._at_work >= self.limit and ahead(record):
                     self._spawn(self._run_one(work, handle, ahead, in_turn=False))
                 else:
-                    self._waiting.append((work, handle, ahead))
+                    self._waiting.append((work, handle, ahead, over))
                     self._begin()
 
     def _begin(self) -> None:
         while self._waiting and self._at_work < self.limit:
-            work, handle, ahead = self._waiting.popleft()
+            if not self._waiting[0][0].ledger.live:  # its partition was lost while it waited
+                self._waiting.popleft()
+                self.pending -= 1
+                continue
+            if self.pace is not None and (wait_s := self.pace()) > 0:
+                self._begin_in(wait_s)
+                return
+            work, handle, ahead, _ = self._waiting.popleft()
             self._at_work += 1
             self._spawn(self._run_one(work, handle, ahead, in_turn=True))
+
+    def _begin_in(self, wait_s: float) -> None:
+        if self._paced is None:
+            self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
+
+    def _begin_paced(self) -> None:
+        self._paced = None
+        now = asyncio.get_running_loop().time()
+        if now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
+            for waiting in [found for found in self._waiting if found[3](found[0].record)]:
+                self._waiting.remove(waiting)
+                self._spawn(self._run_one(*waiting[:3], in_turn=False))
+        self._begin()
 
     async def _run_one(self, work: Work, handle: AsyncHandler, ahead: Ahead, *, in_turn: bool) -> None:
         try:
@@ -357,6 +390,8 @@ class Lane:
     async def cut(self) -> None:
         """End what has outlasted the drain of a stop: nothing of it is acknowledged, so it comes again elsewhere."""
         self._waiting.clear()
+        if self._paced is not None:
+            self._paced.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

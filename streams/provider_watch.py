@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from processors.errors import PermanentError, RetryableError
 from processors.ports import CompletionProvider
 from schemas.events import MAX_OFFERED_MODELS, ProviderOffer
+from streams.breaker import State
 
 logger = logging.getLogger(__name__)
 
@@ -24,16 +25,22 @@ class ProviderWatch:
         self,
         providers: Mapping[str, CompletionProvider],
         *,
+        breaker_of: Callable[[str], State] | None = None,
         within_s: float = WITHIN_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`within_s`: for an answer; `sleep`: between two rounds."""
+        """`breaker_of`: state of a provider's breaker; `within_s`: for an answer; `sleep`: between two rounds."""
+        self._breaker_of = breaker_of
         self._providers, self._within_s, self._sleep = providers, within_s, sleep
         self._offers = {name: _offer(provider) for name, provider in providers.items()}
 
     def offers(self) -> tuple[ProviderOffer, ...]:
         """Of all providers; `healthy` is None until the first has been asked."""
-        return tuple(self._offers.values())
+        if self._breaker_of is None:
+            return tuple(self._offers.values())
+        return tuple(
+            offer.model_copy(update={"breaker": self._breaker_of(name)}) for name, offer in self._offers.items()
+        )
 
     async def run(self) -> None:
         """Until cancelled."""

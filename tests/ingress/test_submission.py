@@ -169,3 +169,39 @@ async def test_a_parameter_that_the_named_provider_has_not_is_refused_before_any
     desk.offers = {"openai": [ProviderOffer(name="openai")]}
     await ask()  # a worker of the version before does not tell what it has
     assert len(desk.publisher.published) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "absent"),
+    [(("openai", "local"), "local is"), (("gemini", "openai"), "gemini is"), (("a", "b"), "a, b are")],
+)
+async def test_of_several_providers_each_must_be_there(desk: Desk, names: tuple[str, ...], absent: str) -> None:
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), chat_request(provider=names), callback_url=None)
+    assert (caught.value.status, caught.value.code) == (400, "no-such-provider")
+    assert f"{absent} not present; present are: openai" in caught.value.detail
+    assert caught.value.extra == {"providers": ["openai"]}
+    assert desk.publisher.published == []
+
+
+async def test_of_several_providers_each_must_have_the_parameters(desk: Desk) -> None:
+    desk.submissions._present_providers = lambda: ["local", "openai"]
+    desk.offers = {
+        "openai": [ProviderOffer(name="openai", parameters=("seed",))],
+        "local": [ProviderOffer(name="local", parameters=("top_k",))],
+    }
+    request = chat_request(provider=("openai", "local"), generation_config=GenerationConfig(seed=1))
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None)
+    assert (caught.value.code, caught.value.extra) == ("unsupported-parameter", {"parameters": ["seed"]})
+    assert "the provider local" in caught.value.detail
+
+
+async def test_only_admins_rehearse_failures(desk: Desk) -> None:
+    request = chat_request(generation_config=GenerationConfig(simulate_failure=("openai",)))
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None)
+    assert (caught.value.status, caught.value.code) == (403, "not-allowed")
+    assert desk.publisher.published == []
+    await desk.submissions.accepted(user_updated(role="admin"), request, callback_url=None)
+    assert len(desk.publisher.published) == 1

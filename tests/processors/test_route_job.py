@@ -3,7 +3,7 @@ from datetime import timedelta
 from processors.route_job import KnownProviders, route_job
 from processors.stage import Emit
 from schemas.events import CompletionRequested, EmbeddingRequested, JobFinished, JobProgressed
-from schemas.requests import EmbeddingRequest
+from schemas.requests import EmbeddingRequest, GenerationConfig
 from tests.factories import NOW, chat_request, job, job_admitted
 
 
@@ -110,3 +110,28 @@ def test_texts_for_a_provider_that_makes_no_vectors_end_with_those_that_do() -> 
         assert finished.error.message.endswith("makes no vectors; those that do are: local")
     (finished,) = routed(texts())
     assert finished.error.message.endswith("those that do are: none")
+
+
+def test_of_several_providers_the_first_that_lives_gets_the_job() -> None:
+    asked_for = job_admitted(request=chat_request(provider=("openai", "local")))
+    assert routed(asked_for)[0].provider == "openai"
+    assert routed(asked_for, present=("local",), configured=("openai",))[0].provider == "local"
+    assert routed(asked_for, present=(), configured=("openai", "local"))[0].provider == "openai"
+
+
+def test_of_several_providers_each_must_be_known() -> None:
+    event = job_admitted(request=chat_request(provider=("openai", "gemini")))
+    (finished,) = routed(event)
+    assert isinstance(finished, JobFinished)
+    assert finished.error is not None
+    assert finished.error.code == "no-such-provider"
+    assert finished.error.message == "the provider gemini is not present; present are: openai, local"
+
+
+def test_only_admins_rehearse_failures() -> None:
+    request = chat_request(generation_config=GenerationConfig(simulate_failure=("openai",)))
+    (finished,) = routed(job_admitted(request=request))
+    assert isinstance(finished, JobFinished)
+    assert finished.error is not None
+    assert finished.error.code == "not-allowed"
+    assert isinstance(routed(job_admitted(request=request, job=job(role="admin")))[0], CompletionRequested)

@@ -136,3 +136,29 @@ def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
     assert JobRequested.model_validate_json(json.dumps(good)).request == EmbeddingRequest(texts=("a", "b"))
     with pytest.raises(ValidationError):
         JobRequested.model_validate_json(json.dumps({"user_id": "a", "kind": kind, "request": request_}))
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "first", "rest"),
+    [("openai", "openai", ()), (["openai"], "openai", ()), (["a", "b", "c"], "a", ("b", "c")),
+     (["a", "b", "c"], "b", ("c",)), (["a", "b"], "x", ())],
+)  # fmt: skip
+def test_providers_are_one_or_several_in_order(asked_for: Any, first: str, rest: tuple[str, ...]) -> None:
+    request = ChatRequest.model_validate_json(json.dumps({"prompt": "x", "provider": asked_for}))
+    assert request.providers == ((asked_for,) if isinstance(asked_for, str) else tuple(asked_for))
+    assert request.providers_after(first) == rest
+    assert json.loads(request.model_dump_json(exclude_none=True))["provider"] == asked_for
+    assert ChatRequest(prompt="x").providers == ()
+
+
+@pytest.mark.parametrize("wrong", [[], ["a", "a"], list("abcdefg"), ["A"], [1], {"a": 1}, [["a"]], ""])
+def test_what_names_no_providers_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        ChatRequest.model_validate_json(json.dumps({"prompt": "x", "provider": wrong}))
+
+
+@pytest.mark.parametrize("wrong", [[], ["A"], 1, list("abcdefg")])
+def test_what_names_no_failures_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        config(simulate_failure=wrong)
+    assert config(simulate_failure="openai").simulate_failure == ("openai",)

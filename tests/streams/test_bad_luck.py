@@ -105,9 +105,8 @@ def test_what_somebodys_request_brings_about_stops_nothing_and_hides_nothing(cod
 
 @pytest.mark.parametrize(
     "code",
-    ["provider-unreachable", "provider-http-401", "provider-http-403", "provider-http-429", "provider-http-503",
-     "provider-invalid-reply", "unexpected-error"],
-)  # fmt: skip
+    ["provider-http-401", "provider-http-403", "provider-invalid-reply", "unexpected-error"],
+)
 def test_what_is_wrong_whatever_is_asked_counts(code: str) -> None:
     luck = BadLuck("s", at_entry=True)
     for _ in range(MAX_IN_A_ROW):
