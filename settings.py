@@ -7,7 +7,7 @@ import logging
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 MIN_SECRET_BYTES = 32
 PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
+FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
 ROLES = ("gate", "completion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
@@ -63,6 +64,13 @@ class Settings(BaseSettings):
     max_retries: int = Field(3, ge=0, le=10)
     retry_long_first_s: float = Field(30, ge=0.1, le=300)
     completion_concurrency: int = Field(512, ge=1, le=4096)
+    provider_concurrency: Annotated[dict[str, Annotated[int, Field(ge=1, le=4096)]], NoDecode] = {}
+    provider_requests_per_minute: Annotated[dict[str, Annotated[float, Field(gt=0, le=10_000_000)]], NoDecode] = {}
+    fallover_on: Annotated[tuple[FalloverClass, ...], NoDecode] = get_args(FalloverClass)
+    fallover_time_share: float = Field(0.5, ge=0.1, le=0.9)
+    breaker_failures: int = Field(10, ge=1, le=1_000_000)
+    breaker_after_s: float = Field(10, ge=0, le=3600)
+    breaker_cool_down_s: float = Field(15, ge=0.1, le=3600)
 
     # --- who may, what may, how much ---
     jwt_secret_key: SecretStr | None = None
@@ -120,8 +128,9 @@ class Settings(BaseSettings):
     debug_mode: bool = False
 
     @field_validator(
-        "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", mode="before"
-    )
+        "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _list(cls, value: object) -> object:
         """Lists come as JSON, or as words between commas."""
@@ -141,6 +150,19 @@ class Settings(BaseSettings):
         import json
 
         return json.loads(value) if value.strip() else {}
+
+    @field_validator("provider_concurrency", "provider_requests_per_minute", mode="before")
+    @classmethod
+    def _by_provider(cls, value: object) -> object:
+        """JSON, by `provider` or `provider/model`."""
+        if isinstance(value, str):
+            import json
+
+            value = json.loads(value or "{}")
+        unknown = [name for name in value if name.partition("/")[0] not in PROVIDERS] if isinstance(value, dict) else []
+        if unknown:
+            raise ValueError(f"names what is no provider: {', '.join(unknown)}; there are: {', '.join(PROVIDERS)}")
+        return value
 
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",

@@ -6,6 +6,7 @@ import json
 import platform
 import statistics
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import psutil
@@ -13,7 +14,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import alone
+from bench import alone, streams
 from bench.caller import Caller
 from bench.end_to_end import end_to_end
 from bench.measure import (
@@ -33,6 +34,7 @@ from tests.deployment import PASSWORD, Deployment, Process, register
 
 GATE_JOBS, SINK_JOBS = 20_000, 40_000
 AT_ONCE, DELAY_S = 500, 0.5
+V1 = "/v1/chat/completions"
 
 
 async def calls(place: Place, *, jobs: int, repeat: int) -> list[Row]:
@@ -54,7 +56,8 @@ async def calls(place: Place, *, jobs: int, repeat: int) -> list[Row]:
                 # The ingress's own flood guard answers past ten times the limit; below it the verdict is the gate's.
                 times = [(await poor.post("/chat/async", {"prompt": "again"}))[1] for _ in range(7)]
             rows.append(("429 by the gate", f"p50 {percentiles(times)[0]:.1f} ms", "20 ms"))
-            rows.append(await _fifty_callers(caller, repeat))
+            rows.append(await _fifty_callers("sync chat", caller, "/chat/", lambda text: {"prompt": text}, repeat))
+            rows.append(await _fifty_callers("POST /v1/chat/completions", caller, V1, _openai_body, repeat))
             for _ in range(repeat):
                 rate, posts, cpu = await throughput(caller, deployment, jobs=jobs, callers=100)
                 told = f"{rate:.0f} jobs/s (POST {posts:.0f}/s), {cpu:.2f} ms CPU a job"
@@ -121,21 +124,33 @@ async def completion_alone(place: Place, *, jobs: int, repeat: int) -> list[Row]
     ]
 
 
+async def streams_told(place: Place) -> list[Row]:
+    """Answers piece by piece, and who listens."""
+    async with place.deployment(COMPLETION_CONCURRENCY="2000") as deployment:
+        return await streams.measure(deployment, place.api_url, streams.ALL, streams.Sizes())
+
+
 async def plain(place: Place) -> list[Row]:
     """What there is to compare with."""
     rate = await plain_chain(place.kafka.bootstrap)
     return [("beside it: plain aiokafka, 3 empty hops, one process", f"{rate:.0f} messages/s", "-")]
 
 
-async def _fifty_callers(caller: Caller, repeat: int) -> Row:
+async def _fifty_callers(
+    what: str, caller: Caller, path: str, body: Callable[[str], dict[str, Any]], repeat: int
+) -> Row:
     runs: list[tuple[float, float, float]] = []
     for _ in range(repeat):
-        seconds, times, _ = await at_once(
-            lambda n: caller.post("/chat/", {"prompt": f"many {n}"}), count=2000, callers=50
-        )
+        seconds, times, statuses = await at_once(lambda n: caller.post(path, body(f"many {n}")), count=2000, callers=50)
+        if set(statuses) != {200}:
+            raise RuntimeError(f"{path} answered {sorted(set(statuses))}")
         runs.append((2000 / seconds, *percentiles(times)))
     rate, p50, p95 = (statistics.median(run[n] for run in runs) for n in range(3))
-    return "sync chat, 50 callers", f"{rate:.0f}/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms", "450/s, 100 / 200 ms"
+    return f"{what}, 50 callers", f"{rate:.0f}/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms", "450/s, 100 / 200 ms"
+
+
+def _openai_body(text: str) -> dict[str, Any]:
+    return {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": text}]}
 
 
 async def _all_roles(deployment: Deployment) -> tuple[Process, dict[str, Process]]:
@@ -183,6 +198,7 @@ def main() -> None:
         "gate": lambda place: gate_alone(place, repeat=repeat),
         "completion": lambda place: completion_alone(place, jobs=jobs, repeat=repeat),
         "sink": lambda place: sink_alone(place, repeat=repeat),
+        "streams": streams_told,
         "plain": plain,
     }
     if unknown := set(given.only) - parts.keys() - {"newcomer"}:

@@ -7,8 +7,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -135,7 +136,21 @@ async def cuts(ingresses: list[Process], *, streams: int, seed: int) -> list[Row
     return [(f"{streams} streams cut and resumed", f"all whole, over {connections} connections", "all whole")]
 
 
-async def measure(deployment: Deployment, api_url: str, wanted: list[str], given: argparse.Namespace) -> list[Row]:
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each."""
+
+    streams: int = 100
+    cuts: int = 200
+    records: int = 1_000_000
+    listeners: int = 1000
+    seed: int = 1
+
+
+ALL = ("first", "cuts", "late", "memory")
+
+
+async def measure(deployment: Deployment, api_url: str, wanted: Sequence[str], given: Sizes) -> list[Row]:
     """What was asked for, in the order of the table."""
     ingresses = [deployment.start("ingress") for _ in range(2 if "cuts" in wanted else 1)]
     deployment.worker("gate,sink")
@@ -157,12 +172,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.streams")
     parser.add_argument("what", nargs="*", help="first, cuts, late, memory; all of them where none is named")
-    parser.add_argument("--streams", type=int, default=100)
-    parser.add_argument("--cuts", type=int, default=200)
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--listeners", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
+    for size in fields(Sizes):
+        parser.add_argument(f"--{size.name}", type=int, default=size.default)
     given = parser.parse_args()
+    sizes = Sizes(**{size.name: getattr(given, size.name) for size in fields(Sizes)})
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         home.chmod(0o755)
@@ -183,8 +196,7 @@ def main() -> None:
         deployment = Deployment(KafkaForTests(kafka.bootstrap), postgres.dsn, "bench.", home, environment)
         stack.callback(deployment.close)
         asyncio.run(deployment.set_up(partitions=4))
-        wanted = given.what or ["first", "cuts", "late", "memory"]
-        rows = asyncio.run(measure(deployment, url, wanted, given))
+        rows = asyncio.run(measure(deployment, url, given.what or ALL, sizes))
     table = Table(title="Streams")
     for column in ("what", "measured", "aim"):
         table.add_column(column)

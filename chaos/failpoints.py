@@ -103,30 +103,46 @@ def install_poison() -> None:
     from processors.prompt_policy import PromptPolicy
     from providers.openai_compatible import OpenAICompatibleProvider
 
-    judge, complete = PromptPolicy.judge, OpenAICompatibleProvider.complete
+    judge, stream = PromptPolicy.judge, OpenAICompatibleProvider.stream
 
     def poisoned_judge(self: PromptPolicy, text: str) -> Any:
         if POISON.format(role="gate") in text:
             os._exit(POISONED_EXIT)
         return judge(self, text)
 
-    async def poisoned_complete(self: OpenAICompatibleProvider, request: Any) -> Any:
+    async def poisoned_stream(self: OpenAICompatibleProvider, request: Any, on_delta: Any) -> Any:
         if POISON.format(role="completion") in request.prompt:
             os._exit(POISONED_EXIT)
-        return await complete(self, request)
+        return await stream(self, request, on_delta)
 
     PromptPolicy.judge = poisoned_judge  # type: ignore[method-assign]
-    OpenAICompatibleProvider.complete = poisoned_complete  # type: ignore[method-assign]
+    OpenAICompatibleProvider.stream = poisoned_stream  # type: ignore[method-assign]
 
 
 def _around_stages(hit: Hit) -> None:
     from providers.openai_compatible import OpenAICompatibleProvider
     from streams.app import StreamApp
+    from streams.lane import Lane
+    from streams.outbox import Outbox
 
     hand_over, stream = StreamApp.hand_over, OpenAICompatibleProvider.stream
+    put, answered = Outbox.put, Lane._answered
+
+    def stage_of(record: Record) -> str:
+        return (first_header(record.headers, "ce_source") or "").removeprefix(STAGE_SOURCE)
+
+    async def put_with_points(self: Outbox[Any], record: Record, work: Any) -> None:
+        hit(f"{stage_of(record)}.before_send")
+        await put(self, record, work)
+        hit(f"{stage_of(record)}.after_send")
+
+    def answered_with_points(self: Lane, held: Any, error: BaseException | None) -> None:
+        for _, record in held if error is None else ():
+            hit(f"{stage_of(record)}.after_ack")  # before the lane learns of it
+        answered(self, held, error)
 
     async def hand_over_with_points(self: StreamApp, record: Record) -> "asyncio.Future[Any]":
-        stage = (first_header(record.headers, "ce_source") or "").removeprefix(STAGE_SOURCE)
+        stage = stage_of(record)
         if stage not in STAGES:
             return await hand_over(self, record)
         hit(f"{stage}.before_send")
@@ -140,6 +156,8 @@ def _around_stages(hit: Hit) -> None:
         return await stream(self, request, on_delta)
 
     StreamApp.hand_over = hand_over_with_points  # type: ignore[method-assign]
+    Outbox.put = put_with_points  # type: ignore[method-assign]
+    Lane._answered = answered_with_points  # type: ignore[method-assign]
     OpenAICompatibleProvider.stream = stream_with_points  # type: ignore[method-assign]
 
 

@@ -15,7 +15,8 @@ from client.api import AssistantClient, ClientError
 
 STAGES = {
     "accepted": "accepted", "sanitize_prompt": "reading the prompt", "limit_rate": "checking the rate",
-    "route_job": "on its way to the provider", "generate_completion": "the model is writing",
+    "route_job": "on its way to the provider", "waiting-for-provider": "waiting for the provider",
+    "generate_completion": "the model is writing", "embed_texts": "the model is reading",
 }  # fmt: skip
 
 

@@ -20,6 +20,9 @@ from ingress import (
     dead_letters,
     export,
     jobs,
+    openai_chat,
+    openai_embeddings,
+    openai_models,
     operations,
     payloads,
     providers,
@@ -41,6 +44,7 @@ from ingress.images import Images
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
+from ingress.model_names import Models
 from ingress.passwords import Passwords
 from ingress.past import PastDeltas
 from ingress.problems import install as install_problems
@@ -117,8 +121,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services = made
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
-        chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router, dead_letters.router,
-        workers.router, providers.router, streaming.router, operations.router, compare.router, payloads.router,
+        chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
+        dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
+        streaming.router, operations.router, compare.router, payloads.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -126,7 +131,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(
         Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
-        larger=dict.fromkeys(("/chat/", "/chat/async", "/payloads"), LARGEST_BODY_BYTES),
+        larger=dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions", "/payloads"), LARGEST_BODY_BYTES),
     )  # fmt: skip
     return app
 
@@ -226,6 +231,7 @@ def compose(settings: Settings) -> Services:
         cancel_requests=cancel_requests,
         user_table=user_table,
         workers=worker_table,
+        models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.allows)),
         database=database,
         jobs=store,
         exports=Exports(JobExport(database)),

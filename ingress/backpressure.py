@@ -32,7 +32,7 @@ class Backpressure:
             str, datetime
         ] = {}  # by this process's clock: a worker whose own is wrong is there all the same
         self._behind_since: dict[str, datetime] = {}
-        self._judged: dict[str | None, tuple[str, float] | None] = {}
+        self._judged: dict[tuple[str | None, str], tuple[str, float] | None] = {}
         self._judged_at = self._began
 
     def hear(self, worker: str, beat: WorkerHeartbeat | None) -> None:
@@ -48,8 +48,8 @@ class Backpressure:
         behind = {load.stage for alive in self._alive() for load in alive.stages if load.lag > 0}
         self._behind_since = {stage: self._behind_since.get(stage, now) for stage in behind}
 
-    def check(self, provider: str | None) -> None:
-        """Return where a job for this provider (None: whichever) would soon be begun.
+    def check(self, provider: str | None, *, stage: str = "generate_completion") -> None:
+        """Return where a job for this stage of a provider (None: whichever) would soon be begun.
 
         Raises:
             Problem: `overloaded`, with `Retry-After`.
@@ -58,20 +58,21 @@ class Backpressure:
         if (now - self._judged_at).total_seconds() >= JUDGED_S:
             self._judged.clear()
             self._judged_at = now
-        if provider not in self._judged:
-            self._judged[provider] = self._judge(provider)
-        if (reason := self._judged[provider]) is not None:
+        asked = (provider, stage)
+        if asked not in self._judged:
+            self._judged[asked] = self._judge(provider, stage)
+        if (reason := self._judged[asked]) is not None:
             raise _overloaded(*reason)
 
-    def _judge(self, provider: str | None) -> tuple[str, float] | None:
+    def _judge(self, provider: str | None, stage: str) -> tuple[str, float] | None:
         """Why nothing is taken, and in how many seconds to ask again."""
         present = {offer.name for beat in self._alive() for offer in beat.providers}
         target = provider or self._router_choice(present)
         absent_s = max(self._absent_s("gate", None), self._absent_s("completion", target))
         if absent_s > self._max_wait_s:
             return f"no worker has been there for {absent_s:.0f} s", MAX_RETRY_AFTER_S
-        stages = GATE_STAGES if target is None else (*GATE_STAGES, f"generate_completion-{target}")
-        wait_s = max(self.waiting_s(stage) for stage in stages)
+        stages = GATE_STAGES if target is None else (*GATE_STAGES, f"{stage}-{target}")
+        wait_s = max(self.waiting_s(name) for name in stages)
         if wait_s > self._max_wait_s:
             return f"jobs wait for {wait_s:.0f} s", min(wait_s - self._max_wait_s, MAX_RETRY_AFTER_S)
         return None

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -23,7 +23,7 @@ from ingress.idempotency import Keyed, checked_key, fingerprint
 from ingress.problems import Problem, invalid_body
 from ingress.uploads import Place, Places, Upload, decoded, too_large, upload_of
 from schemas.events import UserUpdated
-from schemas.requests import MAX_IMAGE_BYTES
+from schemas.requests import MAX_IMAGE_BYTES, ImageReference
 
 LARGEST_BODY_BYTES = MAX_IMAGE_BYTES * 4 // 3 + 1_000_000  # the image in base64, and the rest
 READ_WITHIN_S = 60.0  # of a large body: its place is wanted by others
@@ -31,10 +31,38 @@ IN_A_THREAD_BYTES = 65_536
 MAX_FIELDS, MAX_FIELD_BYTES = 20, 131_072
 AS_THEY_ARE = {"prompt", "instruction", "callback_url"}  # fields of a form; all others are JSON where they can be
 FORM = "multipart/form-data"
-_IMAGE = re.compile(rb'"image"\s*:\s*"([^"]*)"')  # base64 has no quotes, escaped or not
-_KEY = re.compile(rb'"image"\s*:\s*"')
 
 B = TypeVar("B", bound=BaseModel)
+
+
+class Holder(NamedTuple):
+    """What of a body has an image's text as the value of a key. `param`: what OpenAI's clients call that place."""
+
+    fields: dict[str, Any]
+    param: str | None = None
+
+
+class ImageKey:
+    """Where in a body in JSON an image may stand."""
+
+    def __init__(self, key: str, holder: Callable[[dict[str, Any]], Holder | None], *, in_forms: bool = False) -> None:
+        """Where.
+
+        Args:
+            key: Its text is the value of.
+            holder: Finds what of a body has this key; raises Problem where an image stands elsewhere.
+            in_forms: The body may be a form, too.
+        """
+        self.key, self.holder, self.in_forms = key, holder, in_forms
+        begins = rb'"' + key.encode() + rb'"\s*:\s*"'
+        self.begins, self.whole = re.compile(begins), re.compile(begins + rb'([^"]*)"')  # base64 has no quotes
+
+
+def _top(fields: dict[str, Any]) -> Holder | None:
+    return Holder(fields) if isinstance(fields.get("image"), str) else None
+
+
+FIELD = ImageKey("image", _top, in_forms=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +88,24 @@ class Bodies:
         """`max_body_bytes`: of a body without its image."""
         self._places, self._most, self._read_within_s = places, max_body_bytes, read_within_s
 
-    async def read(self, kind: type[B], request: Request, user: UserUpdated, key: str | None = None) -> Sent[B]:
-        """The body as a `kind`, with `image` in it as the reference that its upload will have.
+    async def read(
+        self, kind: type[B], request: Request, user: UserUpdated, key: str | None = None, *, image: ImageKey = FIELD
+    ) -> Sent[B]:
+        """The body as a `kind`, with its image in it as the reference that its upload will have.
 
         Args:
-            kind: What it is to be; one with a field `image`.
+            kind: What it is to be.
             request: Whose body was not read yet.
             user: Who sends it.
             key: The Idempotency-Key that came with it.
+            image: Where in it an image may stand.
 
         Raises:
             Problem: It does not fit, is too large or too slow, or there is no place for it.
         """
         sent_key = checked_key(request, key)
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_form, is_json = content_type == FORM, _is_json(content_type)
+        is_form, is_json = image.in_forms and content_type == FORM, _is_json(content_type)
         place: Place | None = None
         upload: Upload | None = None
         raw: bytes | bytearray = b""
@@ -83,15 +114,14 @@ class Bodies:
                 place = await self._places.take(user.user_id)
                 fields, upload = await self._form(request)
             else:
-                raw, place = await self._bytes(request, user, may_be_large=is_json)
-                fields, upload = await _json_fields(raw, self._most, is_json=is_json)
+                raw, place = await self._bytes(request, user, reason=image.begins if is_json else None)
+                fields, upload = await _json_fields(raw, self._most, image, is_json=is_json)
             if upload is not None:
                 upload.place, place = place, None
-                fields["image"] = upload.reference
             body = _validated(kind, fields)
             keyed = None
             if sent_key is not None:
-                said = raw if upload is None and not is_form else _canonical(fields, upload)
+                said = raw if upload is None and not is_form else _canonical(fields)
                 keyed = Keyed(sent_key, fingerprint(request.method, request.scope["route"].path, said))
         except BaseException:
             if upload is not None:
@@ -103,7 +133,7 @@ class Bodies:
         return Sent(body, upload, keyed)
 
     async def _bytes(
-        self, request: Request, user: UserUpdated, *, may_be_large: bool
+        self, request: Request, user: UserUpdated, *, reason: re.Pattern[bytes] | None
     ) -> tuple[bytes | bytearray, Place | None]:
         """All of it; with a place once it is over the ordinary bound, where there is an image to be the reason."""
         raw, place = bytearray(), None
@@ -112,7 +142,7 @@ class Bodies:
                 async for chunk in request.stream():
                     raw += chunk
                     if place is None and len(raw) > self._most:
-                        self._check_reason(raw, may_be_large=may_be_large)
+                        self._check_reason(raw, reason)
                         place = await self._places.take(user.user_id)
                         limit.reschedule(asyncio.get_running_loop().time() + self._read_within_s)
         except BaseException as error:
@@ -122,8 +152,8 @@ class Bodies:
             raise
         return raw, place
 
-    def _check_reason(self, raw: bytearray, *, may_be_large: bool) -> None:
-        if not may_be_large or _KEY.search(raw) is None:
+    def _check_reason(self, raw: bytearray, reason: re.Pattern[bytes] | None) -> None:
+        if reason is None or reason.search(raw) is None:
             raise _body_too_large(self._most)
 
     async def _form(self, request: Request) -> tuple[dict[str, Any], Upload | None]:
@@ -159,38 +189,50 @@ def _is_json(content_type: str) -> bool:
     )
 
 
-async def _json_fields(raw: bytes | bytearray, most: int, *, is_json: bool) -> tuple[dict[str, Any], Upload | None]:
-    """The fields of a body in JSON, and its image where that is in it."""
+async def _json_fields(
+    raw: bytes | bytearray, most: int, image: ImageKey, *, is_json: bool
+) -> tuple[dict[str, Any], Upload | None]:  # fmt: skip
+    """The fields of a body in JSON, and its image where that is in it: the fields then have its reference."""
     if not is_json:
-        raise invalid_body([{"loc": (), "msg": f"send it as application/json, or as {FORM}"}])
-    if len(raw) <= most:
-        fields = _parsed(raw)
-        image = fields.get("image")
-        if not isinstance(image, str):
-            return fields, None
-        return fields, await _in_a_thread(len(image), lambda: _of_text(image.encode(errors="replace")))
-    rest, begin, end = _apart(raw, most)
-    fields = _parsed(rest[0])
-    if fields.get("image") != rest[1]:
+        or_else = f", or as {FORM}" if image.in_forms else ""
+        raise invalid_body([{"loc": (), "msg": f"send it as application/json{or_else}"}])
+    word, begin, end = "", 0, 0
+    if is_large := len(raw) > most:
+        rest, word, begin, end = _apart(raw, most, image.whole)
+    fields = _parsed(rest if is_large else raw)
+    holder = image.holder(fields)
+    if is_large and (holder is None or holder.fields[image.key] != word):
         raise _body_too_large(most)
+    if holder is None:
+        return fields, None
+    inline: str = holder.fields[image.key]
 
     def upload() -> Upload:
+        if not is_large:
+            return _of_text(inline.encode(errors="replace"))
         text = memoryview(raw)[begin:end]
         if raw.find(b"\\", begin, end) >= 0:  # some write / and + in escapes
             return _of_text(json.loads(b'"%b"' % bytes(text)).encode(errors="replace"))
         return _of_text(text)
 
-    return fields, await _in_a_thread(len(raw), upload)
+    try:
+        made = await _in_a_thread(end - begin if is_large else len(inline), upload)
+    except Problem as problem:
+        if holder.param is not None:
+            problem.extra["param"] = holder.param
+        raise
+    holder.fields[image.key] = made.reference
+    return fields, made
 
 
-def _apart(raw: bytes | bytearray, most: int) -> tuple[tuple[bytes, str], int, int]:
+def _apart(raw: bytes | bytearray, most: int, whole: re.Pattern[bytes]) -> tuple[bytes, str, int, int]:
     """The body with a word of ours in its image's place, that word, and where the image stands."""
-    found = max(_IMAGE.finditer(raw), key=lambda match: match.end(1) - match.start(1), default=None)
+    found = max(whole.finditer(raw), key=lambda match: match.end(1) - match.start(1), default=None)
     if found is None or len(raw) - (found.end(1) - found.start(1)) > most:
         raise _body_too_large(most)
     begin, end = found.span(1)
     word = secrets.token_hex(16)  # that nobody can have written: it shows that the image stood where one belongs
-    return (bytes(raw[:begin]) + word.encode() + bytes(raw[end:]), word), begin, end
+    return bytes(raw[:begin]) + word.encode() + bytes(raw[end:]), word, begin, end
 
 
 def _of_text(text: bytes | memoryview) -> Upload:
@@ -234,6 +276,8 @@ async def _form_fields(form: FormData) -> tuple[dict[str, Any], Upload | None]:
     image = fields.get("image")
     if upload is None and isinstance(image, str):
         upload = _of_text(image.encode(errors="replace"))
+    if upload is not None:
+        fields["image"] = upload.reference
     return fields, upload
 
 
@@ -252,7 +296,10 @@ def _validated(kind: type[B], fields: dict[str, Any]) -> B:
         raise invalid_body(found) from None
 
 
-def _canonical(fields: dict[str, Any], upload: Upload | None) -> bytes:
+def _canonical(fields: dict[str, Any]) -> bytes:
     """The same for the same request, however it came; an image is what it shows."""
-    told = {**fields, "image": {"sha256": upload.sha256}} if upload is not None else fields
-    return json.dumps(told, sort_keys=True, default=str).encode()
+
+    def shown(value: object) -> object:
+        return {"sha256": value.sha256} if isinstance(value, ImageReference) else str(value)
+
+    return json.dumps(fields, sort_keys=True, default=shown).encode()

@@ -84,7 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
             super().send_400_response(msg)
             return
         problem = Problem(431, "headers-too-large", f"request line and headers are over {MAX_HEAD_BYTES} bytes")
-        body = bytes(problem_response(problem, "none").body)
+        body = bytes(problem_response(problem, None).body)
         self.transport.write(
             b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: %b\r\ncontent-length: %d\r\n"
             b"connection: close\r\n\r\n%b" % (CONTENT_TYPE.encode(), len(body), body)

@@ -61,6 +61,7 @@ class Channel:
         self.progress: deque[bytes] = deque(maxlen=MAX_PROGRESS)
         self.progressed = 0
         self.end: bytes | None = None  # the event after which there is nothing
+        self.outcome: Outcome | None = None  # what it tells of
         self.closed: str | None = None  # why it ended without one
         self._is_void = False  # it ended without an answer, and may be tried again
         self.listeners: set[Listener] = set()
@@ -151,10 +152,11 @@ class Channel:
                 await self._read_whole(where)
         if outcome.status == "completed" and (where is None or self.current is None or not self.current.holds(where)):
             self._replace(Told(WHOLE))
-            if text := _text(outcome.result):
+            if text := text_of(outcome.result):
                 self._add(0, text, WHOLE_ID)
         self._release_ahead()
         self._is_void = outcome.status != "completed"
+        self.outcome = outcome
         self.end = _event("finished" if outcome.status == "completed" else "error", self._view(outcome))
         self._wake()
 
@@ -250,7 +252,7 @@ class Channel:
         return {name: value for name, value in view.items() if value is not None}
 
 
-def _text(result: dict[str, Any] | None) -> str:
+def text_of(result: dict[str, Any] | None) -> str:
     """What a body says: an answer's text, or that of a refusal."""
     if result is None:
         return ""

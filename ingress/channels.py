@@ -14,6 +14,7 @@ from ingress.live import LiveDeltas
 from ingress.past import PastDeltas
 from ingress.told import Budget
 
+LINGER_S = 2.0  # after its end: who comes a moment later than the others needs no read of the topic
 LISTENERS = Gauge("assistant_stream_listeners", "Who listens to an answer now")
 
 
@@ -27,10 +28,11 @@ class Channels:
     def __init__(
         self, follower: Follower, live: LiveDeltas, past: PastDeltas, *, find: Find,
         max_listeners: int, max_bytes: int, max_job_bytes: int, is_draining: Callable[[], bool],
+        linger_s: float = LINGER_S,
     ) -> None:  # fmt: skip
         """`find`: awaited for the outcome of a job that may have ended; `max_*`: what this process may hold."""
         self._follower, self._live, self._past, self._find = follower, live, past, find
-        self._max_listeners, self._is_draining = max_listeners, is_draining
+        self._max_listeners, self._is_draining, self._linger_s = max_listeners, is_draining, linger_s
         self.budget = Budget(max_bytes, max_job_bytes)
         self._channels: dict[UUID, Channel] = {}
         self._count = 0
@@ -46,7 +48,10 @@ class Channels:
         """May be called twice."""
         if self._watching is not None:
             self._watching.cancel()
-        await asyncio.gather(*self._dropping, *(channel.drop() for channel in self._channels.values()))
+        for dropping in self._dropping:
+            dropping.cancel()
+        await asyncio.gather(*self._dropping, return_exceptions=True)
+        await asyncio.gather(*(channel.drop() for channel in self._channels.values()))
         await self._live.stop()
         await self._past.stop()
 
@@ -78,11 +83,25 @@ class Channels:
             LISTENERS.dec()
             channel.listeners.discard(listener)
             if not channel.listeners:
-                if self._channels.get(job_id) is channel:
-                    del self._channels[job_id]
-                dropping = asyncio.create_task(channel.drop())
-                self._dropping.add(dropping)
-                dropping.add_done_callback(self._dropping.discard)
+                self._leave(channel)
+
+    def _leave(self, channel: Channel) -> None:
+        """Nobody listens to it any more."""
+
+        async def drop() -> None:
+            try:
+                # Held without a listener only while there is room for many more.
+                if channel.end is not None and self.budget.held * 2 < self.budget.max_bytes:
+                    await asyncio.sleep(self._linger_s)
+            finally:
+                if not channel.listeners:
+                    if self._channels.get(channel.job_id) is channel:
+                        del self._channels[channel.job_id]
+                    await channel.drop()
+
+        dropping = asyncio.create_task(drop())
+        self._dropping.add(dropping)
+        dropping.add_done_callback(self._dropping.discard)
 
     def listeners(self, job_id: UUID) -> int:
         """How many listen to it here."""

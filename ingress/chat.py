@@ -25,9 +25,11 @@ router = APIRouter()
 TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable"}
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
-    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "unexpected-error": 500,
+    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "not-allowed": 403,
+    "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
 }  # fmt: skip
+REFUSED = (400, 403, 429)  # nothing was done: an accepted job's caller is told at once, where it is known by then
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; or `{status: refused, reason, answer, confidence}` where the prompt was refused",
@@ -162,7 +164,7 @@ def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, repl
 
 
 def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
-    if outcome is not None and outcome.error is not None and STATUS_BY_CODE.get(outcome.error["code"]) in (400, 429):
+    if outcome is not None and outcome.error is not None and STATUS_BY_CODE.get(outcome.error["code"]) in REFUSED:
         raise failed_call(job_id, outcome)
 
 

@@ -79,7 +79,7 @@ async def compare(body: CompareBody, user: CurrentUser, found: Found, key: Key) 
         raise Problem(503, "not-accepted", "this replica is stopping; try again", headers={"Retry-After": "2"})
     found.submissions.count(user)
     for variant in body.variants:
-        found.submissions.check_offered(variant.provider, variant.generation_config)
+        found.submissions.check_offered((variant.provider,) if variant.provider else (), variant.generation_config)
     grid = body.grid()
     try:
         comparison_id, is_new = await found.comparisons.create(

@@ -12,14 +12,13 @@ _described: list[type[BaseModel]] = []
 
 
 def described_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads a `kind`, which has a field `image`."""
+    """`openapi_extra` of a route that reads a `kind`; where it has a field `image`, a form is taken as well."""
     _described.append(kind)
-    fields: dict[str, dict[str, str]] = {name: {"type": "string"} for name in kind.model_fields}
-    fields["image"] = {"type": "string", "format": "binary"}
-    content = {
-        "application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}},
-        FORM: {"schema": {"type": "object", "properties": fields}},
-    }
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}}}
+    if "image" in kind.model_fields:
+        fields: dict[str, dict[str, str]] = {name: {"type": "string"} for name in kind.model_fields}
+        fields["image"] = {"type": "string", "format": "binary"}
+        content[FORM] = {"schema": {"type": "object", "properties": fields}}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -29,6 +28,8 @@ def described_schemas() -> dict[str, Any]:
     schemas: dict[str, Any] = made.get("$defs", {})
     text = {"type": "string", "description": "Base64, or a data: URL, of a PNG, JPEG, WebP or GIF of up to 10 MB"}
     for kind in _described:
+        if "image" not in kind.model_fields:
+            continue
         field = schemas[kind.__name__]["properties"]["image"]
         references = field.pop("anyOf", None) or [{"$ref": field.pop("$ref")}]
         field["anyOf"] = [text, *references]

@@ -43,13 +43,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told."""
+    """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told.
+
+    `at`: when that was so.
+    """
 
     user_id: str
     stage: str
     state: str
     retry_at: datetime | None
     attempts: list[dict[str, Any]] | None
+    at: datetime
 
 
 def outcome_of(row: JobRow) -> Outcome:
@@ -131,7 +135,7 @@ class Follower:
         except ValidationError:
             return None
         attempts = [attempt.model_dump(exclude_none=True) for attempt in event.attempts or ()]
-        return Progress(event.user_id, event.stage, event.state, event.retry_at, attempts or None)
+        return Progress(event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at)
 
     # --- reading ---
 

@@ -2,16 +2,18 @@
 
 import contextlib
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Response
 
+from ingress.follower import Progress
 from ingress.problems import Problem, not_found
 from ingress.services import CurrentUser, Found, Services
 from processors.errors import RetryableError
+from processors.retries import MAX_BACKOFF_S
 from schemas.events import UserUpdated, utc_from_ms
 from schemas.ids import JobIds
 from schemas.job_view import job_view
@@ -21,6 +23,9 @@ from sinks.webhook_signing import RotatedTooOftenError
 router = APIRouter()
 FRESH_GRACE_S = 300
 UNKNOWN_AGE_MS = 60_000  # a job that runs has its row within seconds
+WAITING_FOR_PROVIDER = "waiting-for-provider"
+# Until a provider has begun with a job after such a word of it, or has no place for it.
+ON_ITS_WAY_S = {"admitted": 1.0, "waiting": 2.0, "retrying": MAX_BACKOFF_S + 1}
 
 
 @router.get("/jobs", tags=["jobs"])
@@ -131,6 +136,8 @@ async def _where(job_id: UUID, found: Services) -> dict[str, Any]:
     """Where a running job is: as the follower heard it, else from what the job waits for."""
     progress = found.follower.progress(job_id)
     if progress is not None:
+        if waits_for_provider(progress, now=datetime.now(UTC)):
+            return {"stage": WAITING_FOR_PROVIDER, "state": "waiting", "attempts": progress.attempts}
         return {
             "stage": progress.stage, "state": progress.state, "retry_at": progress.retry_at,
             "attempts": progress.attempts,
@@ -142,6 +149,16 @@ async def _where(job_id: UUID, found: Services) -> dict[str, Any]:
                 "stage": waiting.stage, "state": "waiting", "retry_at": waiting.due_at, "attempts": waiting.attempts,
             }  # fmt: skip
     return {"stage": "accepted"}
+
+
+def waits_for_provider(progress: Progress, *, now: datetime) -> bool:
+    """True where nothing was heard of a job since it was sent to its provider's topic: all its places are taken.
+
+    So a job need not say that it waits, which for a burst of them would be as many events more.
+    """
+    since = progress.retry_at if progress.state == "waiting" and progress.retry_at is not None else progress.at
+    told_s = ON_ITS_WAY_S.get(progress.state)
+    return told_s is not None and (now - since).total_seconds() > told_s
 
 
 async def _row(job_id: UUID, found: Services) -> JobRow | None:

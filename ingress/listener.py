@@ -2,12 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from uuid import UUID
 
 from prometheus_client import Counter
 
 from ingress.channel import Channel
+from ingress.follower import Outcome
 from ingress.told import WHOLE, WHOLE_ID, Told
 
 DROPPED = Counter("assistant_stream_dropped_total", "Listeners that were sent away and may come again", ["why"])
@@ -15,6 +18,32 @@ COMMENT_EVERY_S = 15.0
 MAX_CHUNK_BYTES = 65_536
 RESTART = b"id:\nevent: restart\ndata: {}\n\n"  # an empty id: what they had is not to be gone on from
 _ID = re.compile(r"^([0-9]{1,5})-([0-9]{1,19})$")
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new for one who listens; nothing of all this where nothing has come for long.
+
+    Attributes:
+        progress: Events on the way, as they are told.
+        is_void: The text so far is, before these pieces.
+        pieces: Of the answer, as they are told.
+        outcome: It has ended, and `end` is the event that says so.
+        sent_away: Why they have to come again.
+    """
+
+    progress: bytes = b""
+    is_void: bool = False
+    pieces: Sequence[bytes] = ()
+    outcome: Outcome | None = None
+    end: bytes = b""
+    sent_away: str | None = None
+
+    def as_events(self) -> bytes:
+        """As server-sent events of our own; a comment where there is nothing."""
+        if self.sent_away is not None:
+            return f": {self.sent_away}: go on with Last-Event-ID\nretry: 1000\n\n".encode()
+        return b"".join((self.progress, RESTART if self.is_void else b"", *self.pieces, self.end)) or b":\n\n"
 
 
 class Listener:
@@ -29,21 +58,30 @@ class Listener:
         self._execution: UUID | None = None
         self._next = 0
         self._after = after
-        self._progressed = max(0, channel.progressed - 1)
+        # Where it stands now is told to who comes while it goes on.
+        self._progressed = channel.progressed if channel.end is not None else max(0, channel.progressed - 1)
 
     async def events(self, *, comment_every_s: float = COMMENT_EVERY_S) -> AsyncGenerator[bytes, None]:
         """Server-sent events, some at a time; a comment where nothing comes for long. Ends at the end, or when gone."""
+        async with aclosing(self.news(comment_every_s=comment_every_s)) as news:
+            async for one in news:
+                yield one.as_events()
+
+    async def news(self, *, comment_every_s: float = COMMENT_EVERY_S) -> AsyncGenerator[News, None]:
+        """The same for whoever tells it in another way."""
         channel = self._channel
         while not self.gone:
             self.wake.clear()
-            if chunk := self._progress() + self._pieces():
-                yield chunk
+            progress = self._progress()
+            is_void, pieces = self._pieces()
+            if progress or is_void or any(pieces):
+                yield News(progress, is_void, pieces)
             elif self._is_overtaken():
                 yield self._sent_away("slow", "you are too far behind")
                 return
             elif channel.end is not None:
                 self.finished = True
-                yield channel.end
+                yield News(outcome=channel.outcome, end=channel.end)
                 return
             elif channel.closed is not None:
                 yield self._sent_away("closed", channel.closed)
@@ -53,7 +91,7 @@ class Listener:
                     async with asyncio.timeout(comment_every_s):
                         await self.wake.wait()
                 except TimeoutError:
-                    yield b":\n\n"
+                    yield News()
 
     def leave(self) -> None:
         """They have closed the connection."""
@@ -66,26 +104,26 @@ class Listener:
         self._progressed = channel.progressed
         return b"".join(list(channel.progress)[len(channel.progress) - new :]) if new > 0 else b""
 
-    def _pieces(self) -> bytes:
-        told, out = self._channel.current, b""
+    def _pieces(self) -> tuple[bool, Sequence[bytes]]:
+        """Whether what they have is void, and the next ones."""
+        told, is_void = self._channel.current, False
         if told is None:
-            return out
+            return False, ()
         if told.execution != self._execution:
             found = self._resumed(told)
             if found is None:
-                return out
+                return False, ()
             is_void = self._execution is not None or (self._after is not None and found == 0)
-            out = RESTART if is_void else out
             self._execution, self._next, self._after = told.execution, found, None
         at = end = self._next - told.base
         if at < 0:
-            return out
+            return is_void, ()
         size = 0
         while end < len(told.pieces) and (end == at or size + len(told.pieces[end]) <= MAX_CHUNK_BYTES):
             size += len(told.pieces[end])
             end += 1
         self._next = told.base + end
-        return out + b"".join(told.pieces[at:end])
+        return is_void, told.pieces[at:end]
 
     def _resumed(self, told: Told) -> int | None:
         """The number of the piece with which they go on: 0 where what they have is void; None: not known yet."""
@@ -107,6 +145,6 @@ class Listener:
         told = self._channel.current
         return told is not None and told.execution == self._execution and self._next < told.base
 
-    def _sent_away(self, label: str, why: str) -> bytes:
+    def _sent_away(self, label: str, why: str) -> News:
         DROPPED.labels(label).inc()
-        return f": {why}: go on with Last-Event-ID\nretry: 1000\n\n".encode()
+        return News(sent_away=why)

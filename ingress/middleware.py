@@ -67,7 +67,7 @@ class Edge:
                 return
             if message["type"] == "http.response.start" and message["status"] == 413 and not _is_problem(message):
                 replaced = True  # Starlette's own, of a chunked body
-                await problem_response(self._too_large(scope), request_id.decode())(scope, receive, send_headers)
+                await problem_response(self._too_large(scope), scope)(scope, receive, send_headers)
                 return
             await send_headers(message)
 
@@ -92,12 +92,12 @@ class Edge:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._max_body_bytes and int(length) > self._larger.get(scope["path"], 0):
             # Chunked bodies are counted by Starlette's middleware, inside this one.
-            await problem_response(self._too_large(scope), request_id.decode())(scope, receive, send_headers)
+            await problem_response(self._too_large(scope), scope)(scope, receive, send_headers)
             return
         if self._under_way >= MAX_UNDER_WAY and scope["path"] not in ALWAYS_ANSWERED:
             busy = Problem(503, "overloaded", "too many requests are under way here; try again",
                            headers={"Retry-After": "2"})  # fmt: skip
-            await problem_response(busy, request_id.decode())(scope, receive, send_headers)
+            await problem_response(busy, scope)(scope, receive, send_headers)
             return
         self._under_way += 1
         try:
@@ -106,7 +106,7 @@ class Edge:
             logger.error("request %s failed", request_id.decode(), exc_info=error)  # noqa: TRY400 one line, as others
             if started:  # half an answer cannot be taken back: uvicorn closes the connection
                 raise
-            await problem_response(a_bug(), request_id.decode())(scope, receive, send_headers)
+            await problem_response(a_bug(), scope)(scope, receive, send_headers)
         finally:
             self._under_way -= 1
 

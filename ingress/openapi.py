@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
+from ingress import openai_errors
 from ingress.described import described_schemas
 from ingress.problems import CONTENT_TYPE
 
@@ -33,6 +34,7 @@ class ProblemBody(BaseModel):
     job_id: str | None = None
     retry_after_s: float | None = None
     providers: list[str] = []
+    error: dict[str, str | None] | None = None  # /v1 only: what OpenAI's clients read
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -62,6 +64,8 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         responses["404"] = {"description": "There is no such thing, or it is somebody else's"}
     if "security" in operation:
         responses["401"] = {"description": "No token, or one that is no longer good"}
+    if path.startswith(openai_errors.PATHS) and (invalid := responses.pop("422", None)):
+        responses.setdefault("400", invalid)
     for status, response in responses.items():
         if status >= "400":
             response["content"] = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

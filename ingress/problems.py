@@ -7,7 +7,9 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
+from ingress import openai_errors
 from processors.errors import RetryableError
 from schemas.events import RateLimit
 
@@ -55,18 +57,27 @@ def rate_limit_headers(standing: RateLimit | None) -> dict[str, str]:
     }
 
 
-def problem_response(problem: Problem, request_id: str) -> Response:
-    """As it goes out."""
+def problem_response(problem: Problem, scope: Scope | None) -> Response:
+    """As it goes out, in answer to this request; None: nothing of it could be read."""
+    path, request_id = (scope["path"], scope["state"]["request_id"]) if scope is not None else ("", "none")
+    status, headers, more = problem.status, problem.headers, problem.extra
+    if scope is not None and path.startswith(openai_errors.PATHS):
+        status = openai_errors.status_of(status)
+        more = {**more, "error": openai_errors.error_of(status, problem.code, problem.detail, more)}
+        has_job = "job_id" in problem.extra or "Location" in headers
+        is_keyed = any(name == b"idempotency-key" for name, _ in scope["headers"])
+        if advice := openai_errors.should_retry(status, problem.code, has_job=has_job, is_keyed=is_keyed):
+            headers = {**headers, "x-should-retry": advice}
     body = {
         "type": f"/problems/{problem.code}",
-        "title": TITLES.get(problem.status, "Error"),
-        "status": problem.status,
+        "title": TITLES.get(status, "Error"),
+        "status": status,
         "detail": problem.detail,
         "code": problem.code,
         "request_id": request_id,
-        **problem.extra,
+        **more,
     }
-    return Response(orjson.dumps(body, default=str), problem.status, problem.headers, CONTENT_TYPE)
+    return Response(orjson.dumps(body, default=str), status, headers, CONTENT_TYPE)
 
 
 def a_bug() -> Problem:
@@ -79,24 +90,24 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def on_problem(request: Request, error: Problem) -> Response:
-        return problem_response(error, request.state.request_id)
+        return problem_response(error, request.scope)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
         # What cannot be an id is the id of nothing.
         problem = not_found() if any(one["loc"][:1] == ("path",) for one in found) else invalid_body(found)
-        return problem_response(problem, request.state.request_id)
+        return problem_response(problem, request.scope)
 
     @app.exception_handler(RetryableError)
     async def on_unavailable(request: Request, error: RetryableError) -> Response:
         problem = Problem(503, error.code, f"{error.message}; try again soon", headers={"Retry-After": "2"})
-        return problem_response(problem, request.state.request_id)
+        return problem_response(problem, request.scope)
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # FastAPI's, of a body that is not JSON at all
-            return problem_response(invalid_body([]), request.state.request_id)
+            return problem_response(invalid_body([]), request.scope)
         known = {
             401: ("not-authenticated", "send Authorization: Bearer <token>, from POST /auth/login"),
             404: ("not-found", NOT_FOUND),
@@ -105,11 +116,11 @@ def install(app: FastAPI) -> None:
         }
         code, detail = known.get(error.status_code, (f"http-{error.status_code}", str(error.detail)))
         problem = Problem(error.status_code, code, detail, headers=error.headers)
-        return problem_response(problem, request.state.request_id)
+        return problem_response(problem, request.scope)
 
     @app.exception_handler(RecursionError)
     async def on_deep(request: Request, error: RecursionError) -> Response:  # noqa: ARG001 Starlette's signature
-        return problem_response(invalid_body([]), request.state.request_id)
+        return problem_response(invalid_body([]), request.scope)
 
 
 def invalid_body(errors: Sequence[Any]) -> Problem:

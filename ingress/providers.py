@@ -12,11 +12,12 @@ from transport.workers import offered_providers
 
 router = APIRouter(tags=["providers"])
 LMSTUDIO = "lmstudio"
+BREAKERS = ("open", "half-open")
 EXAMPLE = {
     "items": [{
         "name": "openai", "models": ["gpt-4o-mini", "gpt-4o"], "default_model": "gpt-4o-mini", "stream": True,
         "images": True, "embeddings": True, "parameters": ["max_tokens", "seed", "temperature"], "health": "ok",
-        "checked_at": "2026-01-02T03:04:05Z", "workers": 2,
+        "breaker": "closed", "checked_at": "2026-01-02T03:04:05Z", "workers": 2,
     }],
     "next": None,
 }  # fmt: skip
@@ -24,7 +25,10 @@ EXAMPLE = {
 
 @router.get("/providers", responses={200: {"content": {"application/json": {"example": EXAMPLE}}}})
 async def providers(_: CurrentUser, found: Found) -> dict[str, Any]:
-    """The providers that a live worker has the key or address of; health is asked once a minute."""
+    """The providers that a live worker has the key or address of; health is asked once a minute.
+
+    `breaker`: the worst of the workers' own: `open` is asked for no answers for a while, `half-open` by one job only.
+    """
     items = [_told(name, offers) for name, offers in _allowed(found).items()]
     return {"items": items, "next": None}
 
@@ -58,6 +62,7 @@ def _told(name: str, offers: Sequence[ProviderOffer]) -> dict[str, Any]:
         "embeddings": "embeddings" in newest.can,
         "parameters": list(newest.parameters),
         "health": ("ok" if any(looked) else "failing") if looked else "unknown",
+        "breaker": next((state for state in BREAKERS if any(offer.breaker == state for offer in offers)), "closed"),
         "checked_at": newest.checked_at,
         "workers": len(offers),
     }

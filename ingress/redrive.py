@@ -196,6 +196,7 @@ class Redriver:
         good_for = datetime.fromisoformat(job["expires_at"]) - datetime.fromisoformat(job["accepted_at"])
         expires_at = now + min(good_for, timedelta(seconds=LONGEST_EXPIRY_S))
         job |= {"run": run, "expires_at": expires_at.isoformat()}
+        value.pop("left_s", None)  # it has all of its time again, and not what other providers had left
         if topic == BEFORE_THE_LIMITER:
             job["accepted_at"] = now.isoformat()
         event_id = derived_event_id(job_id, cause=attributes.event_id, stage="redrive", run=run, index=0)

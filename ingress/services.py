@@ -1,5 +1,6 @@
 """What the routes work with, and who is asking."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
 from ingress.login_limit import LoginLimit
+from ingress.model_names import Models
 from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import Publisher
@@ -51,6 +53,7 @@ class Services:
     idempotency: Idempotency
     user_table: CompactedTable[UserUpdated]
     workers: CompactedTable[WorkerHeartbeat]
+    models: Callable[[], Models]
     database: Pool
     jobs: JobStore
     exports: Exports

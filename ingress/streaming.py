@@ -5,7 +5,7 @@ Source: HTML Living Standard, "Server-sent events".
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Annotated, Any
 from uuid import UUID
@@ -125,18 +125,21 @@ class EventStream(Response):
         self._listening, self._on_left, self._stall_s = listening, on_left, stall_s
         self._first = b"retry: 1000\nevent: progress\ndata: %b\n\n" % orjson.dumps({"job_id": str(job_id)})
 
+    async def told(self) -> AsyncGenerator[bytes, None]:
+        """What is written; the answer begins with the first of it."""
+        yield self._first
+        async with contextlib.aclosing(self._listening.listener.events()) as events:
+            async for chunk in events:
+                yield chunk
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         listener = self._listening.listener
         leaving = asyncio.create_task(_left(receive, listener))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
-                async with contextlib.aclosing(listener.events()) as events:
-                    await self._send(send, self._first)
-                    async for chunk in events:
-                        await self._send(send, chunk)
-                await self._send(send, b"", more=False)
+                async with contextlib.aclosing(self.told()) as chunks:
+                    await self._tell(send, chunks)
             except TimeoutError:
                 DROPPED.labels("stalled").inc()
                 abort(scope)
@@ -146,6 +149,16 @@ class EventStream(Response):
         finally:
             leaving.cancel()
             self._listening.close()
+
+    async def _tell(self, send: Send, chunks: AsyncGenerator[bytes, None]) -> None:
+        has_begun = False
+        async for chunk in chunks:
+            if not has_begun:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                has_begun = True
+            await self._send(send, chunk)
+        if has_begun:  # else they have left before
+            await self._send(send, b"", more=False)
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         async with asyncio.timeout(self._stall_s):

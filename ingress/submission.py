@@ -17,12 +17,14 @@ from ingress.images import Images
 from ingress.problems import Problem, rate_limit_headers
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from ingress.uploads import Upload
+from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
-from processors.with_image import IMAGES_UNSUPPORTED, cannot_see
+from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
+from processors.with_image import cannot_see
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest, GenerationConfig, ImageReference
+from schemas.requests import AnyRequest, ChatRequest, EmbeddingRequest, GenerationConfig, ImageReference, JobKind
 from sinks.egress import EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
+NO_METADATA: Mapping[str, str] = {}
 Follow = Callable[[UUID, bool], None]
 Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
@@ -68,28 +71,32 @@ class Submissions:
     # --- the two ways to ask ---
 
     async def answered(
-        self, user: UserUpdated, request: ChatRequest, *, keyed: Keyed | None = None, left: Left | None = None,
-        upload: Upload | None = None,
+        self, user: UserUpdated, request: AnyRequest, *, keyed: Keyed | None = None, left: Left | None = None,
+        metadata: Mapping[str, str] = NO_METADATA, upload: Upload | None = None,
     ) -> tuple[UUID, Outcome]:  # fmt: skip
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
         Args:
             user: Who asks.
             request: What.
+            keyed: The request's key.
             left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
+            metadata: Kept with the job.
             upload: The request's image where it came with it; stored before anything is published, and let go.
 
         Raises:
             Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
         """
         timeout = request.timeout or self._rules.default_timeout_s
-        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, expires_after=timeout)
+        requested = JobRequested(
+            user_id=user.user_id, kind=_kind(request), request=request, expires_after=timeout, metadata=dict(metadata)
+        )
         turn = await self._turn(user, request, keyed)
         job_id = turn.job_id
         if turn.outcome is not None:
             return job_id, turn.outcome
-        if request.image is not None:
-            await self._keep_image(user, request.image, turn, upload)
+        if (image := _image_of(request)) is not None:
+            await self._keep_image(user, image, turn, upload)
         with self._published(user, requested, turn) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
             if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
@@ -107,8 +114,8 @@ class Submissions:
         return job_id, replace(outcome, replayed=turn.replayed)
 
     async def accepted(
-        self, user: UserUpdated, request: ChatRequest, *, callback_url: str | None, keyed: Keyed | None = None,
-        follow: Follow | None = None, upload: Upload | None = None,
+        self, user: UserUpdated, request: AnyRequest, *, callback_url: str | None, keyed: Keyed | None = None,
+        follow: Follow | None = None, metadata: Mapping[str, str] = NO_METADATA, upload: Upload | None = None,
     ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
 
@@ -119,6 +126,7 @@ class Submissions:
             keyed: The request's key.
             follow: Told of the job, and whether it is new, before it is published; its caller waits for the answer,
                 so the job is good for as long as that of a waiting call.
+            metadata: Kept with the job.
             upload: As for `answered`.
 
         Returns:
@@ -130,8 +138,9 @@ class Submissions:
         self._check_callback(callback_url)
         timeout = None if follow is None else request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind="chat", request=request, callback_url=callback_url, expires_after=timeout
-        )
+            user_id=user.user_id, kind=_kind(request), request=request, callback_url=callback_url,
+            expires_after=timeout, metadata=dict(metadata),
+        )  # fmt: skip
         turn = await self._turn(user, request, keyed)
         if follow is not None:
             try:
@@ -142,8 +151,8 @@ class Submissions:
                 raise
         if not turn.publish:
             return turn.job_id, turn.outcome, None, True
-        if request.image is not None:
-            await self._keep_image(user, request.image, turn, upload)
+        if (image := _image_of(request)) is not None:
+            await self._keep_image(user, image, turn, upload)
         with self._published(user, requested, turn) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
@@ -153,7 +162,7 @@ class Submissions:
         return turn.job_id, outcome, standing, turn.replayed
 
     async def publish_as(
-        self, user: UserUpdated, request: ChatRequest, *, job_id: UUID, metadata: dict[str, str], is_repeated: bool
+        self, user: UserUpdated, request: AnyRequest, *, job_id: UUID, metadata: dict[str, str], is_repeated: bool
     ) -> RateLimit | None:
         """Publish a job whose id somebody keeps, so that to do it again makes no second one.
 
@@ -172,22 +181,23 @@ class Submissions:
         """
         if not is_repeated:
             self._check(user, request)
-        requested = JobRequested(user_id=user.user_id, kind="chat", request=request, metadata=metadata)
+        requested = JobRequested(user_id=user.user_id, kind=_kind(request), request=request, metadata=metadata)
         turn = Turn(job_id)
         with self._published(user, requested, turn) as (watch, publishing):
             await self._accepted(user, turn, publishing)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
             return watch.verdict.result() if watch.verdict.done() else None
 
-    def check_offered(self, wanted: str | None, generation: GenerationConfig) -> None:
-        """Raise Problem where the provider is not present, or has not what is asked of it."""
+    def check_offered(self, wanted: Sequence[str], generation: GenerationConfig | None) -> None:
+        """Raise Problem where one of the providers is not present, or has not what is asked of it."""
         present = self._present_providers()
-        if wanted is not None and (wanted not in self._rules.allowed_providers or (present and wanted not in present)):
-            there = [name for name in present if name in self._rules.allowed_providers]
-            detail = f"the provider {wanted} is not present; present are: {', '.join(there) or 'none'}"
-            raise Problem(400, "no-such-provider", detail, providers=there)
-        if wanted is not None and generation.strict is not False:
-            self._check_parameters(wanted, generation)
+        there = [name for name in present if name in self._rules.allowed_providers]
+        absent = [name for name in wanted if name not in (there if present else self._rules.allowed_providers)]
+        if absent:
+            raise Problem(400, NO_SUCH_PROVIDER, not_present(absent, there), providers=there)
+        if generation is not None and generation.strict is not False:
+            for name in wanted:
+                self._check_parameters(name, generation)
 
     def count(self, user: UserUpdated) -> None:
         """Count a call that costs something beside jobs.
@@ -203,7 +213,7 @@ class Submissions:
 
     # --- steps ---
 
-    async def _turn(self, user: UserUpdated, request: ChatRequest, keyed: Keyed | None) -> Turn:
+    async def _turn(self, user: UserUpdated, request: AnyRequest, keyed: Keyed | None) -> Turn:
         """Whether there is anything to publish; what was asked before is not checked again."""
 
         def mint() -> UUID:
@@ -273,15 +283,19 @@ class Submissions:
         except (NotAcceptedError, OutcomeUnknownError) as error:  # it then runs to its end, or its timeout
             logger.warning("job %s is not cancelled, although its caller left: %s", job_id, error)
 
-    def _check(self, user: UserUpdated, request: ChatRequest) -> None:
+    def _check(self, user: UserUpdated, request: AnyRequest) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
         self._check_flood(user)
-        wanted = request.provider
-        self.check_offered(wanted, request.generation_config)
-        if request.image is not None:
+        generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
+        if generation is not None and generation.simulate_failure is not None and user.role != "admin":
+            raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
+        wanted = request.providers
+        self.check_offered(wanted, generation)
+        if _image_of(request) is not None:
             self._check_sight(wanted)
-        self._backpressure.check(wanted)
+        stage = "generate_completion" if generation is not None else "embed_texts"
+        self._backpressure.check(wanted[0] if wanted else None, stage=stage)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
@@ -291,15 +305,20 @@ class Submissions:
         if names := lacking(generation, frozenset(offers[0].parameters)):
             raise Problem(400, UNSUPPORTED, refusal(provider, names), parameters=list(names))
 
-    def _check_sight(self, wanted: str | None) -> None:
-        """The stage refuses it, too, but only once the image is stored; who does not tell what it can may see."""
+    def _check_sight(self, wanted: Sequence[str]) -> None:
+        """Whoever is named must see, each of them; of all that there are, one.
+
+        The stage refuses it, too, but only once the image is stored; who does not tell what it can may see.
+        """
         offers = self._offers()
         told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
         seeing = [name for name, can in told.items() if "images" in can]
-        asked = told if wanted is None else {wanted: told.get(wanted, ())}
-        if all(asked.values()) and asked and not any(name in seeing for name in asked):
-            who = "the providers that are present" if wanted is None else f"the provider {wanted}"
-            raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who), providers=seeing)
+        blind = [name for name in wanted or told if told.get(name) and name not in seeing]
+        if not blind or (not wanted and len(blind) < len(told)):
+            return
+        named = f"the provider{'s' if len(blind) > 1 else ''} {', '.join(blind)}"
+        who = named if wanted else "the providers that are present"
+        raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who, seeing), providers=seeing)
 
     def _check_flood(self, user: UserUpdated) -> None:
         """A coarse count of this replica's own; the exact limit is the gate's."""
@@ -328,6 +347,14 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+def _image_of(request: AnyRequest) -> ImageReference | None:
+    return request.image if isinstance(request, ChatRequest) else None
+
+
+def _kind(request: AnyRequest) -> JobKind:
+    return "embedding" if isinstance(request, EmbeddingRequest) else "chat"
 
 
 async def _left_before(finished: "asyncio.Future[Outcome]", left: Left | None, *, timeout_s: float) -> bool:

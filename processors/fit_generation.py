@@ -4,6 +4,7 @@ from processors.ports import Capabilities
 from schemas.requests import GenerationConfig
 
 UNSUPPORTED = "unsupported-parameter"
+OR_ELSE = ", or let it be left out with generation_config.strict=false"
 
 
 def lacking(generation: GenerationConfig, parameters: frozenset[str]) -> tuple[str, ...]:
@@ -15,8 +16,7 @@ def refusal(provider: str, names: tuple[str, ...]) -> str:
     """Which ones, and what to do."""
     what = "parameter" if len(names) == 1 else "parameters"
     return (
-        f"the provider {provider} does not have the {what} {', '.join(names)}: leave out what it does not have, or "
-        "let it be left out with generation_config.strict=false"
+        f"the provider {provider} does not have the {what} {', '.join(names)}: leave out what it does not have{OR_ELSE}"
     )
 
 

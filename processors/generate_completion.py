@@ -1,16 +1,23 @@
-"""Stage: completion-requested -> job-finished, and completion-streamed on the way."""
+"""Stage: completion-requested -> job-finished, and completion-streamed on the way.
 
+Where it fails and the job has another provider, `run_stage` makes it completion-requested-<the next one>.
+"""
+
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from processors.errors import PermanentError, RetryableError
+from processors.fall_over import FILTERED, TIMEOUT, FallOver
 from processors.fit_generation import UNSUPPORTED, fitted, refusal
-from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter, Image
+from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter, Execution, Guard, Image
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.events import CompletionRequested, JobError, JobFinished
 from schemas.requests import without_unstorable
 
 WITHHELD = "The provider has withheld its answer to this prompt. Please say it in another way."
+SIMULATED_S = 60.0  # of an outage that is rehearsed: long enough not to be waited for
 
 
 async def generate_completion(
@@ -18,6 +25,8 @@ async def generate_completion(
     *,
     provider: CompletionProvider,
     deltas: DeltaWriter,
+    guard: Guard,
+    fall_over: FallOver,
     max_response_chars: int,
     now: datetime,
     images: tuple[Image, ...] = (),
@@ -28,6 +37,8 @@ async def generate_completion(
         event: The prompt, sanitized.
         provider: The one that the event names.
         deltas: Where the answer is told as it comes.
+        guard: Of the provider.
+        fall_over: Which failures are left to the job's next provider, where it has one.
         max_response_chars: A longer answer is cut, with finish reason `length`.
         now: The time of the call.
         images: That belong to the prompt; see `with_image`.
@@ -38,8 +49,12 @@ async def generate_completion(
         `DeadLetter("empty-completion")` when the answer is only white space.
 
     Raises:
-        RetryableError, PermanentError: As the provider raised them.
+        RetryableError, PermanentError: As the provider and its guard raised them; and where the job has a next
+            provider, `timeout` if no word came in time and `filtered` if the answer was withheld.
     """
+    if event.provider in (event.request.generation_config.simulate_failure or ()):
+        message = f"{event.provider} cannot be reached (simulated)"
+        raise RetryableError("provider-unreachable", message, retry_after_s=SIMULATED_S)
     generation, lacking = fitted(event.request.generation_config, provider.capabilities)
     if lacking and event.request.generation_config.strict is not False:
         error = JobError(code=UNSUPPORTED, message=refusal(event.provider, lacking))
@@ -49,14 +64,22 @@ async def generate_completion(
         prompt=event.request.prompt,
         instruction=event.request.instruction,
         generation=generation,
-        timeout_s=event.timeout_s,
+        timeout_s=event.work_s,
         images=images,
+        model=event.request.model,
+        history=event.request.history or (),
     )
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:
         meta["dropped"] = list(lacking)
+    onward = fall_over.of(event)
+    is_awaited_briefly = onward is not None and onward.takes(TIMEOUT)
+    patience_s = fall_over.patience_s(event, now=now) if is_awaited_briefly else None
     with deltas.execution(event.job, max_chars=max_response_chars) as execution:
-        completion = _storable(await provider.stream(request, execution.tell))
+        with guard.calling(execution):
+            completion = _storable(await _answer(provider, request, execution, patience_s=patience_s))
+        if completion.finish_reason == "content_filter" and onward is not None and onward.takes(FILTERED):
+            raise PermanentError(FILTERED, f"{event.provider} has withheld its answer")
         if not completion.text.strip():
             if completion.finish_reason == "content_filter":
                 withheld = {"status": "fallback", "answer": WITHHELD, "confidence": "low", "meta": meta}
@@ -66,6 +89,29 @@ async def generate_completion(
         told = await execution.end(result["result"]["text"])
     finished = JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit, stream=told)
     return Emit((finished,))
+
+
+async def _answer(
+    provider: CompletionProvider, request: CompletionRequest, execution: Execution, *, patience_s: float | None
+) -> Completion:
+    """The provider's; RetryableError `timeout` where its first word did not come within `patience_s`."""
+    if patience_s is None:
+        return await provider.stream(request, execution.tell)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as limit:
+
+            def look() -> None:
+                if not execution.has_begun:  # else it may take all of the time
+                    limit.reschedule(loop.time())
+
+            timer = loop.call_later(patience_s, look)
+            try:
+                return await provider.stream(request, execution.tell)
+            finally:
+                timer.cancel()
+    except TimeoutError:
+        raise RetryableError(TIMEOUT, f"{provider.name} has not begun to answer in {patience_s:.1f} s") from None
 
 
 def _storable(completion: Completion) -> Completion:

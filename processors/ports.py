@@ -1,7 +1,7 @@
 """What stages need from outside, as Protocols; the adapters are in `providers/` and `streams/`."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from schemas.envelope import Record
 from schemas.events import Attempt, Job, StreamedRange
-from schemas.requests import GenerationConfig, ImageReference
+from schemas.requests import GenerationConfig, ImageReference, Turn
 
 MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
 EmbeddingPurpose = Literal["query", "passage"]
@@ -27,7 +27,8 @@ class Image:
 class CompletionRequest:
     """One prompt for one provider.
 
-    `timeout_s` is what is left for the call when it begins; `model` is another one than the provider's own.
+    `timeout_s` is what is left for the call when it begins; `model` is another one than the provider's own; `history`
+    is what was said before the prompt, oldest first.
     """
 
     job_id: UUID
@@ -37,6 +38,7 @@ class CompletionRequest:
     timeout_s: float
     images: tuple[Image, ...] = ()
     model: str | None = None
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +143,14 @@ class EmbeddingProvider(Protocol):
         """
         ...
 
-    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
-        """The same, telling each piece of text as it comes; what is returned is the whole.
-
-        No more is read while `on_delta` is awaited. Where it raises, what was told before is void.
-        """
-        ...
-
 
 class Execution(Protocol):
     """One try at an answer. What it told is void unless `end` said where it is; leave it as a context manager."""
+
+    @property
+    def has_begun(self) -> bool:
+        """True once any text of it has come."""
+        ...
 
     def __enter__(self) -> Self: ...
 
@@ -162,6 +162,18 @@ class Execution(Protocol):
 
     async def end(self, text: str) -> StreamedRange | None:
         """The whole answer is this; where it was told, if it was worth that and all of it is."""
+        ...
+
+
+class Guard(Protocol):
+    """Keeps calls away from a provider that fails, and hears how each went."""
+
+    def calling(self, execution: Execution) -> AbstractContextManager[None]:
+        """Around one call.
+
+        Raises:
+            RetryableError: `breaker-open`.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Stage: job-admitted -> completion-requested-<provider>, and word of it to whoever waits."""
+"""Stage: job-admitted -> completion-requested-<provider> or embedding-requested-<provider>, and word to who waits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,54 @@ from datetime import datetime
 
 from processors.cancelled import cancelled
 from processors.stage import Emit, StageResult
-from schemas.events import CompletionRequested, Job, JobAdmitted, JobError, JobFinished, JobProgressed
+from schemas.events import (
+    CompletionRequested,
+    EmbeddingRequested,
+    Event,
+    Job,
+    JobAdmitted,
+    JobError,
+    JobFinished,
+    JobProgressed,
+)
+from schemas.requests import EmbeddingRequest
+
+NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
+ONLY_ADMINS_SIMULATE = "only admins rehearse failures: leave generation_config.simulate_failure out"
+
+
+def not_present(absent: Sequence[str], present: Sequence[str]) -> str:
+    """That these providers are not there, and who is."""
+    what = "provider" if len(absent) == 1 else "providers"
+    are = "is" if len(absent) == 1 else "are"
+    there = ", ".join(present) or "none"
+    if not absent:
+        return f"no provider is present; present are: {there}"
+    return f"the {what} {', '.join(absent)} {are} not present; present are: {there}"
+
+
+def no_vectors(absent: Sequence[str], present: Sequence[str]) -> str:
+    """That this provider makes no vectors, and who does."""
+    there = ", ".join(present) or "none"
+    if not absent:
+        return f"no provider that is present makes vectors; those that do are: {there}"
+    return f"the provider {', '.join(absent)} makes no vectors; those that do are: {there}"
 
 
 @dataclass(frozen=True, slots=True)
 class KnownProviders:
     """Names of providers: `alive`, that live workers can reach; `seen`, that any worker could ever reach;
-    `configured`, that this deployment has the key or address of."""
+    `configured`, that this deployment has the key or address of; `embedding`, of them those that make vectors."""
 
     alive: Sequence[str] = ()
     seen: Sequence[str] = ()
     configured: Sequence[str] = ()
+    embedding: Sequence[str] = ()
+
+    def that_embed(self) -> "KnownProviders":
+        """Those of them that make vectors."""
+        alive, seen = ([name for name in names if name in self.embedding] for names in (self.alive, self.seen))
+        return KnownProviders(alive, seen, (), self.embedding)
 
 
 def route_job(
@@ -30,7 +67,7 @@ def route_job(
     is_cancelled: Callable[[Job], bool],
     now: datetime,
 ) -> StageResult:
-    """Send the job to the provider asked for, else the default, else the first that is present.
+    """Send the job to the provider asked for (of several the first that lives), else the default, else the first there.
 
     While no worker lives that could do it, it waits in the topic of one that somebody will come back for: never in
     one that nobody has ever read where there is another.
@@ -46,8 +83,8 @@ def route_job(
         now: The time.
 
     Returns:
-        `Emit` with `CompletionRequested` and `JobProgressed`, or with a `JobFinished`: `cancelled`, `expired`,
-        `no-such-provider`.
+        `Emit` with `CompletionRequested` or `EmbeddingRequested` and `JobProgressed`, or with a `JobFinished`:
+        `cancelled`, `expired`, `no-such-provider`, `not-allowed`.
     """
     job = event.job
     if is_cancelled(job):
@@ -55,18 +92,35 @@ def route_job(
     if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    known = providers()
-    ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
-    candidates = next(filter(None, ranks), list(allowed))
-    wanted = event.request.provider or (default if default in candidates else candidates[0] if candidates else None)
-    if wanted is None or (event.request.provider is not None and not any(wanted in names for names in ranks)):
-        there = ", ".join(candidates) if any(ranks) else "none"
-        error = JobError(code="no-such-provider", message=f"the provider {wanted} is not present; present are: {there}")
+    request, known = event.request, providers()
+    embeds = isinstance(request, EmbeddingRequest)
+    if isinstance(request, EmbeddingRequest):
+        known = known.that_embed()
+    elif request.generation_config.simulate_failure is not None and job.role != "admin":
+        error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    requested = CompletionRequested(
-        job=job, provider=wanted, request=event.request, timeout_s=event.request.timeout or default_timeout_s,
-        rate_limit=event.rate_limit,
-    )  # fmt: skip
+    ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
+    candidates = next(filter(None, ranks), [] if embeds else list(allowed))
+    asked_for = request.providers
+    absent = [name for name in asked_for if not any(name in names for names in ranks)]
+    wanted: str | None = default if default in candidates else candidates[0] if candidates else None
+    if asked_for:
+        wanted = next((name for name in asked_for if name in ranks[0]), asked_for[0])
+    if wanted is None or absent:
+        there = candidates if any(ranks) else ()
+        message = no_vectors(absent, there) if embeds else not_present(absent, there)
+        error = JobError(code=NO_SUCH_PROVIDER, message=message)
+        return Emit((JobFinished.failed(job, error=error, at=now),))
+    timeout_s = request.timeout or default_timeout_s
+    requested: Event
+    if isinstance(request, EmbeddingRequest):
+        requested = EmbeddingRequested(
+            job=job, provider=wanted, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
+        )
+    else:
+        requested = CompletionRequested(
+            job=job, provider=wanted, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
+        )
     progressed = JobProgressed(
         job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
         rate_limit=event.rate_limit,

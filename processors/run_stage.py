@@ -9,8 +9,9 @@ from random import Random
 from time import monotonic
 
 from processors.errors import PermanentError, RetryableError
+from processors.fall_over import BREAKER_OPEN, TIMEOUT, Onward
 from processors.retries import LONG_FIRST_S, MAX_BACKOFF_S, latest, long_wait_s, quick_wait_s
-from processors.stage import AsyncStage, DeadLetter, Emit, Later, PlainStage, StageResult
+from processors.stage import AsyncStage, DeadLetter, Emit, Hop, Later, PlainStage, StageResult
 from schemas.events import Attempt, Event, Job, JobError, JobFinished
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ async def run_stage(
     target: str,
     limits: Limits,
     past: Past = Past(),
+    onward: Onward | None = None,
+    turn: Callable[[float], Awaitable[bool]] | None = None,
     now: Callable[[], datetime],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     random: Random | None = None,
@@ -67,6 +70,8 @@ async def run_stage(
         target: What is being tried, as it stands in `attempts`: a provider's name.
         limits: How long and how often.
         past: What was tried before; counted into `attempts`.
+        onward: Who is asked where this one fails.
+        turn: Awaited before each further try; False: it may not be made within so many seconds.
         now: The clock.
         sleep: Between tries.
         random: For the jitter.
@@ -79,6 +84,7 @@ async def run_stage(
     random = random or JITTER
     started = monotonic()
     time_s = min(limits.timeout_s, limits.expires_in_s)
+    own_s = time_s * onward.time_share if onward is not None else time_s  # the rest is for the next one
     attempts: list[Attempt] = []
     try:
         async with asyncio.timeout(time_s):
@@ -88,17 +94,25 @@ async def run_stage(
                     result = await stage(event, now=now())
                 except RetryableError as error:
                     attempts.append(_attempt(target, began, error.code))
+                    tries = len(attempts)
+                    if tries <= limits.max_retries and not _is_not_here(error, onward):
+                        wait = quick_wait_s(tries, retry_after_s=error.retry_after_s, random=random)
+                        # One that would end after the round's time would end the job as `timeout`, which it was not.
+                        if wait <= MAX_BACKOFF_S and wait < own_s - (monotonic() - started):
+                            if on_retry is not None:
+                                await on_retry(len(past.attempts) + tries, error.code)
+                            await sleep(wait)
+                            left_s = own_s - (monotonic() - started)
+                            if turn is None or await turn(min(MAX_BACKOFF_S, left_s)):
+                                continue
                     spent = monotonic() - started
-                    wait = quick_wait_s(len(attempts), retry_after_s=error.retry_after_s, random=random)
-                    # One that would end after the round's time would end the job as `timeout`, which it was not.
-                    if len(attempts) > limits.max_retries or wait > MAX_BACKOFF_S or wait >= time_s - spent:
-                        return _not_soon(error, limits, past, tuple(attempts), spent, random)
-                    if on_retry is not None:
-                        await on_retry(len(past.attempts) + len(attempts), error.code)
-                    await sleep(wait)
+                    hop = _elsewhere(onward, error.code, _all(past, attempts), left_s=time_s - spent)
+                    return hop or _not_soon(error, limits, past, tuple(attempts), spent, random)
                 except PermanentError as error:
                     attempts.append(_attempt(target, began, error.code))
-                    return DeadLetter(error.code, error.message, None, _all(past, attempts))
+                    left_s = time_s - (monotonic() - started)
+                    hop = _elsewhere(onward, error.code, _all(past, attempts), left_s=left_s)
+                    return hop or DeadLetter(error.code, error.message, None, _all(past, attempts))
                 else:
                     code = result.code if isinstance(result, DeadLetter) else None
                     attempts.append(_attempt(target, began, code))
@@ -122,6 +136,18 @@ def run_plain_stage(stage: PlainStage, event: Event, *, name: str = "", **contex
         told = {"job_id": str(job.job_id) if job else None, "stage": name}
         logger.exception("a stage failed", extra=told)
         return DeadLetter(UNEXPECTED, "a bug in the stage; its traceback is in the worker's log")
+
+
+def _is_not_here(error: RetryableError, onward: Onward | None) -> bool:
+    """True if to try the same provider again soon is of no use, or another one does better."""
+    if error.code == BREAKER_OPEN:
+        return True
+    is_told = error.retry_after_s is not None or error.code == TIMEOUT  # that it will not be well now
+    return is_told and onward is not None and onward.takes(error.code)
+
+
+def _elsewhere(onward: Onward | None, code: str, attempts: tuple[Attempt, ...], *, left_s: float) -> Hop | None:
+    return onward.hop(code, attempts, left_s=left_s) if onward is not None else None
 
 
 def _not_soon(

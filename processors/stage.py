@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from schemas.events import Attempt, Event
+from schemas.events import Attempt, CompletionRequested, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,19 @@ class Later:
     attempts: tuple[Attempt, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """Another provider is asked: its `event`. Said by `run_stage`.
+
+    `source` is the provider that failed, with this `code`, which is of the class `reason`.
+    """
+
+    event: CompletionRequested
+    source: str
+    code: str
+    reason: str
+
+
 class RecordFacts(NamedTuple):
     """Where a gate stage's event stood in its log."""
 
@@ -49,7 +62,7 @@ class RecordFacts(NamedTuple):
     event_id: str
 
 
-StageResult = Emit | Drop | DeadLetter | Later
+StageResult = Emit | Drop | DeadLetter | Later | Hop
 # A gate stage is a plain function, quick and run in log order; every other one is async and runs beside others.
 PlainStage = Callable[..., StageResult]
 AsyncStage = Callable[..., Awaitable[StageResult]]

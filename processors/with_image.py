@@ -1,21 +1,25 @@
 """Around a stage that asks a provider: the image that belongs to the prompt, for as long as the call lasts."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from processors.errors import PermanentError
+from processors.fall_over import IMAGES_UNSUPPORTED, FallOver
 from processors.ports import CompletionProvider, ImageReader
 from processors.stage import AsyncStage, Emit, StageResult
 from schemas.events import CompletionRequested, JobError, JobFinished
 
-IMAGES_UNSUPPORTED, NO_SUCH_PAYLOAD = "images-unsupported", "no-such-payload"
+NO_SUCH_PAYLOAD = "no-such-payload"
 GONE = (
     "there is no such payload: it was never yours, or its time is over; send the image itself, or upload it again with "
     "POST /payloads"
 )
 
 
-def cannot_see(who: str) -> str:
-    """That an image was sent to somebody who does not see, and what to do."""
-    return f"{who} cannot look at images: ask a provider that can (GET /providers), or leave the image out"
+def cannot_see(who: str, seeing: Sequence[str] = ()) -> str:
+    """That an image was sent to somebody who does not see, and what to do; `seeing`: who does, where that is known."""
+    others = ", ".join(seeing) or "GET /providers"
+    return f"{who} cannot look at images: ask a provider that can ({others}), or leave the image out"
 
 
 async def with_image(
@@ -24,6 +28,7 @@ async def with_image(
     stage: AsyncStage,
     provider: CompletionProvider,
     images: ImageReader,
+    fall_over: FallOver,
     now: datetime,
 ) -> StageResult:
     """Run the stage, with its event's image if it has one.
@@ -33,6 +38,7 @@ async def with_image(
         stage: Called as `stage(event, now=...)`, and with `images=(image,)` where there is one.
         provider: Whom it will ask.
         images: Where they lie.
+        fall_over: Who is asked next where this provider cannot see.
         now: The time of the call.
 
     Returns:
@@ -40,13 +46,17 @@ async def with_image(
         `no-such-payload` where the image is gone, or was never the user's.
 
     Raises:
-        RetryableError, PermanentError: As the stage, and the store of images.
+        RetryableError, PermanentError: As the stage, and the store of images; `images-unsupported` where the job has a
+            next provider.
     """
     reference = event.request.image
     if reference is None:
         return await stage(event, now=now)
     if not provider.capabilities.max_images:
-        return _refused(event, IMAGES_UNSUPPORTED, cannot_see(f"the provider {event.provider}"), now)
+        message = cannot_see(f"the provider {event.provider}")
+        if (onward := fall_over.of(event)) is not None and onward.takes(IMAGES_UNSUPPORTED):
+            raise PermanentError(IMAGES_UNSUPPORTED, message)
+        return _refused(event, IMAGES_UNSUPPORTED, message, now)
     async with images.held(reference, user_id=event.job.user_id) as image:
         if image is None:
             return _refused(event, NO_SUCH_PAYLOAD, GONE, now)

@@ -1,8 +1,10 @@
 """How every adapter says that a provider failed. Its own words, keys, addresses and prompts are in none of them."""
 
+import re
 from collections.abc import Collection, Mapping
 
 from processors.errors import PermanentError, RetryableError
+from processors.fall_over import CONTEXT_TOO_LONG
 from processors.ports import Capabilities, CompletionRequest
 from processors.retries import is_passing_status
 from providers.retry_after import retry_after_s
@@ -10,6 +12,10 @@ from providers.retry_after import retry_after_s
 UNREACHABLE = "provider-unreachable"
 INVALID_REPLY = "provider-invalid-reply"
 CANNOT_SEE = "images-unsupported"
+# OpenAI: code `context_length_exceeded`; llama.cpp: type `exceed_context_size_error`; Gemini, Ollama, LM Studio and
+# others say it in words only: "exceeds the maximum number of tokens allowed", "exceeds the context length".
+_TOO_LONG = re.compile(r"context[ _](length|size|window)|maximum number of tokens|maximum prompt length", re.IGNORECASE)
+_READ_CHARS = 1000
 ADVICE = {
     400: "it does not take this request",
     401: "it refuses the key; is it right?",
@@ -29,9 +35,16 @@ def broke_off(name: str) -> RetryableError:
 
 
 def refused(
-    name: str, status: int, headers: Mapping[str, str] | None = None, *, wait_s: float | None = None
-) -> RetryableError | PermanentError:
-    """It answered with an error; `wait_s` is what it asked for elsewhere than in its headers."""
+    name: str, status: int, headers: Mapping[str, str] | None = None, *, wait_s: float | None = None,
+    said: Collection[object] = (),
+) -> RetryableError | PermanentError:  # fmt: skip
+    """It answered with an error.
+
+    `wait_s` is what it asked for elsewhere than in its headers; `said`, its own words and codes for what is wrong, is
+    only looked through for a context that is too long.
+    """
+    if status != 429 and is_too_long(said):
+        return PermanentError(CONTEXT_TOO_LONG, f"the prompt is longer than the context of {name}'s model")
     advice = f": {ADVICE[status]}" if status in ADVICE else ""
     code, message = f"provider-http-{status}", f"{name} answered with status {status}{advice}"
     if not is_passing_status(status):
@@ -40,8 +53,17 @@ def refused(
     return RetryableError(code, message, retry_after_s=told if told is not None else wait_s)
 
 
-def said_on_the_way(name: str, status: object, headers: Mapping[str, str] | None = None) -> Exception:
+def is_too_long(said: Collection[object]) -> bool:
+    """True if any of these words of a provider is about a context that is too long."""
+    return any(isinstance(words, str) and _TOO_LONG.search(words[:_READ_CHARS]) for words in said)
+
+
+def said_on_the_way(
+    name: str, status: object, headers: Mapping[str, str] | None = None, *, said: Collection[object] = ()
+) -> Exception:
     """It told of an error where a piece of its answer should be; `status`: what it called it, if anything."""
+    if is_too_long(said):
+        return refused(name, 400, said=said)
     if isinstance(status, str) and status.isdigit():
         status = int(status)
     if isinstance(status, int) and 400 <= status <= 599:

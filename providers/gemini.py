@@ -35,6 +35,7 @@ NAME = "gemini"
 MODELS_TIMEOUT_S = 10.0
 MODELS_PAGE = 200
 FILTERED = "content_filter"
+ROLES = {"user": "user", "assistant": "model"}
 # All others are the provider's own word, in small letters.
 REASONS = {
     "STOP": "stop", "MAX_TOKENS": "length",
@@ -190,9 +191,12 @@ def _options(timeout_s: float) -> types.HttpOptions:
     return types.HttpOptions(timeout=round((timeout_s + 1) * 1000))
 
 
-def _contents(request: CompletionRequest) -> types.Content:
+def _contents(request: CompletionRequest) -> list[types.Content]:
+    said = [
+        types.Content(role=ROLES[turn.role], parts=[types.Part.from_text(text=turn.text)]) for turn in request.history
+    ]
     pictures = [types.Part.from_bytes(data=image.content, mime_type=image.media_type) for image in request.images]
-    return types.Content(role="user", parts=[*pictures, types.Part.from_text(text=request.prompt)])
+    return [*said, types.Content(role="user", parts=[*pictures, types.Part.from_text(text=request.prompt)])]
 
 
 def _config(request: CompletionRequest) -> types.GenerateContentConfig:
@@ -227,7 +231,8 @@ def _usage(told: types.GenerateContentResponseUsageMetadata) -> Usage | None:
 def _refused(name: str, error: errors.APIError) -> RetryableError | PermanentError:
     if not isinstance(error.code, int):
         return broke_off(name)
-    return refused(name, error.code, getattr(error.response, "headers", None), wait_s=_wait_s(error.details))
+    headers = getattr(error.response, "headers", None)
+    return refused(name, error.code, headers, wait_s=_wait_s(error.details), said=(error.message,))
 
 
 def _wait_s(details: Any) -> float | None:

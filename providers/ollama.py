@@ -107,7 +107,7 @@ class OllamaProvider:
                 for line in filter(None, lines.feed(piece)):
                     part: _Part = self._read(_Part, line)
                     if part.error is not None:
-                        raise said_on_the_way(self.name, part.status_code)
+                        raise said_on_the_way(self.name, part.status_code, said=(part.error,))
                     parts.append(part)
                     if part.message.content:
                         yield part.message.content
@@ -138,6 +138,7 @@ class OllamaProvider:
         messages: list[dict[str, Any]] = []
         if request.instruction:
             messages.append({"role": "system", "content": request.instruction})
+        messages += [{"role": turn.role, "content": turn.text} for turn in request.history]
         asked_for: dict[str, Any] = {"role": "user", "content": request.prompt}
         if request.images:
             asked_for["images"] = [b64encode(image.content).decode() for image in request.images]

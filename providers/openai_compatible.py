@@ -115,6 +115,8 @@ class _Reply(BaseModel):
 class _ErrorOnTheWay(BaseModel):
     code: Any = None
     status: Any = None
+    type: Any = None
+    message: Any = None
 
 
 class _ChunkChoice(BaseModel):
@@ -274,6 +276,7 @@ class OpenAICompatibleProvider:
         messages: list[dict[str, Any]] = []
         if request.instruction:
             messages.append({"role": "system", "content": request.instruction})
+        messages += [{"role": turn.role, "content": turn.text} for turn in request.history]
         content: Any = request.prompt
         if request.images:
             pictures = [
@@ -316,7 +319,8 @@ class OpenAICompatibleProvider:
         try:
             yield
         except APIStatusError as error:
-            raise refused(self.name, error.status_code, error.response.headers) from None
+            said = (error.code, error.type, error.message, error.body)
+            raise refused(self.name, error.status_code, error.response.headers, said=said) from None
         except ReplyTooLargeError:
             raise too_large(self.name, MAX_REPLY_BYTES) from None
         except APIConnectionError as error:
@@ -349,7 +353,8 @@ class _Answer:
             raise senseless(self._provider) from None
         if chunk.error is not None:
             told = chunk.error if isinstance(chunk.error, _ErrorOnTheWay) else _ErrorOnTheWay()
-            raise said_on_the_way(self._provider, told.code if told.status is None else told.status)
+            status = told.code if told.status is None else told.status
+            raise said_on_the_way(self._provider, status, said=(told.code, told.type, told.message))
         self._model = chunk.model or self._model
         if chunk.usage is not None:
             self._usage = chunk.usage.counted()

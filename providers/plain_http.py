@@ -1,5 +1,6 @@
 """HTTP for APIs that need no SDK: bounded, without redirects, proxies and compression; and its failures as ours."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,8 @@ from providers.failures import refused, senseless, too_large, unreachable
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 130.0
 MAX_REPLY_BYTES = 8 * 1024 * 1024
+EXPLAINED = (400, 413, 422, 500)  # of which the reply says why
+EXPLANATION_BYTES = 4096
 
 
 def make_http_client(*, base_url: str, connections: int) -> httpx.AsyncClient:
@@ -30,6 +33,17 @@ def make_http_client(*, base_url: str, connections: int) -> httpx.AsyncClient:
     )
 
 
+async def _beginning(response: httpx.Response) -> str:
+    """Of a reply that is an error: as much as tells what is wrong; what does not come is not missed."""
+    body = b""
+    with contextlib.suppress(httpx.HTTPError, httpx.StreamError, OSError):
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) >= EXPLANATION_BYTES:
+                break
+    return body[:EXPLANATION_BYTES].decode(errors="replace")
+
+
 @asynccontextmanager
 async def asked(
     client: httpx.AsyncClient, name: str, method: str, path: str, *, timeout_s: float, json: Any = None
@@ -43,7 +57,8 @@ async def asked(
     try:
         async with client.stream(method, path, json=json, timeout=timeout) as response:
             if response.status_code != 200:
-                raise refused(name, response.status_code, response.headers)
+                said = (await _beginning(response),) if response.status_code in EXPLAINED else ()
+                raise refused(name, response.status_code, response.headers, said=said)
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise senseless(name)  # unpacked it may be a thousand times as large
             yield response

@@ -18,6 +18,7 @@ GEN_CONFIG = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_tokens": "max_new_tokens",
     "repetition_penalty": "repetition_penalty",
 }  # fmt: skip
+SPEAKERS = {"user": "User", "assistant": "Assistant"}
 REASONS = {"eos": "stop", "eos_token": "stop", "max_tokens": "length", "max_new_tokens": "length"}
 
 
@@ -78,7 +79,7 @@ def _body(request: CompletionRequest) -> dict[str, Any]:
     generation = request.generation
     image = b64encode(request.images[0].content).decode() if request.images else None
     return {
-        "prompt": request.prompt,
+        "prompt": _prompt(request),
         "instruction": [request.instruction] if request.instruction else [],
         "gen_config": {
             wire_name: value
@@ -88,3 +89,11 @@ def _body(request: CompletionRequest) -> dict[str, Any]:
         "image": image,
         "mode": generation.mode or "base",
     }
+
+
+def _prompt(request: CompletionRequest) -> str:
+    """Its API has no turns: a conversation is one text in which each says who speaks."""
+    if not request.history:
+        return request.prompt
+    said = [f"{SPEAKERS[turn.role]}: {turn.text}" for turn in request.history]
+    return "\n\n".join([*said, f"{SPEAKERS['user']}: {request.prompt}", f"{SPEAKERS['assistant']}:"])

@@ -26,8 +26,8 @@ from sinks.idempotency import IdempotencyStore
 from sinks.pool import Pool
 from sinks.unfinished import UnfinishedJob, UnfinishedJobs
 from sinks.users import UserStore
+from streams.decode import decoder
 from streams.encode import Encoder, TooLargeError
-from streams.serve import decoder
 from transport.clients import KafkaAccess
 
 JOBS_AT_ONCE = 100_000  # ids in memory; the topics are read once for each so many

@@ -21,7 +21,8 @@ from sinks.base import Sink
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink, PendingSink
 from sinks.users import UserStore
-from streams.serve import decoder, write_all
+from streams.decode import decoder
+from streams.serve_sink import write_all
 from transport import admin
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable

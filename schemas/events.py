@@ -8,11 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.requests import CallbackUrl, ChatRequest, JobKind, Metadata, Role, Text, UserId
+from schemas.requests import (
+    AnyRequest,
+    CallbackUrl,
+    ChatRequest,
+    EmbeddingRequest,
+    JobKind,
+    Metadata,
+    Role,
+    Text,
+    UserId,
+)
 
 FORGOTTEN_WORKER_S = 3600.0
+MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
 
 
 class Event(BaseModel):
@@ -27,10 +38,16 @@ class JobRequested(Event):
 
     user_id: UserId
     kind: JobKind
-    request: ChatRequest
+    request: AnyRequest
     callback_url: CallbackUrl | None = None
     expires_after: Annotated[float, Field(ge=1, le=86_400, description="seconds")] | None = None
     metadata: Metadata = {}
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if (self.kind == "embedding") != isinstance(self.request, EmbeddingRequest):
+            raise ValueError(f"this is no request of a job of kind {self.kind}")
+        return self
 
 
 class StageTiming(Event):
@@ -69,13 +86,13 @@ class JobEvent(Event):
 class JobAccepted(JobEvent):
     """`job-requested` once the gate knows whose it is. Never on a topic: the first stage's input."""
 
-    request: ChatRequest
+    request: AnyRequest
 
 
 class PromptSanitized(JobEvent):
     """The request with its text normalised, and found harmless."""
 
-    request: ChatRequest
+    request: AnyRequest
 
 
 class RateLimit(Event):
@@ -90,7 +107,7 @@ class RateLimit(Event):
 class JobAdmitted(JobEvent):
     """The user's rate allows it."""
 
-    request: ChatRequest
+    request: AnyRequest
     rate_limit: RateLimit | None = None
 
 
@@ -105,11 +122,29 @@ class Attempt(Event):
 class CompletionRequested(JobEvent):
     """A job's prompt is ready to be sent to a provider.
 
-    `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then.
+    `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then;
+    `left_s`: what of `timeout_s` the providers before this one have left to it.
     """
 
     provider: str
     request: ChatRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    left_s: float | None = None
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s if self.left_s is None else self.left_s
+
+
+class EmbeddingRequested(JobEvent):
+    """A job's texts are ready to be sent to a provider. `retry`, `attempts`: as in `CompletionRequested`."""
+
+    provider: str
+    request: EmbeddingRequest
     timeout_s: float
     rate_limit: RateLimit | None = None
     retry: int = 0
@@ -214,8 +249,9 @@ class UserUpdated(Event):
 class ProviderOffer(Event):
     """A provider that a worker has the key or address of.
 
-    `can`: `stream`, `images`, `embeddings`; `parameters`: of `generation_config`; `healthy`: whether it answered when
-    it was last asked, None before; `code`: why it is not.
+    `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`; `parameters`: of
+    `generation_config`; `healthy`: whether it answered when it was last asked, None before; `code`: why it is not;
+    `breaker`: whether this worker asks it for answers at all.
     """
 
     name: str
@@ -223,9 +259,11 @@ class ProviderOffer(Event):
     default_model: str | None = None
     can: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    embedding_model: str | None = None
     healthy: bool | None = None
     code: str | None = None
     checked_at: datetime | None = None
+    breaker: Literal["closed", "half-open", "open"] | None = None
 
 
 class StageLoad(Event):

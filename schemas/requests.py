@@ -5,9 +5,19 @@ from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-JobKind = Literal["chat"]
+JobKind = Literal["chat", "embedding"]
 Role = Literal["admin", "user"]
 
 
@@ -29,6 +39,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _without_doubles(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(value)) < len(value):
+        raise ValueError("must name each provider once")
+    return value
+
+
 def _one_or_more(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
@@ -36,6 +52,7 @@ def _one_or_more(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(without_unstorable)]
 Prompt = Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+ProviderNames = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=6), AfterValidator(_without_doubles)]
 UserId = Annotated[Text, Field(min_length=1, max_length=128, pattern=r"^[^\s/]+$")]
 CallbackUrl = Annotated[Text, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
 MetadataText = Annotated[Text, Field(max_length=512)]
@@ -51,10 +68,18 @@ class RequestBody(BaseModel):
 
 # Strict: "5" and true are no numbers, though pydantic would make some of them.
 Temperature = Annotated[float, Field(strict=True, ge=0, le=2)]
-
-
+TopP = Annotated[float, Field(strict=True, ge=0, le=1)]
+MaxTokens = Annotated[int, Field(strict=True, ge=1, le=8192)]
+TopK = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Penalty = Annotated[float, Field(strict=True, ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(strict=True, gt=0, le=2)]
 StopText = Annotated[Text, Field(min_length=1, max_length=100)]
+Stop = Annotated[tuple[StopText, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=4)]
+Timeout = Annotated[
+    float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")
+]
+ModelName = Annotated[Text, Field(min_length=1, max_length=200)]
 MAX_JSON_SCHEMA_CHARS, MAX_JSON_DEPTH = 20_000, 50
 LARGEST_INT = 2**53  # what every reader of JSON holds exactly
 
@@ -116,22 +141,23 @@ class GenerationConfig(RequestBody):
     """
 
     temperature: Temperature | None = None
-    top_p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(strict=True, ge=1, le=8192)] | None = None
-    top_k: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
-    seed: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] | None = None
-    stop: Annotated[tuple[StopText, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=4)] | None = (
-        Field(None, description="Texts before which the answer ends; one may stand without a list")
-    )
+    top_p: TopP | None = None
+    max_tokens: MaxTokens | None = None
+    top_k: TopK | None = None
+    seed: Seed | None = None
+    stop: Stop | None = Field(None, description="Texts before which the answer ends; one may stand without a list")
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(strict=True, gt=0, le=2)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     response_format: ResponseFormat | None = None
     mode: Literal["base", "lora"] | None = Field(None, description="Answer with the trained adapter, or without")
     # None is true: an event without it can be read by workers that do not know it yet.
     strict: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="False: parameters that the provider has not are left out (meta.dropped); else refused"
     )
+    simulate_failure: (
+        Annotated[tuple[ProviderName, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=6)] | None
+    ) = Field(None, description="For admins: these providers are not asked but fail, as if they could not be reached")
 
     def named(self) -> tuple[str, ...]:
         """The parameters that are asked for, by the names that providers list theirs with."""
@@ -175,16 +201,88 @@ class ImageReference(RequestBody):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
+MAX_TURNS, MAX_HISTORY_CHARS = 200, 100_000  # with the rest of a request they fit into a record
+
+
+class Turn(RequestBody):
+    """What was said before the prompt, by its user or by the assistant."""
+
+    role: Literal["user", "assistant"]
+    text: Annotated[Text, Field(min_length=1, max_length=MAX_HISTORY_CHARS)]
+
+
 class ChatRequest(RequestBody):
     """Body of `POST /chat/` and `request` of a job of kind `chat`."""
 
     prompt: Prompt
-    provider: ProviderName | None = None
+    provider: Annotated[
+        ProviderName | ProviderNames | None,
+        Field(description="Who answers; of several, the next is asked where the one before fails"),
+    ] = None
+    model: ModelName | None = Field(
+        None, description="One of the provider's, which is named beside it; else its own choice"
+    )
+    # None where there is nothing: an event without it can be read by workers that do not know it yet.
+    history: Annotated[tuple[Turn, ...], Field(min_length=1, max_length=MAX_TURNS)] | None = Field(
+        None, description="Of a conversation what was said before the prompt, oldest first"
+    )
     instruction: Annotated[Text, Field(max_length=5000)] | None = None
     generation_config: GenerationConfig = GenerationConfig()
-    timeout: (
-        Annotated[float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")]
-        | None
-    ) = None
-    # None where there is none: an event without it can be read by workers that do not know it yet.
+    timeout: Timeout | None = None
+    # None where there is none, as above.
     image: ImageReference | None = Field(None, description="For providers that see (GET /providers)")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.model is not None and len(self.providers) != 1:
+            raise ValueError("model is one of a provider's: name that one provider, too")
+        if self.history is not None and sum(len(turn.text) for turn in self.history) > MAX_HISTORY_CHARS:
+            raise ValueError(f"history is at most {MAX_HISTORY_CHARS} characters in all")
+        return self
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those asked for, in order; empty where the choice is left to us."""
+        return (self.provider,) if isinstance(self.provider, str) else self.provider or ()
+
+    def providers_after(self, provider: str) -> tuple[str, ...]:
+        """Those that may still be asked when this one has failed."""
+        if not isinstance(self.provider, tuple) or provider not in self.provider:
+            return ()
+        return self.provider[self.provider.index(provider) + 1 :]
+
+
+# With 4,096 numbers each, as base64 of float32, their vectors fit into a record.
+MAX_EMBEDDED_TEXTS, MAX_EMBEDDED_CHARS = 40, 200_000
+
+
+class EmbeddingRequest(RequestBody):
+    """`request` of a job of kind `embedding`: a vector for each text, which is taken as it is, in their order."""
+
+    texts: Annotated[
+        tuple[Annotated[Text, Field(min_length=1, max_length=MAX_EMBEDDED_CHARS)], ...],
+        Field(min_length=1, max_length=MAX_EMBEDDED_TEXTS),
+    ]
+    provider: ProviderName | None = None
+    timeout: Timeout | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if sum(map(len, self.texts)) > MAX_EMBEDDED_CHARS:
+            raise ValueError(f"texts are at most {MAX_EMBEDDED_CHARS} characters in all")
+        return self
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`; one at most, for the vectors of two do not go together."""
+        return (self.provider,) if self.provider else ()
+
+
+def _which(request: Any) -> str:
+    names = request if isinstance(request, dict) else ()
+    return "embedding" if isinstance(request, EmbeddingRequest) or "texts" in names else "chat"
+
+
+AnyRequest = Annotated[
+    Annotated[ChatRequest, Tag("chat")] | Annotated[EmbeddingRequest, Tag("embedding")], Discriminator(_which)
+]

@@ -2,7 +2,7 @@
 
 One is written before the event that names it is published. It belongs to a user, and is nobody else's. It goes when
 its job has ended for an hour, unless a dead letter may bring the job back, and in any case after 15 days: a day longer
-than dead letters are kept (docs/adr/0008).
+than dead letters are kept (docs/adr/0010).
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from processors.limit_rate import KEPT_WINDOWS, Admissions, RateLimiter
 from schemas.envelope import Envelope, first_header
 from schemas.events import JobAdmitted, PromptSanitized, ms_from_utc
-from streams.lane import Batch
+from streams.batch import Batch
 from transport.clients import KafkaAccess
 
 logger = logging.getLogger(__name__)

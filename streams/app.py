@@ -130,6 +130,18 @@ class StreamApp(faust.App):
             else:
                 return answer
 
+    async def know(self, topic: str) -> None:
+        """Return once the producer knows a topic's partitions. Outlives a broker that is away."""
+        while True:
+            try:
+                await self.producer.know(topic)
+            except (KafkaError, ProducerSendError) as error:
+                if not is_passing(error):
+                    raise
+                await asyncio.sleep(SEND_RETRY_S)
+            else:
+                return
+
     async def publish(self, records: Sequence[Record]) -> None:
         """Return once the brokers have all of them, or what is said instead; waited for together."""
         answers = [await self.hand_over(record) for record in records]

@@ -2,7 +2,9 @@
 
     job-requested -> sanitize_prompt -> prompt-sanitized -> limit_rate -> job-admitted -> route_job
         -> completion-requested-<provider> -> generate_completion -> job-finished -> Postgres, webhooks
-                                                     └-> completion-streamed, piece by piece
+                                     │               └-> completion-streamed, piece by piece
+                                     └-> completion-requested-<the next provider>, where this one fails
+        -> embedding-requested-<provider> -> embed_texts -> job-finished
     what can never work, at any of them                -> dead-letters -> Postgres
 
 Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
@@ -13,21 +15,34 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from processors.embed_texts import embed_texts
+from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.limit_rate import RateLimiter
-from processors.ports import CompletionProvider, DeltaWriter, ImageReader
+from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider, ImageReader
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
 from processors.with_image import with_image
-from schemas.events import CompletionRequested, Job, JobAdmitted, JobFinished, PromptSanitized, UserUpdated
+from schemas.events import (
+    CompletionRequested,
+    EmbeddingRequested,
+    Job,
+    JobAdmitted,
+    JobFinished,
+    PromptSanitized,
+    UserUpdated,
+)
 from schemas.topics import Catalog
 from sinks.base import Sink
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
+from streams.batch import Batch
+from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
-from streams.lane import Batch
-from streams.serve import StageServer, Stream, any_dead_letter, decoder, serve_sink
+from streams.guard import ProviderGuard
+from streams.serve import StageServer, Stream
+from streams.serve_sink import serve_sink
 from transport.table import CompactedTable
 
 GATE_LIMIT = 1_000  # unfinished inputs of an in-order stage
@@ -103,6 +118,8 @@ def declare_completion(
     *,
     deltas: DeltaWriter,
     images: Callable[[], ImageReader],
+    guards: Mapping[str, ProviderGuard],
+    fall_over: FallOver,
     concurrency: Mapping[str, int],
     max_response_chars: int,
 ) -> None:
@@ -113,18 +130,39 @@ def declare_completion(
     for provider_name, provider in providers.items():
         topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
         requested = app.lane(topic, f"generate_completion-{provider_name}", limit=concurrency[provider_name])
+        guard = guards[provider_name]
+        app.lanes[topic].pace = guard.begin
         generate = partial(
-            generate_completion, provider=provider, deltas=deltas, max_response_chars=max_response_chars
+            generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
+            max_response_chars=max_response_chars,
         )  # fmt: skip
-        stage = partial(with_image, stage=generate, provider=provider, images=images())
+        stage = partial(with_image, stage=generate, provider=provider, images=images(), fall_over=fall_over)
 
         @app.agent(requested, name=f"generate_completion-{provider_name}")
-        async def generate_completion_agent(
-            stream: Stream, stage: Any = stage, provider_name: str = provider_name
-        ) -> None:
+        async def generate_completion_agent(stream: Stream, stage: Any = stage, guard: ProviderGuard = guard) -> None:
             await server.at_once(
-                stream, decoder(CompletionRequested), stage, name="generate_completion", target=provider_name
-            )
+                stream, decoder(CompletionRequested), stage, name="generate_completion", target=guard.provider,
+                guard=guard, fall_over=fall_over,
+            )  # fmt: skip
+
+
+def declare_embedding(
+    app: StreamApp,
+    server: StageServer,
+    catalog: Catalog,
+    providers: Mapping[str, EmbeddingProvider],
+    *,
+    concurrency: Mapping[str, int],
+) -> None:
+    """Vectors, in the same way: a topic, a lane and an agent for each provider that makes them."""
+    for provider_name, provider in providers.items():
+        topic = catalog.full_name("embedding-requested-{provider}", provider=provider_name)
+        requested = app.lane(topic, f"embed_texts-{provider_name}", limit=concurrency[provider_name])
+        stage = partial(embed_texts, provider=provider)
+
+        @app.agent(requested, name=f"embed_texts-{provider_name}")
+        async def embed_texts_agent(stream: Stream, stage: Any = stage, provider_name: str = provider_name) -> None:
+            await server.at_once(stream, decoder(EmbeddingRequested), stage, name="embed_texts", target=provider_name)
 
 
 def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink) -> None:

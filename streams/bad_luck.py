@@ -10,10 +10,13 @@ What counts, and what does not, because whoever asks could then stop a stage for
 | `invalid-event` at the public entry, `unknown-user`, `user-disabled` | no | anyone may write there |
 | `invalid-event` elsewhere | yes | only our own stages write there: versions that do not fit each other |
 | `provider-http-400`, `-404`, `-413`, `-414`, `-415`, `-422` | no | the provider refused this request, not us |
-| `empty-completion`, `output-too-large` | no | a prompt can bring them about |
+| `empty-completion`, `output-too-large`, `context-too-long`, `filtered` | no | a prompt can bring them about |
+| `provider-unreachable`, `-429`, `-5xx`, `breaker-open` | no | breaker and pace see to it (`guard`), and jobs that have
+  another provider must not wait here |
+| `images-unsupported`, `no-payload-store`, `postgres-unavailable` | no | prompts without an image do not meet them |
 | `expired`, `timeout`, `cancelled` | no | no dead letters, and no sign that the stage works either |
-| every other: `provider-unreachable`, `provider-http-401`, `-429`, `-5xx`, `unexpected-error`, ... | yes | the key, the
-  other side or the code is wrong, whatever is asked |
+| every other: `provider-http-401`, `provider-invalid-reply`, `unexpected-error`, ... | yes | the key, the other side or
+  the code is wrong, whatever is asked |
 
 What does not count is as if it had not been, or bad requests could hide a stage that fails.
 """
@@ -31,8 +34,10 @@ RECENT = 100
 MAX_IN_A_ROW = 20
 COOL_DOWN_S = 30.0
 UNCOUNTED = frozenset({
-    "unknown-user", "user-disabled", "empty-completion", "output-too-large", "expired", "timeout", "cancelled",
-    *(f"provider-http-{status}" for status in (400, 404, 413, 414, 415, 422)),
+    "unknown-user", "user-disabled", "empty-completion", "output-too-large", "context-too-long", "filtered", "expired",
+    "timeout", "cancelled", "provider-unreachable", "breaker-open", "images-unsupported", "no-payload-store",
+    "postgres-unavailable",
+    *(f"provider-http-{status}" for status in (400, 404, 413, 414, 415, 422, 429, *range(500, 600))),
 })  # fmt: skip
 UNCOUNTED_AT_ENTRY = UNCOUNTED | {"invalid-event"}
 

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from schemas.envelope import Record
-from streams.lane import Batch
+from streams.batch import Batch
 from streams.ledger import MAX_OPEN, Ledger
+from transport.partitioner import partition_of
 from transport.producer_ids import renew_id
 
 if TYPE_CHECKING:
@@ -210,16 +211,41 @@ class Producer(driver.Producer):
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._partitions: dict[str, tuple[int, ...]] = {}
+
+    async def know(self, topic: str) -> None:
+        """Ask for a topic's partitions. Raises KafkaError while they cannot be had."""
+        self._partitions[topic] = tuple(sorted(await self._ensure_producer().partitions_for(topic)))
+
+    def partition_of(self, record: Record) -> int | None:
+        """Where it goes; None until its topic is known."""
+        if record.partition is not None:
+            return record.partition
+        partitions = self._partitions.get(record.topic)
+        return partition_of(record.key, partitions, partitions) if partitions else None
+
+    def new_batch(self) -> Any:
+        """To be filled and sent by `send_batch`."""
+        return self._ensure_producer().create_batch()
+
+    async def send_batch(self, batch: Any, topic: str, partition: int) -> "asyncio.Future[Any]":
+        """Hand over a batch; the future is the brokers' answer to all of it."""
+        batch.close()
+        await self.know(topic)  # it may have more partitions than it had
+        answer: asyncio.Future[Any] = await self._ensure_producer().send_batch(batch, topic, partition=partition)
+        return answer
+
     async def send_alone(self, record: Record) -> "asyncio.Future[Any]":
         """Hand over in a batch of its own: brokers refuse a whole batch for one record in it."""
-        producer = self._ensure_producer()
-        await producer.partitions_for(record.topic)
-        partition = producer._partition(record.topic, record.partition, None, None, record.key, record.value)
-        batch = producer.create_batch()
+        await self.know(record.topic)
+        partition = self.partition_of(record)
+        if partition is None:
+            raise UnknownTopicOrPartitionError(record.topic)
+        batch = self.new_batch()
         batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
-        batch.close()
-        answer: asyncio.Future[Any] = await producer.send_batch(batch, record.topic, partition=partition)
-        return answer
+        return await self.send_batch(batch, record.topic, partition)
 
     def renew_id(self) -> None:
         """After a refusal; see `transport.producer_ids`."""

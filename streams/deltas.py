@@ -78,6 +78,11 @@ class DeltaExecution:
         if self._telling is not None:
             self._telling.cancel()
 
+    @property
+    def has_begun(self) -> bool:
+        """See `Execution.has_begun`."""
+        return bool(self._pending or self._told)
+
     async def tell(self, text: str) -> None:
         """See `Execution.tell`."""
         taken = text[: self._left]

@@ -13,8 +13,8 @@ from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError
 from schemas.events import Job, JobAccepted, JobRequested, UserUpdated, utc_from_ms
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
+from streams.decode import Undecodable
 from streams.encode import validation_reason
-from streams.serve import Undecodable
 from transport.table import CompactedTable
 
 INVALID = "invalid-event"

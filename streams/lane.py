@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,82 +12,25 @@ from faust.types import TP
 
 from schemas.envelope import Record
 from streams.bad_luck import BadLuck
+from streams.batch import Batch, RecordId, Work, record_id
 from streams.ledger import Ledger
+from streams.outbox import Outbox
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
 
-RecordId = tuple[str, int, int, int]  # topic, partition, offset, append time: the same over a rebalance
 MAX_LATE = 20_000
 SINK_BATCH = 1_000
+BREATH = 32  # records
+SWEEP_S = 5.0  # those who wait for a provider's pace are looked through for those whose time is over
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """What an agent's stream yields: fresh records of one partition, in offset order.
-
-    `envelopes` is parallel to `records` once `serve` has decoded them.
-    """
-
-    lane: "Lane"
-    ledger: Ledger
-    records: list[ConsumerRecord]
-    envelopes: list[Any] = field(default_factory=list)
-    at: int = 0  # the offset in hand, of one that is handled in order
-
-    @property
-    def is_suspect(self) -> bool:
-        """It is one record, to be handled alone."""
-        return len(self.records) == 1 and self.ledger.is_suspect(self.records[0].offset)
-
-    def with_suspects_apart(self) -> "list[Batch]":
-        """The same in order, each suspect in a batch of its own."""
-        if not any(self.ledger.is_suspect(record.offset) for record in self.records):
-            return [self]
-        parts: list[Batch] = []
-        for record in self.records:
-            apart = self.ledger.is_suspect(record.offset)
-            if apart or not parts or parts[-1].is_suspect:
-                parts.append(Batch(self.lane, self.ledger, [record]))
-            else:
-                parts[-1].records.append(record)
-        return parts
-
-    @property
-    def partition(self) -> int:
-        """The partition that all of it came from."""
-        return int(self.records[0].partition)
-
-    async def settled(self) -> bool:
-        """Wait until all before this batch is finished; False if the partition was lost meanwhile."""
-        while self.ledger.live and self.ledger.lowest_unfinished() < self.records[0].offset:
-            await asyncio.sleep(0.005)
-        return self.ledger.live
-
-
-class Work:
-    """One record in hand. `left`: its outputs that the brokers have not answered yet."""
-
-    __slots__ = ("id", "ledger", "left", "record")
-
-    def __init__(self, record: ConsumerRecord, ledger: Ledger, left: int = 0) -> None:
-        self.id = _id(record)
-        self.record, self.ledger, self.left = record, ledger, left
-
-    def is_wanted(self) -> bool:
-        """Its partition is still ours."""
-        return self.ledger.live
-
-
-def _id(record: ConsumerRecord) -> RecordId:
-    return record.topic, record.partition, record.offset, record.timestamp
 
 
 AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
 PlainHandler = Callable[[Batch, int], Sequence[Record]]
 BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
 Prepare = Callable[[Batch], Awaitable[None]]
+Begin = Callable[[], float]
 LookUp = Callable[[Batch], Awaitable[set[int]]]
 Ahead = Callable[[ConsumerRecord], bool]
 
@@ -97,7 +39,10 @@ class Lane:
     """The records that one stage has in hand: at most `limit` at work, a bounded number waiting."""
 
     def __init__(self, app: "StreamApp", name: str, limit: int, luck: BadLuck, *, is_sink: bool = False) -> None:
-        """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call."""
+        """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call.
+
+        `pace`, to be set from outside: asked before each that is run at once; 0: now; else in how many seconds again.
+        """
         self.app, self.name, self.limit, self.luck, self.is_sink = app, name, limit, luck, is_sink
         self._slots = asyncio.Semaphore(limit)
         # Delivered and not finished: at this many its topics are not polled until some are.
@@ -107,13 +52,17 @@ class Lane:
         self.finished = 0
         self.running: dict[RecordId, Work] = {}
         self._at_work = 0
-        self._waiting: deque[tuple[Work, AsyncHandler, Ahead]] = deque()
+        self.pace: Begin | None = None
+        self._paced: asyncio.TimerHandle | None = None
+        self._swept_at = 0.0
+        self._waiting: deque[tuple[Work, AsyncHandler, Ahead, Ahead]] = deque()
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         if not is_sink:
             app.quarantine.watch(self)
         self._held: set[asyncio.Task[Any]] = set()
+        self._outbox: Outbox[Work] = Outbox(app, self._spawn, self._answered)
 
     @property
     def is_full(self) -> bool:
@@ -130,8 +79,9 @@ class Lane:
     # --- many at once ---
 
     def run_at_once(
-        self, batch: Batch, handle: AsyncHandler, *, look_up: LookUp | None = None, ahead: Ahead = lambda _: False
-    ) -> None:
+        self, batch: Batch, handle: AsyncHandler, *, look_up: LookUp | None = None, ahead: Ahead = lambda _: False,
+        over: Ahead = lambda _: False,
+    ) -> None:  # fmt: skip
         """Run each record beside the others, in turn; it is finished when its handler returns.
 
         Args:
@@ -139,22 +89,25 @@ class Lane:
             handle: Awaited for each.
             look_up: Asked, where an earlier owner may have worked, for the offsets of which nothing is left to do.
             ahead: True of a record that nothing will be done for any more, and that need not wait for its turn.
+            over: The same, but asked only now and then of those who wait for long.
         """
         if look_up is not None and batch.records[0].offset < batch.ledger.zone_end:
             self.pending += len(batch.records)
-            self._spawn(self._without_ended(batch, handle, look_up, ahead))
+            self._spawn(self._without_ended(batch, handle, look_up, ahead, over))
         else:
-            self._begin_all(batch, handle, ahead)
+            self._begin_all(batch, handle, ahead, over)
 
     def let_pass(self, key: bytes) -> None:
         """Something has changed for this key: those who wait with it are asked again whether they must."""
         for waiting in [found for found in self._waiting if found[0].record.key == key]:
-            work, handle, ahead = waiting
+            work, handle, ahead, _ = waiting
             if ahead(work.record):
                 self._waiting.remove(waiting)
                 self._spawn(self._run_one(work, handle, ahead, in_turn=False))
 
-    async def _without_ended(self, batch: Batch, handle: AsyncHandler, look_up: LookUp, ahead: Ahead) -> None:
+    async def _without_ended(
+        self, batch: Batch, handle: AsyncHandler, look_up: LookUp, ahead: Ahead, over: Ahead
+    ) -> None:
         try:
             ended = await look_up(batch)
         except Exception as error:
@@ -165,9 +118,9 @@ class Lane:
         for offset in ended:
             batch.ledger.finish(offset)
         batch.records = [record for record in batch.records if record.offset not in ended]
-        self._begin_all(batch, handle, ahead)
+        self._begin_all(batch, handle, ahead, over)
 
-    def _begin_all(self, batch: Batch, handle: AsyncHandler, ahead: Ahead) -> None:
+    def _begin_all(self, batch: Batch, handle: AsyncHandler, ahead: Ahead, over: Ahead) -> None:
         for record in batch.records if batch.ledger.live else ():
             work = Work(record, batch.ledger)
             if (still_running := self.running.get(work.id)) is not None:
@@ -182,14 +135,35 @@ class Lane:
                 elif self._at_work >= self.limit and ahead(record):
                     self._spawn(self._run_one(work, handle, ahead, in_turn=False))
                 else:
-                    self._waiting.append((work, handle, ahead))
+                    self._waiting.append((work, handle, ahead, over))
                     self._begin()
 
     def _begin(self) -> None:
         while self._waiting and self._at_work < self.limit:
-            work, handle, ahead = self._waiting.popleft()
+            if not self._waiting[0][0].ledger.live:  # its partition was lost while it waited
+                self._waiting.popleft()
+                self.pending -= 1
+                continue
+            if self.pace is not None and (wait_s := self.pace()) > 0:
+                self._begin_in(wait_s)
+                return
+            work, handle, ahead, _ = self._waiting.popleft()
             self._at_work += 1
             self._spawn(self._run_one(work, handle, ahead, in_turn=True))
+
+    def _begin_in(self, wait_s: float) -> None:
+        if self._paced is None:
+            self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
+
+    def _begin_paced(self) -> None:
+        self._paced = None
+        now = asyncio.get_running_loop().time()
+        if now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
+            for waiting in [found for found in self._waiting if found[3](found[0].record)]:
+                self._waiting.remove(waiting)
+                self._spawn(self._run_one(*waiting[:3], in_turn=False))
+        self._begin()
 
     async def _run_one(self, work: Work, handle: AsyncHandler, ahead: Ahead, *, in_turn: bool) -> None:
         try:
@@ -248,7 +222,7 @@ class Lane:
         """Around a long wait of a handler that is at work on this record. No drain waits for it: the handler is
         cancelled, the record is not finished, and comes again.
         """
-        work, task = self.running[_id(record)], asyncio.current_task()
+        work, task = self.running[record_id(record)], asyncio.current_task()
         if task is None:
             raise RuntimeError("a handler runs in a task")
         self._held.add(task)
@@ -320,24 +294,26 @@ class Lane:
                 self.luck.tried()
             work = Work(record, batch.ledger, len(outputs))
             self.unanswered += 1
-            for output in outputs:  # waits only while the producer's buffer is full
-                answer = await self.app.hand_over(output)
-                answer.add_done_callback(partial(self._answered, work, output))
+            for output in outputs:
+                await self._outbox.put(output, work)
             if not outputs:
                 self._finish(work)
+            if index % BREATH == BREATH - 1:  # what is put is sent meanwhile
+                await asyncio.sleep(0)
         return len(batch.records)
 
     async def _until_answered(self) -> None:
         while self.unanswered:
             await asyncio.sleep(0.005)
 
-    def _answered(self, work: Work, output: Record, answer: "asyncio.Future[Any]") -> None:
-        if answer.cancelled() or answer.exception() is not None:
-            self._spawn(self._send_again(work, output))
-            return
-        work.left -= 1
-        if work.left <= 0:
-            self._finish(work)
+    def _answered(self, held: Sequence[tuple[Work, Record]], error: BaseException | None) -> None:
+        for work, output in held:
+            if error is not None:
+                self._spawn(self._send_again(work, output))
+                continue
+            work.left -= 1
+            if work.left <= 0:
+                self._finish(work)
 
     def _finish(self, work: Work) -> None:
         work.ledger.finish(work.record.offset)
@@ -414,6 +390,8 @@ class Lane:
     async def cut(self) -> None:
         """End what has outlasted the drain of a stop: nothing of it is acknowledged, so it comes again elsewhere."""
         self._waiting.clear()
+        if self._paced is not None:
+            self._paced.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -14,4 +14,10 @@ STAGE_SECONDS = Histogram(
 IN_FLIGHT = Gauge("assistant_stage_in_flight", "Events a stage has in hand", ["stage"])
 STOPPED = Gauge("assistant_stage_stopped", "1: too many dead letters, so it takes no more", ["stage"])
 LAG = Gauge("assistant_stage_lag", "Events of a stage's topic that wait", ["stage"])
+BREAKER = Gauge("assistant_provider_breaker", "0: closed, 1: half-open, 2: open and asked for nothing", ["provider"])
+BREAKER_OPENED = Counter("assistant_provider_breaker_opened_total", "Times a provider's breaker opened", ["provider"])
+FALLOVERS = Counter(
+    "assistant_fallovers_total", "Jobs that went on to another provider, by why", ["provider", "reason"]
+)
+SLOWED = Counter("assistant_provider_slowed_total", "Calls that a provider refused with 429", ["provider"])
 CANCELLATIONS = Counter("assistant_cancellations_total", "Requests to cancel, by what became of them", ["outcome"])

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import CompletionProvider
-from schemas.events import ProviderOffer
+from schemas.events import MAX_OFFERED_MODELS, ProviderOffer
+from streams.breaker import State
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 60.0
 WITHIN_S = 5.0
-MAX_MODELS, MAX_NAME_CHARS = 100, 100  # they ride in every heartbeat
+MAX_NAME_CHARS = 100  # as many as these ride in every heartbeat
 TIMED_OUT = "timeout"
 
 
@@ -24,16 +25,22 @@ class ProviderWatch:
         self,
         providers: Mapping[str, CompletionProvider],
         *,
+        breaker_of: Callable[[str], State] | None = None,
         within_s: float = WITHIN_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`within_s`: for an answer; `sleep`: between two rounds."""
+        """`breaker_of`: state of a provider's breaker; `within_s`: for an answer; `sleep`: between two rounds."""
+        self._breaker_of = breaker_of
         self._providers, self._within_s, self._sleep = providers, within_s, sleep
         self._offers = {name: _offer(provider) for name, provider in providers.items()}
 
     def offers(self) -> tuple[ProviderOffer, ...]:
         """Of all providers; `healthy` is None until the first has been asked."""
-        return tuple(self._offers.values())
+        if self._breaker_of is None:
+            return tuple(self._offers.values())
+        return tuple(
+            offer.model_copy(update={"breaker": self._breaker_of(name)}) for name, offer in self._offers.items()
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -58,7 +65,7 @@ class ProviderWatch:
         before = self._offers[name]
         if code != before.code and (code or before.healthy is not None):
             logger.warning("the provider %s is %s", name, f"not well: {code}" if code else "well again")
-        told = tuple(model[:MAX_NAME_CHARS] for model in models[:MAX_MODELS])
+        told = tuple(model[:MAX_NAME_CHARS] for model in models[:MAX_OFFERED_MODELS])
         self._offers[name] = before.model_copy(update={
             "models": _with_default(provider, told) if code is None else before.models,
             "healthy": code is None, "code": code, "checked_at": datetime.now(UTC),
@@ -74,6 +81,7 @@ def _offer(provider: CompletionProvider) -> ProviderOffer:
         default_model=provider.model or None,
         can=tuple(name for name, there in can.items() if there),
         parameters=tuple(sorted(has.parameters)),
+        embedding_model=getattr(provider, "embedding_model", None) if has.embeds else None,
     )
 
 

@@ -3,15 +3,16 @@
 An adapter and its vendor's SDK are only loaded where they are used: they are a third of a worker's memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pydantic import SecretStr
 
 from processors.ports import CompletionProvider
 from settings import Settings
 
+N = TypeVar("N", int, float)
 SPARE = 2  # connections over those of the calls: whether it is well is also asked while all of them are busy
 
 
@@ -40,8 +41,24 @@ def configured(settings: Settings) -> dict[str, Configured]:
     }
 
 
+def slots_of(settings: Settings, provider: str, model: str) -> int:
+    """Calls at once, in one process."""
+    limits = _limits(settings.provider_concurrency, provider, model)
+    return min(limits, default=settings.local_slots if provider == "local" else settings.completion_concurrency)
+
+
+def requests_per_minute(settings: Settings, provider: str, model: str) -> float | None:
+    """Calls of all workers; None: no limit."""
+    return min(_limits(settings.provider_requests_per_minute, provider, model), default=None)
+
+
+def _limits(limits: Mapping[str, N], provider: str, model: str) -> list[N]:
+    """Those that hold for the model: a worker asks one of each provider."""
+    return [limits[name] for name in (provider, f"{provider}/{model}") if name in limits]
+
+
 def _openai(settings: Settings) -> Configured | None:
-    key, slots = _told(settings.openai_api_key), settings.completion_concurrency
+    key, slots = _told(settings.openai_api_key), slots_of(settings, "openai", settings.openai_model)
     if not key or not settings.openai_base_url:
         return None
 
@@ -57,7 +74,7 @@ def _openai(settings: Settings) -> Configured | None:
 
 
 def _gemini(settings: Settings) -> Configured | None:
-    key, slots = _told(settings.gemini_api_key), settings.completion_concurrency
+    key, slots = _told(settings.gemini_api_key), slots_of(settings, "gemini", settings.gemini_model)
     if not key or not settings.gemini_base_url:
         return None
 
@@ -73,7 +90,7 @@ def _gemini(settings: Settings) -> Configured | None:
 
 
 def _ollama(settings: Settings) -> Configured | None:
-    base_url, slots = settings.ollama_base_url, settings.completion_concurrency
+    base_url, slots = settings.ollama_base_url, slots_of(settings, "ollama", settings.ollama_model)
     if not base_url:
         return None
 
@@ -89,7 +106,7 @@ def _ollama(settings: Settings) -> Configured | None:
 
 
 def _lmstudio(settings: Settings) -> Configured | None:
-    base_url, slots = settings.lmstudio_base_url, settings.completion_concurrency
+    base_url, slots = settings.lmstudio_base_url, slots_of(settings, "lmstudio", settings.lmstudio_model or "")
     if not base_url:
         return None
 
@@ -106,7 +123,7 @@ def _lmstudio(settings: Settings) -> Configured | None:
 
 
 def _qwen3vl(settings: Settings) -> Configured | None:
-    base_url, slots = settings.qwen3_vl_base_url, settings.completion_concurrency
+    base_url, slots = settings.qwen3_vl_base_url, slots_of(settings, "qwen3vl", "")
     if not base_url:
         return None
 
@@ -119,7 +136,8 @@ def _qwen3vl(settings: Settings) -> Configured | None:
 
 
 def _local(settings: Settings) -> Configured | None:
-    base_url, slots = settings.local_base_url, settings.local_slots
+    base_url = settings.local_base_url
+    slots = slots_of(settings, "local", settings.local_model)
     if not base_url:
         return None
 

@@ -7,72 +7,43 @@ A stage's input is finished only when the brokers have all its outputs. What goe
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
-from pydantic import ValidationError
 
 from processors.cancelled import cancelled
-from processors.errors import PermanentError, RetryableError
+from processors.errors import RetryableError
+from processors.fall_over import FallOver
 from processors.ports import DueWriter
 from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
-from processors.stage import AsyncStage, DeadLetter, Drop, Later, PlainStage, RecordFacts, StageResult
-from schemas.dead_letter import DeadLettered
-from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError, Record, first_header, is_uuid
-from schemas.events import Event, Job, JobFinished, JobProgressed
-from sinks.base import PoisonableSink, Sink
+from processors.stage import AsyncStage, DeadLetter, Drop, Hop, Later, PlainStage, RecordFacts, StageResult
+from schemas.envelope import Attributes, Envelope, Record, first_header, is_uuid
+from schemas.events import Job, JobFinished, JobProgressed
 from streams import metrics
 from streams.app import StreamApp
+from streams.batch import Batch
 from streams.cancellations import Cancellations
-from streams.encode import Encoder, TooLargeError, failure, timed, validation_reason
-from streams.lane import Batch, Prepare
+from streams.decode import Decode, Undecodable
+from streams.encode import Encoder, TooLargeError, failure, timed
+from streams.guard import ProviderGuard
+from streams.lane import Prepare
 from streams.later import Postponer, as_released, put_off
 from streams.ledger import MAX_CRASHES, Ledger
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=Event)
 ENDED_TIMEOUT_S = 3.0
+HOP_INDEX = 3000  # beside a stage's outputs
 CRASHED = DeadLetter("crashed-worker", "three processes died while they had it in hand; it is not tried again")
-SINK_FIRST_BACKOFF_S = 0.1
-SINK_MAX_BACKOFF_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Undecodable:
-    """A record that is no event. `job`: whose end it is, where that can be told."""
-
-    code: str
-    reason: str
-    attributes: Attributes | None
-    job: Job | None
-
-
-Decode = Callable[[ConsumerRecord], Envelope[Any] | Undecodable]
 EndedRuns = Callable[[Sequence[tuple[UUID, int]]], Awaitable[Set[tuple[UUID, int]]]]
 Stream = AsyncIterator[Batch]
-
-
-def decoder(event_class: type[E]) -> Decode:
-    """Reads records of one of our own topics."""
-
-    def decode(record: ConsumerRecord) -> Envelope[E] | Undecodable:
-        try:
-            attributes = Attributes.parse(record.headers)
-            payload = event_class.model_validate_json(record.value or b"")
-        except InvalidEnvelopeError as error:
-            return Undecodable("invalid-event", str(error), None, None)
-        except ValidationError as error:
-            reason = validation_reason(error.errors(include_input=False, include_context=False, include_url=False))
-            return Undecodable("invalid-event", reason, attributes, None)
-        return Envelope(attributes, payload, record.partition, record.offset)
-
-    return decode
 
 
 class StageServer:
@@ -152,15 +123,27 @@ class StageServer:
         async for batch in stream:
             batch.lane.run_in_order(batch, handle, decode_and_prepare)
 
-    async def at_once(self, stream: Stream, decode: Decode, stage: AsyncStage, *, name: str, target: str) -> None:
+    async def at_once(
+        self,
+        stream: Stream,
+        decode: Decode,
+        stage: AsyncStage,
+        *,
+        name: str,
+        target: str,
+        guard: ProviderGuard | None = None,
+        fall_over: FallOver | None = None,
+    ) -> None:
         """Serve an async stage: up to its lane's limit at once, no order between jobs.
 
         Args:
             stream: The agent's.
-            decode: From a record to an envelope of a `JobEvent` with `timeout_s`, `retry` and `attempts`.
+            decode: From a record to an envelope of a `JobEvent` with `work_s`, `retry` and `attempts`.
             stage: Called as `stage(event, now=...)`.
             name: As it stands in ids, metrics and dead letters.
             target: What it works with, as it stands in `attempts`.
+            guard: Asked before each try but the first, which its lane has asked it for.
+            fall_over: How events go on to their next provider; None: they do not.
         """
 
         async def handle(record: ConsumerRecord, ledger: Ledger) -> None:
@@ -176,7 +159,11 @@ class StageServer:
                 metrics.EVENTS.labels(name, "repeated").inc()
                 return
             while True:
-                result = await self._run(stage, envelope, name=name, target=target, started_at=started_at)
+                result = await self._run(
+                    stage, envelope, name=name, target=target, started_at=started_at, guard=guard, fall_over=fall_over
+                )
+                if isinstance(result, Hop):
+                    await self._tell_of_hop(envelope, result, name)
                 if not isinstance(result, Later):
                     await self._conclude(record, envelope, result, name, started_at)
                     return
@@ -184,6 +171,8 @@ class StageServer:
                 if again is None or ledger.is_repeated(again.attributes.event_id):  # a row says so, or has said so
                     return
                 envelope, started_at = again, _utc_now()
+                if guard is not None:
+                    guard.pace.add()
 
         async def without_a_job_left(batch: Batch) -> set[int]:
             return await self._ended(batch, decode, name)
@@ -195,9 +184,15 @@ class StageServer:
             envelope = decode(record)
             return isinstance(envelope, Envelope) and self._cancellations.is_cancelled(envelope.payload.job)
 
+        def is_over(record: ConsumerRecord) -> bool:
+            envelope = decode(record)
+            if isinstance(envelope, Undecodable):
+                return True
+            return self._clock_is_right() and bool(envelope.payload.job.expires_at <= _utc_now())
+
         async for batch in stream:
             look_up = without_a_job_left if self._ended_runs else None
-            batch.lane.run_at_once(batch, handle, look_up=look_up, ahead=is_cancelled)
+            batch.lane.run_at_once(batch, handle, look_up=look_up, ahead=is_cancelled, over=is_over)
 
     def _let_pass(self, job_id: UUID) -> None:
         for lane in self._app.lanes.values():
@@ -223,8 +218,9 @@ class StageServer:
         return found
 
     async def _run(
-        self, stage: AsyncStage, envelope: Envelope[Any], *, name: str, target: str, started_at: datetime
-    ) -> StageResult:
+        self, stage: AsyncStage, envelope: Envelope[Any], *, name: str, target: str, started_at: datetime,
+        guard: ProviderGuard | None, fall_over: FallOver | None,
+    ) -> StageResult:  # fmt: skip
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
         job: Job = event.job
@@ -239,16 +235,24 @@ class StageServer:
 
         limits = Limits(
             max_retries=self._max_retries,
-            timeout_s=event.timeout_s,
+            timeout_s=event.work_s,
             expires_in_s=(job.expires_at - started_at).total_seconds() if self._clock_is_right() else inf,
             long_first_s=self._long_first_s,
         )
         running = run_stage(
             stage, event, job=job, target=target, limits=limits, past=Past(event.retry, event.attempts), now=_utc_now,
-            on_retry=on_retry, name=name,
+            on_retry=on_retry, name=name, turn=guard.turn if guard is not None else None,
+            onward=fall_over.of(event) if fall_over is not None else None,
         )  # fmt: skip
         result = await self._cancellations.unless_cancelled(job, running)
         return cancelled(job, at=_utc_now()) if result is None else result
+
+    async def _tell_of_hop(self, envelope: Envelope[Any], hop: Hop, name: str) -> None:
+        metrics.FALLOVERS.labels(hop.source, hop.reason).inc()
+        attempts = latest(hop.event.attempts, MAX_ATTEMPTS_ON_THE_WAY)
+        await self._progress(
+            envelope, name, "retrying", attempt=len(hop.event.attempts), code=hop.code, attempts=attempts
+        )  # fmt: skip
 
     async def _put_off(
         self, record: ConsumerRecord, envelope: Envelope[Any], later: Later, name: str, started_at: datetime
@@ -307,6 +311,14 @@ class StageServer:
             letter = DeadLetter("output-too-large", f"the result is larger than a topic takes ({why})")
             return self._dead(record, cause, envelope.payload.job, letter, name, started_at)
 
+        if isinstance(result, Hop):
+            (event,) = timed([result.event], name, started_at)
+            try:
+                hop = self._encoder.event(event, cause=cause, stage=name, index=HOP_INDEX, instead=refused)
+            except TooLargeError as error:
+                return refused(str(error))
+            metrics.EVENTS.labels(name, "fell-over").inc()
+            return [hop]
         try:
             records = [
                 self._encoder.event(event, cause=cause, stage=name, index=index, instead=refused)
@@ -343,76 +355,6 @@ class StageServer:
     def _count_dead(self, record: ConsumerRecord, letter: DeadLetter, name: str) -> None:
         metrics.DEAD_LETTERS.labels(name, letter.code).inc()
         self._app.lanes[record.topic].luck.bad(letter.code)
-
-
-def any_dead_letter(record: ConsumerRecord) -> Envelope[Any]:
-    """Reads records of `dead-letters`, which are whatever they were: there is none that it cannot read."""
-    letter = DeadLettered.parse(
-        partition=record.partition, offset=record.offset, timestamp_ms=record.timestamp, key=record.key,
-        value=record.value, headers=record.headers,
-    )  # fmt: skip
-    return Envelope(Attributes("", "", "dead-letters"), letter, record.partition, record.offset)
-
-
-async def serve_sink(stream: Stream, event: type[E] | Decode, sink: Sink, *, name: str) -> None:
-    """Serve a sink: all that waits of a partition in one call, again and again until the target has it.
-
-    A record that is no event is counted and passed over; a single bad row is found by halving the batch.
-
-    Args:
-        stream: The agent's.
-        event: The class of the topic's events, or how its records are read.
-        sink: Where they go.
-        name: As it stands in metrics.
-    """
-    decode: Decode = decoder(event) if isinstance(event, type) else event
-
-    async def handle(records: Sequence[ConsumerRecord]) -> None:
-        found = [decode(record) for record in records]
-        envelopes = [envelope for envelope in found if isinstance(envelope, Envelope)]
-        if len(envelopes) < len(found):
-            metrics.EVENTS.labels(name, "undecodable").inc(len(found) - len(envelopes))
-            logger.error("%s: %d records are no events and are passed over", name, len(found) - len(envelopes))
-        await write_all(sink, envelopes, name=name)
-        metrics.EVENTS.labels(name, "stored").inc(len(envelopes))
-
-    async for batch in stream:
-        batch.lane.run_as_batch(batch, handle)
-
-
-async def write_all(
-    sink: Sink,
-    envelopes: Sequence[Envelope[E]],
-    *,
-    name: str,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> None:
-    """Return once the target has all of it; waits without limit while it is away."""
-    if not envelopes:
-        return
-    backoff = SINK_FIRST_BACKOFF_S
-    while True:
-        try:
-            await sink.write(envelopes)
-        except RetryableError as error:
-            metrics.RETRIES.labels(name, error.code).inc()
-            if backoff == SINK_FIRST_BACKOFF_S:
-                logger.warning("%s waits for its target: %s", name, error.message)
-            await sleep(backoff)
-            backoff = min(SINK_MAX_BACKOFF_S, backoff * 2)
-        except PermanentError as error:
-            if len(envelopes) > 1:
-                half = len(envelopes) // 2
-                await write_all(sink, envelopes[:half], name=name, sleep=sleep)
-                await write_all(sink, envelopes[half:], name=name, sleep=sleep)
-                return
-            metrics.EVENTS.labels(name, "refused").inc()
-            logger.error("%s: a row was refused: %s", name, error.message)  # noqa: TRY400 no traceback: it may hold text
-            if isinstance(sink, PoisonableSink):
-                await sink.write_poisoned(envelopes[0])
-            return
-        else:
-            return
 
 
 def _decoded(decode: Decode, record: ConsumerRecord, ledger: Ledger) -> Envelope[Any] | Undecodable:

@@ -16,6 +16,7 @@ from uuid import uuid4
 from aiokafka.errors import KafkaError
 from faust.contrib.asgi import faust_app_running
 
+from processors.fall_over import FallOver
 from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
@@ -35,13 +36,14 @@ from sinks.webhooks import WebhookSender
 from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
-from streams.assistant import GateParts, declare_completion, declare_gate, declare_sink
+from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
 from streams.deltas import DeltaTopic
 from streams.encode import Encoder
 from streams.entry import Entry
+from streams.guards import make_guard
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
 from streams.images import StoredImages
@@ -55,7 +57,7 @@ from transport.admin import Difference, TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
 from transport.table import CompactedTable
-from transport.workers import kept, present_providers, seen_providers
+from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +209,7 @@ class Worker:
             if role == "gate":
                 declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
             elif role == "completion":
-                offers = self._declare_completion(app, server, stack)
+                offers = await self._declare_completion(app, server, stack)
                 if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
@@ -271,7 +273,9 @@ class Worker:
         have = list(configured(settings))
 
         def known_providers() -> KnownProviders:
-            return KnownProviders(present_providers(workers), seen_providers(workers), have)
+            return KnownProviders(
+                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
+            )
 
         limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
         policy = PromptPolicy(
@@ -304,21 +308,31 @@ class Worker:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
         return [secret.get_secret_value() for secret in (current, previous) if secret]
 
-    def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> Offers | None:
-        found = configured(self._settings)
+    async def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> Offers | None:
+        settings, found = self._settings, configured(self._settings)
+        if not found:
+            return None
+        workers = await self._worker_table(stack)
         adapters = {name: one.make() for name, one in found.items()}
         for adapter in adapters.values():
             stack.push_async_callback(adapter.close)
+        concurrency = {name: one.concurrency for name, one in found.items()}
+        embedding: dict[str, Any] = {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
+        declare_embedding(app, server, self._catalog, embedding, concurrency=concurrency)
+        guards = {name: make_guard(settings, app, self._catalog, adapter) for name, adapter in adapters.items()}
+        fall_over = FallOver(
+            frozenset(settings.fallover_on), settings.fallover_time_share, kept(lambda: present_providers(workers))
+        )
         payloads = PayloadStore(self._pool) if self._pool else None
         declare_completion(
-            app, server, self._catalog, adapters, concurrency={name: one.concurrency for name, one in found.items()},
+            app, server, self._catalog, adapters, concurrency=concurrency, guards=guards, fall_over=fall_over,
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
             max_response_chars=self._settings.max_response_length,
         )  # fmt: skip
-        watch = ProviderWatch(adapters)
+        watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self._beside.append(watch.run)
-        return watch.offers if adapters else None
+        return watch.offers
 
     async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
         settings = self._settings

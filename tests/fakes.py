@@ -1,7 +1,9 @@
 """Stand-ins of ports, which say what was asked of them."""
 
+import contextlib
 from typing import Self
 
+from processors.ports import Execution
 from schemas.events import Job, StreamedRange
 
 
@@ -19,6 +21,10 @@ class FakeExecution:
 
     def __exit__(self, *_: object) -> None:
         self.left = True
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self.pieces)
 
     async def tell(self, text: str) -> None:
         self.pieces.append(text)
@@ -38,3 +44,10 @@ class FakeDeltas:
     def execution(self, job: Job, *, max_chars: int) -> FakeExecution:
         self.executions.append(FakeExecution(max_chars, self._told))
         return self.executions[-1]
+
+
+class OpenGuard:
+    """Keeps nobody away."""
+
+    def calling(self, execution: Execution) -> contextlib.nullcontext[None]:
+        return contextlib.nullcontext()

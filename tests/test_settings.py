@@ -114,3 +114,19 @@ def test_prices_are_json_and_what_is_none_is_told(monkeypatch: pytest.MonkeyPatc
     for wrong in ('{"a": {"inputs": 1}}', '{"a": {"input": -1}}', '{"a": {"input": NaN}}', "{", "[1]"):
         with pytest.raises(ValidationError):
             settings(monkeypatch, PRICES_PER_MILLION_TOKENS=wrong)
+
+
+def test_limits_by_provider_are_json_and_name_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings(monkeypatch, PROVIDER_CONCURRENCY='{"openai": 5}', PROVIDER_REQUESTS_PER_MINUTE="")
+    assert (given.provider_concurrency, given.provider_requests_per_minute) == ({"openai": 5}, {})
+    for wrong in ('{"opnai": 5}', '{"openai": 0}', '["openai"]', "{"):
+        with pytest.raises(ValueError, match="provider_concurrency"):
+            settings(monkeypatch, PROVIDER_CONCURRENCY=wrong)
+
+
+def test_fall_overs_are_switched_by_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(settings(monkeypatch).fallover_on) == 6
+    assert settings(monkeypatch, FALLOVER_ON='["timeout"]').fallover_on == ("timeout",)
+    assert settings(monkeypatch, FALLOVER_ON="[]").fallover_on == ()
+    with pytest.raises(ValidationError):
+        settings(monkeypatch, FALLOVER_ON="timeouts")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from transport import tolerant_records
+from transport import fetcher_end, tolerant_records
 
 tolerant_records.install()
+fetcher_end.install()
 
 
 @dataclass(frozen=True, slots=True)

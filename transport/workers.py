@@ -8,6 +8,7 @@ from schemas.events import ProviderOffer, WorkerHeartbeat
 from transport.table import CompactedTable
 
 SILENT_WORKER_S = 15.0  # three beats
+EMBEDDINGS = "embeddings"
 KEPT_S = 0.2  # a beat comes every 5 s
 T = TypeVar("T")
 
@@ -24,9 +25,13 @@ def present_providers(beats: Heartbeats) -> list[str]:
     return sorted({offer.name for beat in live_workers(beats) for offer in beat.providers})
 
 
-def seen_providers(beats: Heartbeats) -> list[str]:
-    """Providers that any worker could ever reach, also one that is gone: somebody will come back for their topics."""
-    return sorted({offer.name for beat in beats.values.values() for offer in beat.providers})
+def seen_providers(beats: Heartbeats, *, can: str | None = None) -> list[str]:
+    """Providers that any worker could ever reach, also one that is gone: somebody will come back for their topics.
+
+    `can`: only those that can do this, as in `ProviderOffer.can`.
+    """
+    offers = [offer for beat in beats.values.values() for offer in beat.providers]
+    return sorted({offer.name for offer in offers if can is None or can in offer.can})
 
 
 def offered_providers(beats: Heartbeats) -> dict[str, list[ProviderOffer]]:

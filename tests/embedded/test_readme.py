@@ -43,12 +43,18 @@ class Reader:
     def pastes(self, *blocks: str) -> str:
         return self._runs(["bash", "-euo", "pipefail", "-c", "\n".join(blocks)])
 
-    def runs_python(self, block: str) -> str:
-        return self._runs([str(self.folder / ".venv/bin/python"), "-c", block])
+    def runs_python(self, block: str, **more: str) -> str:
+        return self._runs([str(self.folder / ".venv/bin/python"), "-c", block], **more)
 
-    def _runs(self, command: list[str]) -> str:
+    def _runs(self, command: list[str], **more: str) -> str:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            command,
+            cwd=self.folder,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -85,9 +91,9 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
 
 def test_every_block_is_one_that_is_run_here() -> None:
     marks = [
-        "make up", "assistant chat", "TOKEN=", "curl -s $BASE/chat/ ", "curl -sN $BASE/chat/ ",
-        "$BASE/chat/async", "image=@", "producer.produce",
-        'consumer.subscribe(["job-finished"])', "Webhook(", "assistant setup",
+        "make up", "assistant chat", "TOKEN=", "curl -s $BASE/chat/ ", '"stream": true', "$BASE/chat/async", "image=@",
+        "openai.OpenAI(base_url", "producer.produce", 'consumer.subscribe(["job-finished"])', "Webhook(",
+        "assistant setup",
     ]  # fmt: skip
     assert len(BLOCKS) == len(marks)
     for mark, (_, text) in zip(marks, BLOCKS, strict=True):
@@ -114,7 +120,9 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
     answer = json.loads(reader.pastes(login, reader.block("curl -s $BASE/chat/ ")))
     assert answer["result"]["text"]
     assert answer["usage"]["completion_tokens"] <= 60
-    assert "event: finished" in reader.pastes(login, reader.block("curl -sN $BASE/chat/ "))
+    streamed = reader.pastes(login, reader.block('"stream": true'))
+    assert "event: delta" in streamed
+    assert "event: finished" in streamed
     blind = json.loads(reader.pastes(login, reader.block("image=@")))
     assert (blind["status"], blind["code"]) == (400, "images-unsupported")
     polled = reader.pastes(login, reader.block("$BASE/chat/async"))
@@ -126,6 +134,7 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
     told = reader.runs_python(reader.block("producer.produce"))
     direct = told.removeprefix("job ").strip()
     token = reader.pastes(login, "printf %s $TOKEN")
+    assert reader.runs_python(reader.block("openai.OpenAI(base_url"), TOKEN=token).strip()
     with httpx.Client(base_url=status["ingress"], headers={"authorization": f"Bearer {token}"}) as client:
         for one in (job_id, direct):
             _until_completed(client, one)

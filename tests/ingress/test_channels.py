@@ -106,6 +106,7 @@ class Replica:
         self.stored: dict[UUID, Outcome] = {}
         self.draining = False
         given = {"max_listeners": 100, "max_bytes": 10**6, "max_job_bytes": 10**5} | limits
+        given.setdefault("linger_s", 0)
         self.channels = Channels(
             self.follower, topic, topic, find=self._find, is_draining=lambda: self.draining, **given,  # type: ignore[arg-type]  # a fake
         )  # fmt: skip
@@ -215,6 +216,21 @@ async def test_ten_listeners_cost_one_read() -> None:
     await reading
     assert {client.text for client in clients} == {"Air scatters."}
     assert topic.reads == 1
+
+
+@pytest.mark.parametrize(("room", "reads"), [(10**6, 1), (400, 3)])
+async def test_who_comes_a_moment_after_the_others_needs_no_read(room: int, reads: int) -> None:
+    """A finished answer is held for that long, where there is room for many more."""
+    replica = Replica(topic := FakeTopic(), linger_s=60, max_bytes=room)
+    where = topic.tell_all(FIRST, "x" * 100, "y" * 100)
+    replica.finish(completed("x" * 100 + "y" * 100, where))
+    for _ in range(3):
+        with replica.channels.listen(JOB, after=None, since_ms=1e12) as listener:
+            assert (await Client(listener).whole()).text == "x" * 100 + "y" * 100
+        await asyncio.sleep(0.01)
+    assert topic.reads == reads
+    await replica.channels.stop()
+    assert replica.channels.budget.held == 0
 
 
 async def test_one_who_comes_in_the_middle_hears_the_beginning_first() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import SimpleNamespace
@@ -115,8 +115,8 @@ class Pipeline:
 
     def count(self, user: UserUpdated) -> None: ...
 
-    def check_offered(self, provider: str | None, generation: GenerationConfig) -> None:
-        if provider not in (None, "openai", "local"):
+    def check_offered(self, wanted: Sequence[str], generation: GenerationConfig) -> None:
+        if not set(wanted) <= {"openai", "local"}:
             raise Problem(400, "no-such-provider", "present are: openai, local")
 
     async def publish(self, job_id: UUID, user_id: str) -> None:

@@ -26,6 +26,9 @@ def test_they_are_json_or_a_form_and_all_that_they_refer_to_is_there() -> None:
         kinds = schemas[name]["properties"]["image"]["anyOf"]
         assert kinds[0]["type"] == "string"
         assert {"$ref": "#/components/schemas/ImageReference"} in kinds
+    content = made["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]
+    assert content == {"application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletionBody"}}}
+    assert {"messages", "cancel_on_disconnect"} <= schemas["ChatCompletionBody"]["properties"].keys()
     assert {"prompt", "stream", "callback_url"} <= {*schemas["ChatBody"]["properties"], "callback_url"}
     referred = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(made)))
     assert referred <= schemas.keys()

@@ -60,8 +60,8 @@ async def told(client: httpx.AsyncClient, *offers: ProviderOffer) -> list[dict[s
 async def test_a_provider_is_told_with_models_abilities_and_health(client: httpx.AsyncClient) -> None:
     assert await told(client, offer("openai")) == [{
         "name": "openai", "models": ["m-1"], "default_model": "m-1", "stream": True, "images": True,
-        "embeddings": False, "parameters": ["seed"], "health": "ok", "checked_at": "2026-01-02T03:04:05.020000Z",
-        "workers": 1,
+        "embeddings": False, "parameters": ["seed"], "health": "ok", "breaker": "closed",
+        "checked_at": "2026-01-02T03:04:05.020000Z", "workers": 1,
     }]  # fmt: skip
 
 
@@ -74,6 +74,17 @@ async def test_it_is_well_where_one_worker_that_looked_says_so(client: httpx.Asy
     assert (alone["health"], alone["code"]) == ("failing", "provider-http-401")
     (unknown,) = await told(client, offer("openai", healthy=None, checked_at=None))
     assert (unknown["health"], unknown["checked_at"]) == ("unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("states", "told_of"),
+    [(("closed", None), "closed"), (("closed", "half-open"), "half-open"), (("half-open", "open", "closed"), "open")],
+)
+async def test_the_worst_of_the_workers_breakers_is_told(
+    client: httpx.AsyncClient, states: tuple[str | None, ...], told_of: str
+) -> None:
+    (item,) = await told(client, *(offer("openai", breaker=state) for state in states))
+    assert item["breaker"] == told_of
 
 
 async def test_what_is_not_allowed_or_not_there_is_not_told(client: httpx.AsyncClient) -> None:

@@ -159,6 +159,13 @@ async def test_an_event_is_the_same_but_for_run_id_and_expiry() -> None:
     assert headers["ce_causationid"] == b"e-0"
 
 
+async def test_an_event_that_came_from_another_provider_has_all_of_its_time_again() -> None:
+    event = completion_requested(request=chat_request(provider=("gemini", "openai")), left_s=0.5)
+    record, _ = await published(row(event, of=event.job))
+    again = CompletionRequested.model_validate_json(record.value or b"")
+    assert (again.left_s, again.work_s) == (None, event.timeout_s)
+
+
 async def test_the_same_redrive_made_twice_has_the_same_id_and_the_next_run_another() -> None:
     event = completion_requested()
     ids = [

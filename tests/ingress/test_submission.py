@@ -18,7 +18,7 @@ from ingress.uploads import Place, Upload, upload_of
 from schemas.envelope import Record
 from schemas.events import JobRequested, ProviderOffer, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import GenerationConfig, ImageReference
+from schemas.requests import ChatRequest, EmbeddingRequest, GenerationConfig, ImageReference
 from sinks.payloads import Payload, PayloadQuotaError, PayloadStore
 from sinks.pool import Pool
 from tests.conftest import SECRET
@@ -243,7 +243,9 @@ async def test_an_image_is_stored_before_anything_is_published_and_let_go(desk: 
     job_id, *_ = await desk.submissions.accepted(user_updated(), seen.request(), callback_url=None, upload=seen.upload)
     (record,) = desk.publisher.published
     assert record.value is not None
-    assert JobRequested.model_validate_json(record.value).request.image == seen.upload.reference
+    request = JobRequested.model_validate_json(record.value).request
+    assert isinstance(request, ChatRequest)
+    assert request.image == seen.upload.reference
     assert b"GIF" not in record.value
     (kept,) = store.kept
     assert (kept.job_id, kept.user_id, kept.payload_id) == (job_id, "alice", seen.upload.payload_id)
@@ -307,5 +309,76 @@ async def test_where_nobody_sees_an_image_is_refused_before_it_is_stored(
     assert caught.value.extra["providers"] == []
 
 
+@pytest.mark.parametrize(
+    ("can", "refused"),
+    [
+        ({"openai": ("stream", "images"), "local": ("stream", "images")}, ""),
+        ({"openai": ("stream", "images"), "local": ("stream",)}, "the provider local cannot"),
+        ({"openai": ("stream",), "local": ("stream",)}, "the providers openai, local cannot"),
+        ({"openai": ("stream", "images"), "local": ()}, ""),  # it does not tell
+        ({"openai": (), "local": ("stream",)}, "the provider local cannot"),
+    ],
+)
+async def test_of_several_providers_each_must_see(desk: Desk, can: dict[str, tuple[str, ...]], refused: str) -> None:
+    desk.submissions._present_providers = lambda: ["openai", "local"]
+    desk.offers = {name: [ProviderOffer(name=name, can=abilities)] for name, abilities in can.items()}
+    seen, desk.images._store = Seen(), FakeStore()
+    request = seen.request(provider=("openai", "local"))
+    if not refused:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None, upload=seen.upload)
+        return
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None, upload=seen.upload)
+    seeing = [name for name, abilities in can.items() if "images" in abilities]
+    assert (caught.value.status, caught.value.code, caught.value.extra) == (
+        400, "images-unsupported", {"providers": seeing},
+    )  # fmt: skip
+    assert refused in caught.value.detail
+    assert (", ".join(seeing) or "GET /providers") in caught.value.detail
+    assert desk.publisher.published == []
+
+
+async def test_texts_to_embed_have_no_image(desk: Desk) -> None:
+    request = EmbeddingRequest(texts=("a",))
+    await desk.submissions.accepted(user_updated(), request, callback_url=None)
+    assert len(desk.publisher.published) == 1
+
+
 def test_a_reference_needs_no_more_than_its_id() -> None:
     assert chat_request(image=ImageReference(payload_id=UUID(int=1))).image is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "absent"),
+    [(("openai", "local"), "local is"), (("gemini", "openai"), "gemini is"), (("a", "b"), "a, b are")],
+)
+async def test_of_several_providers_each_must_be_there(desk: Desk, names: tuple[str, ...], absent: str) -> None:
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), chat_request(provider=names), callback_url=None)
+    assert (caught.value.status, caught.value.code) == (400, "no-such-provider")
+    assert f"{absent} not present; present are: openai" in caught.value.detail
+    assert caught.value.extra == {"providers": ["openai"]}
+    assert desk.publisher.published == []
+
+
+async def test_of_several_providers_each_must_have_the_parameters(desk: Desk) -> None:
+    desk.submissions._present_providers = lambda: ["local", "openai"]
+    desk.offers = {
+        "openai": [ProviderOffer(name="openai", parameters=("seed",))],
+        "local": [ProviderOffer(name="local", parameters=("top_k",))],
+    }
+    request = chat_request(provider=("openai", "local"), generation_config=GenerationConfig(seed=1))
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None)
+    assert (caught.value.code, caught.value.extra) == ("unsupported-parameter", {"parameters": ["seed"]})
+    assert "the provider local" in caught.value.detail
+
+
+async def test_only_admins_rehearse_failures(desk: Desk) -> None:
+    request = chat_request(generation_config=GenerationConfig(simulate_failure=("openai",)))
+    with pytest.raises(Problem) as caught:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None)
+    assert (caught.value.status, caught.value.code) == (403, "not-allowed")
+    assert desk.publisher.published == []
+    await desk.submissions.accepted(user_updated(role="admin"), request, callback_url=None)
+    assert len(desk.publisher.published) == 1

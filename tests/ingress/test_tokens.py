@@ -18,7 +18,7 @@ OTHER = "another-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
 def claims(**overrides: Any) -> dict[str, Any]:
     now = int(time.time())
-    made = {"sub": "alice", "iss": ISSUER, "aud": AUDIENCE, "iat": now, "nbf": now, "exp": now + 600, "jti": "1",
+    made = {"sub": "alice", "iss": ISSUER, "aud": AUDIENCE, "iat": now, "nbf": now, "exp": now + 3600, "jti": "1",
             "epoch": 0}  # fmt: skip
     return {name: value for name, value in (made | overrides).items() if value is not None}
 

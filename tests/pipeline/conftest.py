@@ -95,6 +95,11 @@ class Running:
         """Let all that is held be answered."""
         httpx.get(self.api_url.removesuffix("/v1") + "/release")
 
+    def asked(self) -> dict[str, Any]:
+        """The newest completion's body."""
+        asked: dict[str, Any] = httpx.get(self.api_url.removesuffix("/v1") + "/asked").json()
+        return asked
+
     def calls(self) -> dict[str, int]:
         calls: dict[str, int] = self.counts()["calls"]
         return calls

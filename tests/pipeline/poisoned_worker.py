@@ -10,7 +10,7 @@ from cli import main
 from processors.prompt_policy import PromptPolicy
 from providers.openai_compatible import OpenAICompatibleProvider
 
-judge, complete = PromptPolicy.judge, OpenAICompatibleProvider.complete
+judge, stream = PromptPolicy.judge, OpenAICompatibleProvider.stream
 
 
 def poisoned_judge(self: PromptPolicy, text: str) -> Any:
@@ -19,12 +19,12 @@ def poisoned_judge(self: PromptPolicy, text: str) -> Any:
     return judge(self, text)
 
 
-async def poisoned_complete(self: OpenAICompatibleProvider, request: Any) -> Any:
+async def poisoned_stream(self: OpenAICompatibleProvider, request: Any, on_delta: Any) -> Any:
     if "[poison=completion]" in request.prompt:
         os._exit(137)
-    return await complete(self, request)
+    return await stream(self, request, on_delta)
 
 
 PromptPolicy.judge = poisoned_judge  # type: ignore[method-assign]  # that is the poison
-OpenAICompatibleProvider.complete = poisoned_complete  # type: ignore[method-assign]  # as above
+OpenAICompatibleProvider.stream = poisoned_stream  # type: ignore[method-assign]  # as above
 main()

@@ -4,10 +4,8 @@ import asyncio
 import signal
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
-import psutil
 import pytest
 
 from tests.deployment import Deployment, Process, client_of
@@ -26,14 +24,9 @@ async def listened(client: httpx.AsyncClient, heard: Sse, ask: dict[str, Any]) -
     return listening
 
 
-async def whose(api: OpenAIStandIn, workers: list[Process]) -> Process:
-    """The worker that is at work: it has a connection to the provider."""
-    port = urlsplit(api.base_url).port
-    (found,) = [
-        worker
-        for worker in workers
-        if any(one.raddr and one.raddr.port == port for one in psutil.Process(worker.popen.pid).net_connections("tcp"))
-    ]
+async def whose(workers: list[Process]) -> Process:
+    """The worker that has something in hand."""
+    (found,) = [worker for worker in workers if await worker.metric("assistant_stage_in_flight")]
     return found
 
 
@@ -63,7 +56,7 @@ async def test_a_worker_that_thaws_in_mid_stream_mixes_nothing_in(deployment: De
     async with client_of(ingress) as client:
         heard = Sse()
         listening = await listened(client, heard, asking(60, pace=0.06))
-        frozen = await whose(api, workers)
+        frozen = await whose(workers)
         frozen.popen.send_signal(signal.SIGSTOP)
         await until(lambda: heard.text.startswith("2w0 2w1 "))  # the other one has taken over
         frozen.popen.send_signal(signal.SIGCONT)  # and goes on with what it has in hand

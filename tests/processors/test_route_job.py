@@ -2,15 +2,16 @@ from datetime import timedelta
 
 from processors.route_job import KnownProviders, route_job
 from processors.stage import Emit
-from schemas.events import CompletionRequested, JobFinished, JobProgressed
+from schemas.events import CompletionRequested, EmbeddingRequested, JobFinished, JobProgressed
+from schemas.requests import EmbeddingRequest, GenerationConfig
 from tests.factories import NOW, chat_request, job, job_admitted
 
 
 def routed(
     event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
-    clock_is_right=True, cancelled=(),
+    clock_is_right=True, cancelled=(), embedding=(),
 ):  # fmt: skip
-    known = KnownProviders(present, (*present, *seen), configured)
+    known = KnownProviders(present, (*present, *seen), configured, embedding)
     result = route_job(
         event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
         clock_is_right=lambda: clock_is_right, is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
@@ -83,3 +84,54 @@ def test_a_cancelled_job_is_not_sent_on() -> None:
     assert isinstance(finished, JobFinished)
     assert finished.error is not None
     assert finished.error.code == "cancelled"
+
+
+def texts(**more):
+    return job_admitted(job=job(kind="embedding"), request=EmbeddingRequest(texts=("a",), **more))
+
+
+def test_texts_go_to_a_provider_that_makes_vectors() -> None:
+    event = texts(timeout=7)
+    requested, progressed = routed(event, embedding=("local",))
+    assert isinstance(requested, EmbeddingRequested)
+    assert (requested.provider, requested.timeout_s, requested.request) == ("local", 7, event.request)
+    assert isinstance(progressed, JobProgressed)
+    assert routed(texts(provider="openai"), embedding=("openai", "local"))[0].provider == "openai"
+    assert routed(texts(), default="local", embedding=("openai", "local"))[0].provider == "local"
+    waits = routed(texts(provider="openai"), present=(), seen=("openai",), embedding=("openai",))
+    assert isinstance(waits[0], EmbeddingRequested)
+
+
+def test_texts_for_a_provider_that_makes_no_vectors_end_with_those_that_do() -> None:
+    for event in (texts(provider="openai"), texts(provider="gemini")):
+        (finished,) = routed(event, configured=("openai",), embedding=("local",))
+        assert finished.error is not None
+        assert finished.error.code == "no-such-provider"
+        assert finished.error.message.endswith("makes no vectors; those that do are: local")
+    (finished,) = routed(texts())
+    assert finished.error.message.endswith("those that do are: none")
+
+
+def test_of_several_providers_the_first_that_lives_gets_the_job() -> None:
+    asked_for = job_admitted(request=chat_request(provider=("openai", "local")))
+    assert routed(asked_for)[0].provider == "openai"
+    assert routed(asked_for, present=("local",), configured=("openai",))[0].provider == "local"
+    assert routed(asked_for, present=(), configured=("openai", "local"))[0].provider == "openai"
+
+
+def test_of_several_providers_each_must_be_known() -> None:
+    event = job_admitted(request=chat_request(provider=("openai", "gemini")))
+    (finished,) = routed(event)
+    assert isinstance(finished, JobFinished)
+    assert finished.error is not None
+    assert finished.error.code == "no-such-provider"
+    assert finished.error.message == "the provider gemini is not present; present are: openai, local"
+
+
+def test_only_admins_rehearse_failures() -> None:
+    request = chat_request(generation_config=GenerationConfig(simulate_failure=("openai",)))
+    (finished,) = routed(job_admitted(request=request))
+    assert isinstance(finished, JobFinished)
+    assert finished.error is not None
+    assert finished.error.code == "not-allowed"
+    assert isinstance(routed(job_admitted(request=request, job=job(role="admin")))[0], CompletionRequested)

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from processors.errors import PermanentError, RetryableError
+from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.ports import Capabilities, Completion, CompletionRequest, Usage
 from processors.retries import is_passing_status
@@ -16,7 +17,7 @@ from processors.stage import DeadLetter, Drop, Emit, Later
 from schemas.events import Attempt, JobFinished, StreamedRange
 from schemas.requests import GenerationConfig, ResponseFormat
 from tests.factories import NOW, chat_request, completion_requested, job
-from tests.fakes import FakeDeltas
+from tests.fakes import FakeDeltas, OpenGuard
 
 
 class FakeProvider:
@@ -49,20 +50,29 @@ def completion(text: str = "Because.", **overrides: Any) -> Completion:
     return Completion(**fields | overrides)
 
 
-async def ran(*replies: Completion | Exception, limits: Limits | None = None, event=None, **options: Any):
-    provider = FakeProvider(*replies)
+async def ran(
+    *replies: Completion | Exception,
+    limits: Limits | None = None,
+    event=None,
+    fall_over: FallOver | None = None,
+    **options: Any,
+):
+    provider, fall_over = FakeProvider(*replies), fall_over or FallOver()
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
     async def stage(event, *, now):
-        return await generate_completion(event, provider=provider, deltas=FakeDeltas(), max_response_chars=100, now=now)
+        return await generate_completion(
+            event, provider=provider, deltas=FakeDeltas(), guard=OpenGuard(), fall_over=fall_over,
+            max_response_chars=100, now=now,
+        )  # fmt: skip
 
     event = event or completion_requested()
     result = await run_stage(
-        stage, event, job=event.job, target="openai", limits=limits or Limits(3, 30, 3600), now=lambda: NOW,
-        sleep=sleep, random=Random(1), **options,
+        stage, event, job=event.job, target=event.provider, limits=limits or Limits(3, 30, 3600), now=lambda: NOW,
+        sleep=sleep, random=Random(1), onward=fall_over.of(event), **options,
     )  # fmt: skip
     return result, provider, waits
 
@@ -298,8 +308,8 @@ async def test_an_answer_is_told_as_it_comes_and_says_where() -> None:
     told = StreamedRange(execution=uuid4(), partition=1, first_offset=2, last_offset=3)
     deltas = FakeDeltas(told)
     result = await generate_completion(
-        completion_requested(), provider=FakeProvider(completion("x" * 120)), deltas=deltas, max_response_chars=100,
-        now=NOW,
+        completion_requested(), provider=FakeProvider(completion("x" * 120)), deltas=deltas, guard=OpenGuard(),
+        fall_over=FallOver(), max_response_chars=100, now=NOW,
     )  # fmt: skip
     assert outcome(result).stream == told
     (execution,) = deltas.executions
@@ -313,8 +323,9 @@ async def test_what_was_told_of_no_answer_is_void(reply: Completion | Exception)
     deltas = FakeDeltas()
     with contextlib.suppress(RetryableError):
         await generate_completion(
-            completion_requested(), provider=FakeProvider(reply), deltas=deltas, max_response_chars=100, now=NOW
-        )
+            completion_requested(), provider=FakeProvider(reply), deltas=deltas, guard=OpenGuard(),
+            fall_over=FallOver(), max_response_chars=100, now=NOW,
+        )  # fmt: skip
     (execution,) = deltas.executions
     assert execution.left
     assert execution.ended is None

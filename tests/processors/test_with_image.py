@@ -9,14 +9,16 @@ from uuid import uuid4
 import pytest
 
 from processors.errors import RetryableError
+from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.ports import Capabilities, Completion, CompletionRequest, Image
-from processors.stage import Emit, StageResult
+from processors.run_stage import Limits, run_stage
+from processors.stage import Emit, Hop, StageResult
 from processors.with_image import with_image
 from schemas.events import CompletionRequested, JobFinished
 from schemas.requests import ImageReference
 from tests.factories import NOW, chat_request, completion_requested
-from tests.fakes import FakeDeltas
+from tests.fakes import FakeDeltas, OpenGuard
 from tests.pictures import GIF
 
 PICTURE = Image("image/gif", GIF)
@@ -56,9 +58,22 @@ class FakeImages:
             self.held_now -= 1
 
 
-async def run(event: CompletionRequested, provider: Any, images: FakeImages) -> StageResult:
-    stage = partial(generate_completion, provider=provider, deltas=FakeDeltas(), max_response_chars=100)
-    return await with_image(event, stage=stage, provider=provider, images=images, now=NOW)
+async def run(
+    event: CompletionRequested, provider: Any, images: FakeImages, fall_over: FallOver | None = None
+) -> StageResult:
+    """As a worker does: with all of `run_stage` around where the event has several providers."""
+    fall_over = fall_over or FallOver()
+    generate = partial(
+        generate_completion, provider=provider, deltas=FakeDeltas(), guard=OpenGuard(), fall_over=fall_over,
+        max_response_chars=100,
+    )  # fmt: skip
+    stage = partial(with_image, stage=generate, provider=provider, images=images, fall_over=fall_over)
+    if not isinstance(event.request.provider, tuple):
+        return await stage(event, now=NOW)
+    return await run_stage(
+        stage, event, job=event.job, target=event.provider, limits=Limits(3, 30, 3600), now=lambda: NOW,
+        onward=fall_over.of(event),
+    )  # fmt: skip
 
 
 def finished(result: StageResult) -> JobFinished:
@@ -68,8 +83,9 @@ def finished(result: StageResult) -> JobFinished:
     return event
 
 
-def seen(**more: Any) -> CompletionRequested:
-    return completion_requested(request=chat_request(image=ImageReference(payload_id=uuid4())), **more)
+def seen(asked_for: Any = None, **more: Any) -> CompletionRequested:
+    request = chat_request(image=ImageReference(payload_id=uuid4()), provider=asked_for)
+    return completion_requested(request=request, **more)
 
 
 async def test_the_provider_gets_the_image_and_it_is_let_go_after_the_call() -> None:
@@ -96,6 +112,22 @@ async def test_a_provider_that_cannot_see_is_not_asked_and_nothing_is_fetched() 
     assert error is not None
     assert (error.code, provider.asked, images.asked) == ("images-unsupported", [], [])
     assert "openai" in error.message
+
+
+async def test_where_the_job_has_another_provider_that_one_is_asked_to_look() -> None:
+    event, images = seen(("openai", "gemini")), FakeImages()
+    hop = await run(event, Seeing(max_images=0), images)
+    assert isinstance(hop, Hop)
+    assert (hop.code, hop.reason, hop.event.provider) == ("images-unsupported", "images-unsupported", "gemini")
+    assert (hop.event.request.image, images.asked) == (event.request.image, [])
+    assert finished(await run(hop.event, Seeing(), images)).status == "completed"
+    error = finished(await run(hop.event, Seeing(max_images=0), images)).error  # the last one
+    assert error is not None
+    assert error.code == "images-unsupported"
+    assert "gemini" in error.message
+    error = finished(await run(event, Seeing(max_images=0), images, FallOver(frozenset()))).error  # nobody falls over
+    assert error is not None
+    assert error.code == "images-unsupported"
 
 
 async def test_an_image_that_is_gone_or_somebody_elses_ends_the_job_clearly() -> None:

@@ -78,5 +78,5 @@ EMBEDDING = ["openai", "lmstudio", "gemini", "ollama"]
 
 def request(prompt: str, *, instruction: str | None = "be brief", **more: Any) -> CompletionRequest:
     """`more`: of the request, or of its generation_config."""
-    own: dict[str, Any] = {name: more.pop(name) for name in ("images", "model", "timeout_s") if name in more}
+    own: dict[str, Any] = {name: more.pop(name) for name in ("images", "model", "timeout_s", "history") if name in more}
     return CompletionRequest(uuid4(), prompt, instruction, GenerationConfig(**more), **{"timeout_s": 30} | own)

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from processors.errors import PermanentError, RetryableError
+from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.ports import MAX_TEXTS, Image
 from processors.run_stage import Limits, run_stage
 from processors.stage import Emit
 from providers import plain_http, sdk_http
 from tests.factories import chat_request, completion_requested, job
-from tests.fakes import FakeDeltas
+from tests.fakes import FakeDeltas, OpenGuard
 from tests.providers.adapters import EMBEDDING, KEY, STREAMING, Adapter, request
 from tests.providers.conftest import Asked
 from tests.stand_ins.model_api import ModelApi
@@ -104,6 +105,12 @@ async def test_a_refusal_is_final(ask: Asked, status: int) -> None:
     with pytest.raises(PermanentError) as caught:
         await ask(request(f"[mode={status}]"))
     assert caught.value.code == f"provider-http-{status}"
+
+
+async def test_a_context_that_is_too_long_is_told_from_other_refusals(ask: Asked) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await ask(request("[mode=too-long]"))
+    assert caught.value.code == "context-too-long"
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
@@ -225,7 +232,10 @@ async def test_a_deadline_closes_the_connection_within_100_ms(
             return await Asked(provider, way)(asked)
 
     event = completion_requested(request=chat_request(f"[mode={mode}]"), provider=adapter.name)
-    stage = partial(generate_completion, provider=Streaming(), deltas=FakeDeltas(), max_response_chars=100)
+    stage = partial(
+        generate_completion, provider=Streaming(), deltas=FakeDeltas(), guard=OpenGuard(), fall_over=FallOver(),
+        max_response_chars=100,
+    )  # fmt: skip
     limits = Limits(max_retries=3, timeout_s=0.4, expires_in_s=60)
 
     async def cut_after_s() -> float:

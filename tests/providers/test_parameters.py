@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from processors.ports import Image
-from schemas.requests import PARAMETERS, ResponseFormat
+from schemas.requests import PARAMETERS, ResponseFormat, Turn
 from tests.providers.adapters import ADAPTERS, KEY, STREAMING, Adapter, request
 from tests.providers.conftest import Asked
 from tests.stand_ins.model_api import ModelApi
@@ -61,6 +61,29 @@ async def test_prompt_and_instruction_are_sent_and_nothing_else(adapter: Adapter
     more = STREAMED.get(adapter.name, {}) if ask.way == "stream" else {}
     key = {"openai": f"Bearer {KEY}", "lmstudio": f"Bearer {KEY}", "local": "Bearer none", "gemini": KEY}
     assert api.last == (ASKED[adapter.name] | more, key.get(adapter.name, ""))
+
+
+SAID = (Turn(role="user", text="Name a colour."), Turn(role="assistant", text="Blue."))
+TURNS = [
+    MESSAGES[0],
+    {"role": "user", "content": "Name a colour."},
+    {"role": "assistant", "content": "Blue."},
+    MESSAGES[1],
+]
+CONVERSED: dict[str, dict[str, Any]] = {
+    **{name: {"messages": TURNS} for name in ("openai", "lmstudio", "local", "ollama")},
+    "gemini": {"contents": [
+        {"parts": [{"text": "Name a colour."}], "role": "user"}, {"parts": [{"text": "Blue."}], "role": "model"},
+        {"parts": [{"text": "hello"}], "role": "user"},
+    ]},
+    "qwen3vl": {"prompt": "User: Name a colour.\n\nAssistant: Blue.\n\nUser: hello\n\nAssistant:"},
+}  # fmt: skip
+
+
+async def test_a_conversation_is_sent_in_its_turns(adapter: Adapter, api: ModelApi, ask: Asked) -> None:
+    await ask(request("hello", history=SAID))
+    sent = api.last[0]
+    assert {name: sent[name] for name in CONVERSED[adapter.name]} == CONVERSED[adapter.name]
 
 
 async def test_without_an_instruction_there_is_none(adapter: Adapter, api: ModelApi, ask: Asked) -> None:

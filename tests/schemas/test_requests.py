@@ -7,7 +7,17 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.events import JobRequested
-from schemas.requests import LARGEST_INT, MAX_JSON_DEPTH, MAX_JSON_SCHEMA_CHARS, ChatRequest, GenerationConfig
+from schemas.requests import (
+    LARGEST_INT,
+    MAX_EMBEDDED_TEXTS,
+    MAX_HISTORY_CHARS,
+    MAX_JSON_DEPTH,
+    MAX_JSON_SCHEMA_CHARS,
+    MAX_TURNS,
+    ChatRequest,
+    EmbeddingRequest,
+    GenerationConfig,
+)
 
 
 def config(**given: Any) -> GenerationConfig:
@@ -85,6 +95,22 @@ def test_a_request_of_before_is_still_one_and_travels_as_it_did() -> None:
     assert json.loads(requested.model_dump_json(exclude_none=True))["request"] == given
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"model": "m-1"}, {"history": []}, {"history": [{"role": "system", "text": "x"}]},
+        {"history": [{"role": "user", "text": ""}]}, {"history": [{"role": "user", "text": "x", "name": "y"}]},
+        {"history": [{"role": "user", "text": "x" * (MAX_HISTORY_CHARS // 2 + 1)}] * 2},
+        {"history": [{"role": "user", "text": "x"}] * (MAX_TURNS + 1)},
+    ],
+)  # fmt: skip
+def test_a_conversation_has_its_bounds_and_a_model_its_provider(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ChatRequest.model_validate({"prompt": "Why?", **more})
+    good = {"model": "m-1", "provider": "openai", "history": [{"role": "assistant", "text": "Hello."}]}
+    assert ChatRequest.model_validate({"prompt": "Why?", **good}).model_dump(mode="json", exclude_unset=True)["model"]
+
+
 def test_a_schema_travels_as_it_came() -> None:
     wanted = schema({"type": "object", "properties": {"a": {"enum": [None, 1], "default": None}}})
     request = ChatRequest.model_validate_json(json.dumps({"prompt": "Why?", "generation_config": wanted}))
@@ -97,3 +123,42 @@ def test_what_is_asked_for_is_named() -> None:
     wanted = config(seed=1, temperature=0, mode="lora", response_format={"type": "json_object"})
     assert wanted.named() == ("temperature", "seed", "mode", "response_format.json_object")
     assert wanted.without(["mode", "response_format.json_object"]) == config(seed=1, temperature=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [("embedding", {"prompt": "Why?"}), ("chat", {"texts": ["a"]}), ("embedding", {"texts": []}),
+     ("embedding", {"texts": ["a", ""]}), ("embedding", {"texts": ["a"], "prompt": "Why?"}), ("chat", None),
+     ("embedding", {"texts": ["x"] * (MAX_EMBEDDED_TEXTS + 1)}), ("search", {"texts": ["a"]})],
+)  # fmt: skip
+def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
+    good = {"user_id": "a", "kind": "embedding", "request": {"texts": ["a", "b"]}}
+    assert JobRequested.model_validate_json(json.dumps(good)).request == EmbeddingRequest(texts=("a", "b"))
+    with pytest.raises(ValidationError):
+        JobRequested.model_validate_json(json.dumps({"user_id": "a", "kind": kind, "request": request_}))
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "first", "rest"),
+    [("openai", "openai", ()), (["openai"], "openai", ()), (["a", "b", "c"], "a", ("b", "c")),
+     (["a", "b", "c"], "b", ("c",)), (["a", "b"], "x", ())],
+)  # fmt: skip
+def test_providers_are_one_or_several_in_order(asked_for: Any, first: str, rest: tuple[str, ...]) -> None:
+    request = ChatRequest.model_validate_json(json.dumps({"prompt": "x", "provider": asked_for}))
+    assert request.providers == ((asked_for,) if isinstance(asked_for, str) else tuple(asked_for))
+    assert request.providers_after(first) == rest
+    assert json.loads(request.model_dump_json(exclude_none=True))["provider"] == asked_for
+    assert ChatRequest(prompt="x").providers == ()
+
+
+@pytest.mark.parametrize("wrong", [[], ["a", "a"], list("abcdefg"), ["A"], [1], {"a": 1}, [["a"]], ""])
+def test_what_names_no_providers_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        ChatRequest.model_validate_json(json.dumps({"prompt": "x", "provider": wrong}))
+
+
+@pytest.mark.parametrize("wrong", [[], ["A"], 1, list("abcdefg")])
+def test_what_names_no_failures_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        config(simulate_failure=wrong)
+    assert config(simulate_failure="openai").simulate_failure == ("openai",)

@@ -14,7 +14,7 @@ from sinks import dead_letters
 from sinks.dead_letters import Claim, DeadLetterRow, DeadLetterSink, DeadLetterStore, Filter, sweep
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink
-from streams.serve import write_all
+from streams.serve_sink import write_all
 from tests.factories import job, job_finished
 from tests.waiting import until
 

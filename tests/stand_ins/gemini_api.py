@@ -81,6 +81,10 @@ class GeminiStandIn(ModelApi):
         told = {"code": status, "message": f"it is {status}", "status": STATUSES.get(status, "UNKNOWN")}
         return {"error": {**told, "details": details}}
 
+    def too_long(self) -> dict[str, Any]:
+        told = "The input token count (1300000) exceeds the maximum number of tokens allowed (1048576)."
+        return {"error": {"code": 400, "message": told, "status": "INVALID_ARGUMENT"}}
+
 
 def _candidate(parts: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"index": 0, "content": {"role": "model", "parts": parts}}

@@ -6,7 +6,8 @@ of the answer in words, none of which is in the answer to another call; of a str
 two pieces, and `[breaks=7]` where the first call of its prompt breaks off. In-process:
 `async with OpenAIStandIn() as api`. A subclass says how a vendor's calls look, and how its answers are written.
 `GET /counts` tells calls by prompt, connections open, and calls at work; `GET /release` ends all of `[mode=hold]`.
-`GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered.
+`GET /mode/<mode>` sets that of all other prompts; `GET /busy` tells how many calls are being answered; `GET /asked`
+the newest call's body. `per_s`, of an instance: calls a second that are taken, all above them are 429.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from typing import Any, ClassVar, Self
 
 MODES = ("answer", "empty", "blank", "garbage", "shape", "no-choices", "truncated", "cut", "hang", "stall", "drip",
          "huge", "huge-error", "gzip", "close", "closes", "filtered", "blocked", "error-midway", "hold", "429-seconds",
-         "429-date", "429-ms", "429-body", "429-long", "flaky", "no-total", "odd-usage", "no-usage")  # fmt: skip
+         "429-date", "429-ms", "429-body", "429-long", "flaky", "no-total", "odd-usage", "no-usage",
+         "too-long")  # fmt: skip
 WRONG_IN_STREAM = ("garbage", "shape", "truncated", "cut", "stall", "drip", "error-midway", "huge")
 SHAPE = b'{"choices": "many", "candidates": 7, "message": 1, "text": [], "models": 2, "data": 3, "embeddings": 4}'
 HUGE = 50_000_000
@@ -41,7 +43,7 @@ class Call:
 
 class ModelApi:
     """The server. `calls`: prompt -> how often it was asked for; `open`: connections at the moment,
-    `accepted`: since it began."""
+    `accepted`: since it began; `refused`: calls that were too many."""
 
     key_header: ClassVar[str] = "authorization"
     stream_type: ClassVar[str] = "text/event-stream"
@@ -51,11 +53,15 @@ class ModelApi:
         self._port, self._delay_s = port, delay_s
         self.calls: Counter[str] = Counter()
         self.last: tuple[dict[str, Any], str] = ({}, "")  # the newest call's body, and its key
+        self.asked: dict[str, Any] = {}  # the newest completion's body
         self.transports: set[asyncio.Transport] = set()
         self.open = self.accepted = 0
         self.max_busy = 0
         self.busy = 0
         self.released = asyncio.Event()
+        self.per_s: float | None = None
+        self.refused = 0
+        self._tokens, self._filled_at = 0.0, 0.0
         self.mode = "answer"  # of prompts that do not choose one
         self.closes_streams = False  # a connection that has streamed is closed, but only when it is used again
 
@@ -81,6 +87,10 @@ class ModelApi:
         """The body of an error."""
         raise NotImplementedError
 
+    def too_long(self) -> dict[str, Any]:
+        """The body of the 400 to a prompt that is longer than the model's context."""
+        raise NotImplementedError
+
     def frame(self, data: bytes) -> bytes:
         """Data as a piece of a stream."""
         return b"data: " + data + b"\n\n"
@@ -98,6 +108,19 @@ class ModelApi:
     def note_call(self, prompt: str) -> None:
         """Told of each call as it begins."""
         self.calls[prompt] += 1
+
+    def is_too_many(self) -> bool:
+        """True for a call above `per_s`."""
+        if self.per_s is None:
+            return False
+        now = time.monotonic()
+        self._tokens = min(self.per_s, self._tokens + (now - self._filled_at) * self.per_s)
+        self._filled_at = now
+        if self._tokens < 1:
+            self.refused += 1
+            return True
+        self._tokens -= 1
+        return False
 
     def text(self, prompt: str) -> str:
         """What is answered."""
@@ -218,6 +241,9 @@ class _Connection(asyncio.Protocol):
             self._send(200, {"calls": dict(api.calls), "open": api.open - 1, "busy": api.busy,
                              "max_busy": api.max_busy})  # fmt: skip
             return
+        if path == "/asked":
+            self._send(200, api.asked)
+            return
         if path == "/release":
             api.released.set()
             self._send(200, b"{}")
@@ -225,6 +251,7 @@ class _Connection(asyncio.Protocol):
         body = json.loads(content) if content else {}
         call = api.read_call(method, path, body)
         api.last = (body, self._key)
+        api.asked = api.asked if call is None else body
         if call is None:
             await self._answer_other(method, path, body)
             return
@@ -244,6 +271,9 @@ class _Connection(asyncio.Protocol):
 
     async def _complete(self, call: Call) -> None:
         api, prompt = self._api, call.prompt
+        if api.is_too_many():
+            self._send(429, api.error(429), "retry-after: 1")
+            return
         mode_found, delay_found = _MODE.search(prompt), _DELAY.search(prompt)
         mode = mode_found.group(1) if mode_found else api.mode
         delay = float(delay_found.group(1)) if delay_found else api._delay_s
@@ -306,6 +336,8 @@ class _Connection(asyncio.Protocol):
                 b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{"id'
             )
             self._transport.close()
+        elif mode == "too-long":
+            self._send(400, api.too_long())
         elif mode == "garbage":
             self._send(200, b"<html>not json</html>")
         elif mode == "shape":

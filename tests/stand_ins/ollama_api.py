@@ -57,6 +57,9 @@ class OllamaStandIn(ModelApi):
     def error(self, status: int, *, wait_s: float | None = None) -> dict[str, Any]:
         return {"error": f"it is {status}"}
 
+    def too_long(self) -> dict[str, Any]:
+        return {"error": "the input length exceeds the context length"}
+
     def frame(self, data: bytes) -> bytes:
         return data + b"\n"
 

@@ -77,6 +77,11 @@ class OpenAIStandIn(ModelApi):
     def error(self, status: int, *, wait_s: float | None = None) -> dict[str, Any]:
         return {"error": {"message": f"it is {status}", "type": "error", "param": None, "code": str(status)}}
 
+    def too_long(self) -> dict[str, Any]:
+        told = "Your input exceeds what this model takes."
+        return {"error": {"message": told, "type": "invalid_request_error", "param": "messages",
+                          "code": "context_length_exceeded"}}  # fmt: skip
+
 
 class LMStudioStandIn(OpenAIStandIn):
     """LM Studio: the same API with more parameters, and one fewer kind of reply."""
@@ -88,11 +93,18 @@ class LMStudioStandIn(OpenAIStandIn):
         wanted = call.body.get("response_format", {}).get("type", "text")
         return 400 if wanted == "json_object" else super().refusal(call)
 
+    def too_long(self) -> dict[str, Any]:
+        return {"error": "The number of tokens to keep from the initial prompt is greater than the context length."}
+
 
 class LlamaCppStandIn(LMStudioStandIn):
     """llama.cpp's server, as far as it differs: the real one is asked in `test_real_server`."""
 
     model_ids = ("SmolLM2-135M-Instruct",)
+
+    def too_long(self) -> dict[str, Any]:
+        told = "request (9412 tokens) exceeds what there is (8192 tokens), try increasing it"
+        return {"error": {"code": 400, "message": told, "type": "exceed_context_size_error", "n_ctx": 8192}}
 
     def refusal(self, call: Call) -> int | None:
         return None if call.body.keys() <= self.parameters else 400

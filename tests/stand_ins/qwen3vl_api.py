@@ -39,6 +39,9 @@ class Qwen3VlStandIn(ModelApi):
     def error(self, status: int, *, wait_s: float | None = None) -> dict[str, Any]:
         return {"detail": f"it is {status}"}
 
+    def too_long(self) -> dict[str, Any]:
+        return {"detail": "the prompt does not fit the context window of the model"}
+
 
 async def _main(port: int) -> None:
     async with Qwen3VlStandIn(port=port) as api:

@@ -11,8 +11,8 @@ from processors.accept_job import job_id_of
 from schemas.envelope import Attributes, Envelope, Headers
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
+from streams.decode import Undecodable
 from streams.entry import Entry
-from streams.serve import Undecodable
 from tests.factories import user_updated
 
 SECRET = "s" * 40

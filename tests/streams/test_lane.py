@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from streams.bad_luck import BadLuck
-from streams.lane import Batch, Lane
+from streams.batch import Batch
+from streams.lane import Lane
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine
 from tests.waiting import until
@@ -134,3 +135,30 @@ async def test_what_outlasts_the_drain_of_a_stop_is_cut_and_not_finished(bench: 
     assert bench.lane.pending == 0
     assert bench.app.failed == []
     assert ledger.committable().offset == 0
+
+
+async def test_records_wait_for_their_place_and_begin_in_order(bench: Bench) -> None:
+    places = [0.0, 0.01, 0.0, 0.01, 0.01, 0.0]
+    bench.lane.pace = lambda: places.pop(0)
+    bench.deliver(0, 1, 2)
+    await until(lambda: bench.begun == [0, 1, 2])
+    assert places == []
+    bench.go_on.set()
+    await until(lambda: bench.lane.pending == 0)
+
+
+async def test_who_waits_for_a_place_does_not_wait_past_the_jobs_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.lane.SWEEP_S", 0.01)
+    bench.lane.pace = lambda: 3600.0
+    records = [FakeRecord(offset) for offset in range(3)]
+    ledger = Ledger(records[0])
+    over = {1}
+    batch = Batch(bench.lane, ledger, ledger.deliver(records))
+    bench.lane.run_at_once(batch, bench.handle, over=lambda record: record.offset in over)
+    await until(lambda: bench.begun == [1])
+    ledger.live = False  # the partition goes: the others are left to its next owner, and take no place
+    bench.go_on.set()
+    await until(lambda: bench.lane.pending == 0)
+    assert bench.begun == [1]

@@ -15,8 +15,9 @@ from schemas.envelope import Attributes, Envelope
 from schemas.events import Attempt, CompletionRequested
 from schemas.topics import Catalog
 from streams.bad_luck import BadLuck
+from streams.batch import Batch
 from streams.encode import Encoder
-from streams.lane import Batch, Lane
+from streams.lane import Lane
 from streams.later import Postponer, as_released, put_off
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine

@@ -8,7 +8,8 @@ import pytest
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import Capabilities
-from streams.provider_watch import MAX_MODELS, ProviderWatch
+from schemas.events import MAX_OFFERED_MODELS
+from streams.provider_watch import ProviderWatch
 from tests.waiting import until
 
 
@@ -62,7 +63,7 @@ async def test_its_models_are_what_it_lists_with_the_one_that_is_asked_first() -
     rounds = Rounds(FakeProvider("a", ("m-2", "m-1")), FakeProvider("b", many), FakeProvider("c", ("x",), model=""))
     found = await rounds.one()
     assert found["a"].models == ("m-1", "m-2")
-    assert len(found["b"].models) == MAX_MODELS
+    assert len(found["b"].models) == MAX_OFFERED_MODELS
     assert (found["c"].models, found["c"].default_model) == (("x",), None)
     assert all(offer.healthy and offer.checked_at for offer in found.values())
     rounds.task.cancel()

@@ -6,10 +6,12 @@ import sys
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from processors.errors import PermanentError, RetryableError
 from settings import PROVIDERS, Settings
-from streams.providers import REGISTRY, configured
+from streams.guards import partitions_share
+from streams.providers import REGISTRY, configured, requests_per_minute
 from tests.deployment import ROOT
 from tests.providers.adapters import ADAPTERS, KEY, request
 from tests.waiting import until
@@ -109,3 +111,39 @@ def test_a_role_that_asks_no_provider_loads_no_sdk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_limits_hold_for_a_provider_and_for_its_model() -> None:
+    given = settings(
+        **NEEDS["openai"], **NEEDS["local"],
+        provider_concurrency={"openai": 64, "openai/gpt-4o-mini": 8, "openai/x": 1},
+        provider_requests_per_minute={"openai": 500, "openai/gpt-4o-mini": 900, "local": 7.5},
+    )  # fmt: skip
+    found = configured(given)
+    assert (found["openai"].concurrency, found["local"].concurrency) == (8, 4)
+    assert requests_per_minute(given, "openai", "gpt-4o-mini") == 500
+    assert requests_per_minute(given, "local", "m") == 7.5
+    assert requests_per_minute(given, "gemini", "m") is None
+
+
+def test_each_worker_takes_as_much_of_a_limit_as_it_has_of_the_partitions() -> None:
+    class Consumer:
+        def __init__(self) -> None:
+            self.ours = [TP("t", 0), TP("t", 1), TP("t", 2), TP("other", 0)]
+
+        def assignment(self) -> Any:
+            return self.ours
+
+        def topic_partitions(self, topic: str) -> int:
+            return 12
+
+    class App:
+        consumer = Consumer()
+
+    now = 0.0
+    share = partitions_share(App(), "t", clock=lambda: now)  # type: ignore[arg-type]  # as much of it as is asked
+    assert share() == 0.25
+    App.consumer.ours = []
+    assert share() == 0.25  # looked at once a second
+    now = 2.0
+    assert share() == 1 / 12  # it has none at the moment, and still asks

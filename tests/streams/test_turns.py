@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from streams.bad_luck import BadLuck
-from streams.lane import Batch, Lane
+from streams.batch import Batch
+from streams.lane import Lane
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine
 

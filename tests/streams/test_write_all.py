@@ -7,7 +7,7 @@ import pytest
 
 from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Envelope
-from streams.serve import SINK_MAX_BACKOFF_S, write_all
+from streams.serve_sink import SINK_MAX_BACKOFF_S, write_all
 from tests.factories import job_finished
 
 

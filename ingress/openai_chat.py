@@ -1,0 +1,166 @@
+"""`POST /v1/chat/completions`: OpenAI's API, through the same topics as every other job.
+
+Source: OpenAI's API reference, "Create chat completion"; what its own Python client does is in the tests.
+"""
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from ingress.bodies import LARGEST_BODY_BYTES, Sent
+from ingress.chat import ANSWERS, failed_call
+from ingress.described import described_body
+from ingress.follower import Outcome
+from ingress.idempotency import REPLAYED, KeyHeader
+from ingress.leaving import left
+from ingress.openai_bodies import ChatCompletionBody
+from ingress.openai_chunks import AnotherAnswerError, Chunks, error_event, whole
+from ingress.openai_images import IMAGE_PART
+from ingress.problems import Problem, rate_limit_headers
+from ingress.services import CurrentUser, Found, Services
+from ingress.streaming import EventStream, Listening, canceller, listen
+from schemas.events import UserUpdated
+from schemas.ids import JobIds
+from schemas.requests import ChatRequest
+
+router = APIRouter(tags=["openai"])
+
+EXAMPLE = {
+    "id": "chatcmpl-0192f0c1-2b3c-8d4e-9f50-6172839405a6", "object": "chat.completion", "created": 1730616044,
+    "model": "gpt-4o-mini",
+    "choices": [{
+        "index": 0, "finish_reason": "stop", "logprobs": None,
+        "message": {"role": "assistant", "content": "Because of Rayleigh scattering.", "refusal": None},
+    }],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+}  # fmt: skip
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    **ANSWERS,
+    200: {
+        "description": "The answer, or its chunks; a refused prompt is an answer with `status: refused` beside choices",
+        "content": {"application/json": {"example": EXAMPLE}, "text/event-stream": {"example": "data: [DONE]\n"}},
+    },
+    400: {"description": "What does not fit or is not offered; `error.param` says which"},
+    404: {"description": "No such model; GET /v1/models lists those that there are"},
+}
+
+
+@router.post(
+    "/v1/chat/completions", responses=RESPONSES, openapi_extra=described_body(ChatCompletionBody),
+    max_body_size=LARGEST_BODY_BYTES,
+)  # fmt: skip
+async def chat_completions(user: CurrentUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
+    """OpenAI's API; the last user turn may have an image, as a `data:` URL.
+
+    To close the connection of a call that waits is to cancel the job (not with an Idempotency-Key); of a stream it
+    cancels nothing unless `cancel_on_disconnect` is true.
+    """
+    with await found.bodies.read(ChatCompletionBody, request, user, key, image=IMAGE_PART) as sent:
+        body = sent.body
+        model = found.models().find(body.model)
+        asked = body.request(model)
+        if body.stream:
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            chunks = partial(Chunks, model=model.name, with_usage=with_usage)
+            return await _streamed(sent, asked, chunks, user, found)
+        leaving = partial(left, request) if key is None else None
+        job_id, outcome = await found.submissions.answered(
+            user, asked, keyed=sent.key, left=leaving, metadata=body.job_metadata(), upload=sent.upload
+        )
+    content = orjson.dumps(whole(job_id, model.name, _result(job_id, outcome)))
+    headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(outcome.rate_limit)}
+    return Response(content, 200, headers | (REPLAYED if outcome.replayed else {}), "application/json")
+
+
+async def _streamed(
+    sent: Sent[ChatCompletionBody], asked: ChatRequest, chunks: Callable[[UUID], Chunks], user: UserUpdated,
+    found: Services,
+) -> Response:  # fmt: skip
+    heard: list[Listening] = []
+
+    def follow(job_id: UUID, is_new: bool) -> None:
+        try:
+            since_ms = None if is_new else float(JobIds.minted_at_ms(job_id))
+            heard.append(listen(found, job_id, after=None, since_ms=since_ms))
+        except Problem as problem:
+            if is_new:  # it was not published: there is no job to look at
+                raise Problem(problem.status, problem.code, problem.detail, headers={"Retry-After": "2"}) from None
+            raise
+
+    try:
+        job_id, outcome, standing, replayed = await found.submissions.accepted(
+            user, asked, callback_url=None, keyed=sent.key, follow=follow, metadata=sent.body.job_metadata(),
+            upload=sent.upload,
+        )  # fmt: skip
+        if outcome is not None:
+            _result(job_id, outcome)
+    except BaseException:
+        for listening in heard:
+            listening.close()
+        raise
+    headers = {**rate_limit_headers(standing), **(REPLAYED if replayed else {})}
+    on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
+    return ChatStream(heard[0], job_id, chunks(job_id), headers=headers, on_left=on_left)
+
+
+class ChatStream(EventStream):
+    """A listener's answer as chunks.
+
+    It begins with the first word: what fails before is an error like that of a call that waits. Where nothing comes
+    for 15 s, it begins with a comment.
+    """
+
+    def __init__(
+        self, listening: Listening, job_id: UUID, chunks: Chunks, *, headers: Mapping[str, str] | None = None,
+        on_left: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(listening, job_id, headers=headers, on_left=on_left)
+        self._job_id, self._chunks = job_id, chunks
+
+    async def told(self) -> AsyncGenerator[bytes, None]:
+        """See `EventStream.told`; raises Problem where it has not begun."""
+        has_begun = False
+        try:
+            async with contextlib.aclosing(self._told()) as told:
+                async for chunk in told:
+                    has_begun = True
+                    yield chunk
+        except Problem as problem:
+            if not has_begun:
+                raise
+            yield error_event(problem)
+
+    async def _told(self) -> AsyncGenerator[bytes, None]:
+        chunks = self._chunks
+        async with contextlib.aclosing(self._listening.listener.news()) as every:
+            async for news in every:
+                if news.sent_away is not None:
+                    raise self._cut("stream-cut", f"the stream ends here, the job does not: {news.sent_away}")
+                try:
+                    if news.is_void:
+                        chunks.void()
+                    if told := chunks.said(news.pieces):
+                        yield told
+                    if news.outcome is not None:
+                        yield chunks.end(_result(self._job_id, news.outcome))
+                except AnotherAnswerError:
+                    why = "another worker has taken the answer over and says it in other words: what was told is void"
+                    raise self._cut("stream-restarted", why) from None
+                if not (news.progress or news.pieces or news.is_void or news.outcome):
+                    yield b": it is still on its way\n\n"
+
+    def _cut(self, code: str, why: str) -> Problem:
+        detail = f"{why}; GET /jobs/{self._job_id} has the answer"
+        return Problem(503, code, detail, headers={"Location": f"/jobs/{self._job_id}"}, job_id=str(self._job_id))
+
+
+def _result(job_id: UUID, outcome: Outcome) -> dict[str, Any]:
+    """Raises Problem where it has none."""
+    if outcome.status != "completed" or outcome.result is None:
+        raise failed_call(job_id, outcome)
+    return outcome.result

@@ -1,0 +1,76 @@
+"""Records in hand: what was delivered together, and each by itself."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.structs import ConsumerRecord
+
+from streams.ledger import Ledger
+
+if TYPE_CHECKING:
+    from streams.lane import Lane
+
+RecordId = tuple[str, int, int, int]  # topic, partition, offset, append time: the same over a rebalance
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What an agent's stream yields: fresh records of one partition, in offset order.
+
+    `envelopes` is parallel to `records` once `serve` has decoded them.
+    """
+
+    lane: "Lane"
+    ledger: Ledger
+    records: list[ConsumerRecord]
+    envelopes: list[Any] = field(default_factory=list)
+    at: int = 0  # the offset in hand, of one that is handled in order
+
+    @property
+    def is_suspect(self) -> bool:
+        """It is one record, to be handled alone."""
+        return len(self.records) == 1 and self.ledger.is_suspect(self.records[0].offset)
+
+    def with_suspects_apart(self) -> "list[Batch]":
+        """The same in order, each suspect in a batch of its own."""
+        if not any(self.ledger.is_suspect(record.offset) for record in self.records):
+            return [self]
+        parts: list[Batch] = []
+        for record in self.records:
+            apart = self.ledger.is_suspect(record.offset)
+            if apart or not parts or parts[-1].is_suspect:
+                parts.append(Batch(self.lane, self.ledger, [record]))
+            else:
+                parts[-1].records.append(record)
+        return parts
+
+    @property
+    def partition(self) -> int:
+        """The partition that all of it came from."""
+        return int(self.records[0].partition)
+
+    async def settled(self) -> bool:
+        """Wait until all before this batch is finished; False if the partition was lost meanwhile."""
+        while self.ledger.live and self.ledger.lowest_unfinished() < self.records[0].offset:
+            await asyncio.sleep(0.005)
+        return self.ledger.live
+
+
+class Work:
+    """One record in hand. `left`: its outputs that the brokers have not answered yet."""
+
+    __slots__ = ("id", "ledger", "left", "record")
+
+    def __init__(self, record: ConsumerRecord, ledger: Ledger, left: int = 0) -> None:
+        self.id = record_id(record)
+        self.record, self.ledger, self.left = record, ledger, left
+
+    def is_wanted(self) -> bool:
+        """Its partition is still ours."""
+        return self.ledger.live
+
+
+def record_id(record: ConsumerRecord) -> RecordId:
+    """What a record is known by."""
+    return record.topic, record.partition, record.offset, record.timestamp

@@ -1,0 +1,83 @@
+"""Serves a sink: all that waits of a partition in one call, again and again until the target has it."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from aiokafka.structs import ConsumerRecord
+
+from processors.errors import PermanentError, RetryableError
+from schemas.envelope import Envelope
+from schemas.events import Event
+from sinks.base import PoisonableSink, Sink
+from streams import metrics
+from streams.decode import Decode, decoder
+from streams.serve import Stream
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+SINK_FIRST_BACKOFF_S = 0.1
+SINK_MAX_BACKOFF_S = 5.0
+
+
+async def serve_sink(stream: Stream, event: type[E] | Decode, sink: Sink, *, name: str) -> None:
+    """Serve a sink: all that waits of a partition in one call, again and again until the target has it.
+
+    A record that is no event is counted and passed over; a single bad row is found by halving the batch.
+
+    Args:
+        stream: The agent's.
+        event: The class of the topic's events, or how its records are read.
+        sink: Where they go.
+        name: As it stands in metrics.
+    """
+    decode: Decode = decoder(event) if isinstance(event, type) else event
+
+    async def handle(records: Sequence[ConsumerRecord]) -> None:
+        found = [decode(record) for record in records]
+        envelopes = [envelope for envelope in found if isinstance(envelope, Envelope)]
+        if len(envelopes) < len(found):
+            metrics.EVENTS.labels(name, "undecodable").inc(len(found) - len(envelopes))
+            logger.error("%s: %d records are no events and are passed over", name, len(found) - len(envelopes))
+        await write_all(sink, envelopes, name=name)
+        metrics.EVENTS.labels(name, "stored").inc(len(envelopes))
+
+    async for batch in stream:
+        batch.lane.run_as_batch(batch, handle)
+
+
+async def write_all(
+    sink: Sink,
+    envelopes: Sequence[Envelope[E]],
+    *,
+    name: str,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Return once the target has all of it; waits without limit while it is away."""
+    if not envelopes:
+        return
+    backoff = SINK_FIRST_BACKOFF_S
+    while True:
+        try:
+            await sink.write(envelopes)
+        except RetryableError as error:
+            metrics.RETRIES.labels(name, error.code).inc()
+            if backoff == SINK_FIRST_BACKOFF_S:
+                logger.warning("%s waits for its target: %s", name, error.message)
+            await sleep(backoff)
+            backoff = min(SINK_MAX_BACKOFF_S, backoff * 2)
+        except PermanentError as error:
+            if len(envelopes) > 1:
+                half = len(envelopes) // 2
+                await write_all(sink, envelopes[:half], name=name, sleep=sleep)
+                await write_all(sink, envelopes[half:], name=name, sleep=sleep)
+                return
+            metrics.EVENTS.labels(name, "refused").inc()
+            logger.error("%s: a row was refused: %s", name, error.message)  # noqa: TRY400 no traceback: it may hold text
+            if isinstance(sink, PoisonableSink):
+                await sink.write_poisoned(envelopes[0])
+            return
+        else:
+            return
