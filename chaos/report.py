@@ -75,6 +75,6 @@ def print_report(
         console.print(f"ended by themselves and started again: {', '.join(f'{name} ({code})' for name, code in exits)}")
     for injection in not_calm:
         told = f"{injection.number} row {injection.fault.row} {injection.fault.name}: {injection.not_calm}"
-        console.print(f"not calm a minute after: {told}", markup=False)
+        console.print(f"not calm in time: {told}", markup=False)
     for line in verdict.evidence:
         console.print(line, style="red", markup=False)

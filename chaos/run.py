@@ -22,7 +22,7 @@ from chaos.helper import Helper
 from chaos.ledger import Ledger
 from chaos.load import SLOW, Load, Target
 from chaos.monitor import Monitor
-from chaos.nemesis import Nemesis
+from chaos.nemesis import CALM_STOCK_SHORT_S, CALM_WITHIN_S, Nemesis
 from chaos.report import print_report
 from chaos.system import PARTITIONS, System
 from tests.conftest import SECRET
@@ -127,7 +127,8 @@ async def _broken(
             monitor = Monitor(system.services.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
             scene = Scene(system, load, monitor, provider, receiver, system.services, ledger, Random(), plan.short)
-            nemesis = Nemesis(scene, plan.faults, plan.seed, plan.rounds, report)
+            calm_within_s = CALM_STOCK_SHORT_S if plan.consumer == "stock" and plan.short else CALM_WITHIN_S
+            nemesis = Nemesis(scene, plan.faults, plan.seed, plan.rounds, report, calm_within_s=calm_within_s)
             await _load_and_break(plan, load, nemesis, report)
         report(f"     {load.sent} sent, {load.acked} accepted; waiting until nothing waits")
         await _settled(plan, system, report)

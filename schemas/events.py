@@ -150,6 +150,11 @@ class EmbeddingRequested(JobEvent):
     retry: int = 0
     attempts: tuple[Attempt, ...] = ()
 
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
 
 class JobProgressed(Event):
     """A small fact on the way; nothing depends on its arrival.

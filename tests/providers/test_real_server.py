@@ -107,7 +107,7 @@ async def test_an_answer_follows_a_schema(ask: Asked) -> None:
 async def test_what_it_refuses_is_final(ask: Asked) -> None:
     with pytest.raises(PermanentError) as caught:
         await ask(request("word " * 6000, max_tokens=4))
-    assert caught.value.code == "provider-http-400"
+    assert caught.value.code == "context-too-long"
 
 
 async def test_its_models_are_listed(provider: OpenAICompatibleProvider) -> None:
