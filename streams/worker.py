@@ -1,4 +1,4 @@
-"""A worker process: composes settings, adapters and apps, and keeps them running until it is told to stop."""
+"""A worker process: keeps what `composition` has made running until it is told to stop."""
 
 import asyncio
 import contextlib
@@ -6,70 +6,31 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Any, TypeVar
 from uuid import uuid4
 
-from aiokafka.errors import KafkaError
 from faust.contrib.asgi import faust_app_running
 
-from processors.fall_over import FallOver
-from processors.limit_rate import RateLimiter
-from processors.prompt_policy import PromptPolicy
-from processors.route_job import KnownProviders
-from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
-from schemas.ids import JobIds
-from schemas.redrive import RedriveMarks
+from schemas.events import WorkerHeartbeat
 from schemas.topics import Catalog
 from settings import Settings
-from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
-from sinks.due_store import DueStore
-from sinks.payloads import PayloadStore
-from sinks.payloads import sweep as sweep_payloads
-from sinks.pool import Pool
-from sinks.postgres import JobStore, OutcomeSink, PendingSink
-from sinks.webhook_signing import WebhookSecrets
-from sinks.webhooks import WebhookSender
 from streams import metrics
-from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
-from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
-from streams.cancellation_log import CancellationLog
-from streams.cancellations import Cancellations
-from streams.deadlines import Deadlines
-from streams.deltas import DeltaTopic
-from streams.encode import Encoder
-from streams.entry import Entry
-from streams.guards import make_guard
+from streams.composition import RETRY_S, Composition, StartError, end
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
-from streams.images import StoredImages
-from streams.provider_watch import ProviderWatch
-from streams.providers import configured
-from streams.quarantine import Quarantine
-from streams.releaser import Releaser
-from streams.serve import StageServer
 from streams.watchdog import Watchdog
 from transport.admin import Difference, TopicsError, unusable
 from transport.clients import KafkaAccess
 from transport.ports import why_not
-from transport.table import CompactedTable
-from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=Event)
-Offers = Callable[[], Sequence[ProviderOffer]]
-RETRY_S = 1.0
 HEARTBEAT_LATE_S = 20.0
 TOPICS_EVERY_S = 5.0
-
-
-class StartError(Exception):
-    """The worker cannot start; the message says what to do."""
 
 
 class NameTakenError(Exception):
@@ -86,18 +47,15 @@ class Worker:
             raise StartError("KAFKA_BOOTSTRAP_SERVERS is not set: name the cluster, or run `assistant up`")
         self._access = KafkaAccess(settings.kafka_bootstrap_servers)
         self._catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
-        self._encoder = Encoder(self._catalog)
         self._worker_id = settings.worker_id or f"{'-'.join(roles)}-{socket.gethostname()}-{uuid4().hex[:6]}"
         self._process, self._started_at = uuid4().hex, datetime.now(UTC)
         self._twin: WorkerHeartbeat | None = None
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
-        self._cancellation_log: CancellationLog | None = None
-        self._apps: list[StreamApp] = []
-        self._quarantine = Quarantine()
-        self._pool: Pool | None = None
-        self._tables: dict[str, CompactedTable[Any]] = {}
-        self._beside: list[Callable[[], Coroutine[None, None, None]]] = []  # run while the apps run
+        self._made = Composition(
+            settings, roles, self._access, self._catalog, clock_is_right=self._clock, on_beat=self._look_for_twin
+        )
+        self._apps, self._tables = self._made.apps, self._made.tables
         self._stalled_since: float | None = None
         self._deaf_since: float | None = None
         self._has_lost_a_topic = False
@@ -122,7 +80,7 @@ class Worker:
                 raise StartError(why_not(port, error, setting="WORKER_HTTP_PORT")) from None
             if not await _unless_stopped(stop, self._check_topics()):
                 return
-            composing = asyncio.ensure_future(self._compose(stack))
+            composing = asyncio.ensure_future(self._made.compose(stack))
             if not await _unless_stopped(stop, composing):
                 return
             offers = composing.result()
@@ -133,8 +91,8 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
-            for run in (*self._beside, self._watch_topics):
-                stack.push_async_callback(_end, asyncio.create_task(run()))
+            for run in (*self._made.beside, self._watch_topics):
+                stack.push_async_callback(end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
             watchdog.start()
@@ -145,7 +103,7 @@ class Worker:
             self._problems["stop"] = "it is stopping"
             logger.info("%s drains", self._worker_id)
 
-    # --- composing ---
+    # --- topics ---
 
     async def _check_topics(self) -> None:
         """Wait for the cluster; then every topic must be right: a missing one is ignored for ever by consumers."""
@@ -185,187 +143,6 @@ class Worker:
             still, missing = missing, {found.topic for found in wrong if found.action == "create"}
             self._has_lost_a_topic = bool(still & missing)
 
-    async def _compose(self, stack: AsyncExitStack) -> Offers:
-        offers: Offers | None = None
-        if self._settings.postgres_dsn is not None:
-            self._pool = Pool(self._settings.postgres_dsn, size=8)
-            stack.push_async_callback(self._pool.close)
-        users = await self._table(stack, "user-updated", UserUpdated)
-        cancellations = await self._cancellations(stack, users)
-        if self._settings.worker_id:
-            await self._worker_table(stack)
-        for role in self._roles:
-            app = self._new_app(role)
-            server = StageServer(
-                app,
-                self._encoder,
-                max_retries=self._settings.max_retries,
-                cancellations=cancellations,
-                long_first_s=self._settings.retry_long_first_s,
-                due=self._due_writer() if role == "completion" else None,
-                clock_is_right=self._clock,
-                ended_runs=JobStore(self._pool).ended_runs if self._pool else None,
-            )
-            if role == "gate":
-                declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
-            elif role == "completion":
-                offers = await self._declare_completion(app, server, stack)
-                if offers is None:
-                    logger.warning("no provider has its key or address here: the role completion has nothing to do")
-                    continue
-            else:
-                await self._declare_sink(app, stack, cancellations)
-            self._apps.append(app)
-        if not self._apps:
-            raise StartError(
-                "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
-                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL"
-            )
-        return offers or tuple
-
-    def _new_app(self, role: str) -> StreamApp:
-        settings = self._settings
-        return StreamApp(
-            role,
-            self._access,
-            group=self._catalog.group(role),
-            session_timeout_s=settings.session_timeout_s,
-            drain_timeout_s=settings.drain_timeout,
-            revoke_drain_s=settings.revoke_drain_s,
-            # A member that comes back under its name is not waited for; only for names that are the user's own.
-            instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
-            quarantine=self._quarantine,
-            cool_down_s=settings.stage_cool_down_s,
-        )
-
-    def _due_writer(self) -> DueStore | None:
-        if self._pool is None:
-            logger.warning(
-                "DATABASE_URL is not set: events that are to be tried later are held in this process, and a prompt "
-                "with an image is a dead letter"
-            )
-            return None
-        return DueStore(self._pool)
-
-    async def _cancellations(self, stack: AsyncExitStack, users: CompactedTable[UserUpdated]) -> Cancellations:
-        """Complete before anything is served, and followed until all is drained."""
-        cancellations = Cancellations(users.values)
-        topic = self._catalog.full_name("job-cancel-requested")
-        self._cancellation_log = CancellationLog(self._access, topic, cancellations)
-        await self._cancellation_log.start()
-        stack.push_async_callback(self._cancellation_log.stop)
-        return cancellations
-
-    async def _gate_parts(
-        self, stack: AsyncExitStack, users: CompactedTable[UserUpdated], cancellations: Cancellations
-    ) -> GateParts:
-        settings = self._settings
-        workers = await self._worker_table(stack)
-        secrets = self._master_secrets()
-
-        def limit_of(job: Job) -> int | None:
-            user: UserUpdated | None = users.values.get(job.user_id)
-            if user is not None and user.rate_limit_requests is not None:
-                return user.rate_limit_requests
-            admin = job.role == "admin"
-            return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
-
-        have = list(configured(settings))
-
-        def known_providers() -> KnownProviders:
-            return KnownProviders(
-                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
-            )
-
-        limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
-        policy = PromptPolicy(
-            max_prompt_chars=settings.max_prompt_length,
-            forbidden_commands=settings.forbidden_commands,
-            instruction_patterns=settings.instruction_patterns,
-            exfiltration_patterns=settings.exfiltration_patterns,
-            instruction_regex=settings.instruction_regex,
-            role_override_regex=settings.role_override_regex,
-            meta_system_regex=settings.meta_system_regex,
-        )
-        return GateParts(
-            entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
-            users=users,
-            policy=policy,
-            limiter=limiter,
-            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
-            known_providers=kept(known_providers),
-            allowed_providers=settings.allowed_providers,
-            default_provider=settings.default_provider,
-            default_timeout_s=settings.llm_timeout,
-            clock_is_right=self._clock,
-            is_cancelled=cancellations.is_cancelled,
-        )
-
-    def _master_secrets(self) -> list[str]:
-        """The deployment's secret, and the one that it replaces during a rotation."""
-        current, previous = self._settings.jwt_secret_key, self._settings.jwt_secret_key_previous
-        if current is None:
-            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
-        return [secret.get_secret_value() for secret in (current, previous) if secret]
-
-    async def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> Offers | None:
-        settings, found = self._settings, configured(self._settings)
-        if not found:
-            return None
-        workers = await self._worker_table(stack)
-        adapters = {name: one.make() for name, one in found.items()}
-        for adapter in adapters.values():
-            stack.push_async_callback(adapter.close)
-        concurrency = {name: one.concurrency for name, one in found.items()}
-        embedding: dict[str, Any] = {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
-        declare_embedding(app, server, self._catalog, embedding, concurrency=concurrency)
-        guards = {name: make_guard(settings, app, self._catalog, adapter) for name, adapter in adapters.items()}
-        fall_over = FallOver(
-            frozenset(settings.fallover_on), settings.fallover_time_share, kept(lambda: present_providers(workers))
-        )
-        payloads = PayloadStore(self._pool) if self._pool else None
-        declare_completion(
-            app, server, self._catalog, adapters, concurrency=concurrency, guards=guards, fall_over=fall_over,
-            deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
-            images=lambda: StoredImages(payloads),
-            max_response_chars=self._settings.max_response_length,
-        )  # fmt: skip
-        watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
-        self._beside.append(watch.run)
-        return watch.offers
-
-    async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
-        settings = self._settings
-        pool = self._pool
-        if pool is None:
-            raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
-        secrets = WebhookSecrets(pool, masters=self._master_secrets())
-        sender = WebhookSender(
-            pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
-        )
-        sending = asyncio.create_task(sender.run(), name="webhooks")
-        stack.push_async_callback(_end, sending)
-        stack.push_async_callback(sender.close)
-        deadlines = Deadlines(
-            app, self._encoder, JobStore(pool), finished_topic=self._catalog.full_name("job-finished"),
-            clock_is_right=self._clock,
-        )  # fmt: skip
-        self._beside += [Releaser(app, DueStore(pool), cancellations=cancellations).run, deadlines.run]
-        kept_ms = self._catalog["dead-letters"].retention_ms
-        for sweeping in (sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool))):
-            stack.push_async_callback(_end, asyncio.create_task(sweeping))
-        declare_sink(
-            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
-            dead_letters=DeadLetterSink(pool),
-        )  # fmt: skip
-
-    async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
-        known = self._tables.get("worker-heartbeat")
-        return known or await self._table(
-            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
-            on_change=self._look_for_twin,
-        )  # fmt: skip
-
     def _look_for_twin(self, name: str, beat: WorkerHeartbeat | None) -> None:
         """The group takes a static name from whoever had it before; without a word to that one, and it would take it
         back, and so on without end.
@@ -374,24 +151,6 @@ class Worker:
             return
         if beat.started_at > self._started_at and not beat.stopped:
             self._twin = beat
-
-    async def _table(
-        self, stack: AsyncExitStack, topic: str, event: type[E], *, forget: Callable[[E], bool] | None = None,
-        on_change: Callable[[str, E | None], None] | None = None,
-    ) -> CompactedTable[E]:  # fmt: skip
-        table = CompactedTable(
-            self._access, self._catalog.full_name(topic), event, forget=forget, on_change=on_change
-        )  # fmt: skip
-        while True:
-            try:
-                await table.start()
-                break
-            except (KafkaError, OSError) as error:
-                logger.warning("%s cannot be read yet: %s", topic, error)
-                await asyncio.sleep(RETRY_S)
-        stack.push_async_callback(table.stop)
-        self._tables[topic] = table
-        return table
 
     # --- watching ---
 
@@ -422,8 +181,9 @@ class Worker:
         for topic, table in self._tables.items():
             if not table.is_running:
                 problems[topic] = "it is not followed; this worker keeps trying"
-        if self._cancellation_log is not None and self._cancellation_log.problem is not None:
-            problems["cancelling"] = self._cancellation_log.problem
+        cancellation_log = self._made.cancellation_log
+        if cancellation_log is not None and cancellation_log.problem is not None:
+            problems["cancelling"] = cancellation_log.problem
         if self._heartbeat is not None:
             if self._heartbeat.answered_at is None:
                 problems["heartbeat"] = "nobody has heard of this worker yet"
@@ -493,11 +253,5 @@ async def _unless_stopped(stop: asyncio.Event, work: Awaitable[object]) -> bool:
     if doing.done():
         await doing
         return True
-    await _end(doing)
+    await end(doing)
     return False
-
-
-async def _end(task: "asyncio.Future[Any]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -1,0 +1,302 @@
+"""What a worker is made of: from settings to adapters, tables and one app per role."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from aiokafka.errors import KafkaError
+
+from processors.fall_over import FallOver
+from processors.limit_rate import RateLimiter
+from processors.prompt_policy import PromptPolicy
+from processors.route_job import KnownProviders
+from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
+from schemas.ids import JobIds
+from schemas.redrive import RedriveMarks
+from schemas.topics import Catalog
+from settings import Settings
+from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
+from sinks.due_store import DueStore
+from sinks.payloads import PayloadStore
+from sinks.payloads import sweep as sweep_payloads
+from sinks.pool import Pool
+from sinks.postgres import JobStore, OutcomeSink, PendingSink
+from sinks.webhook_signing import WebhookSecrets
+from sinks.webhooks import WebhookSender
+from streams.admission_log import AdmissionLog
+from streams.app import StreamApp
+from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
+from streams.cancellation_log import CancellationLog
+from streams.cancellations import Cancellations
+from streams.deadlines import Deadlines
+from streams.deltas import DeltaTopic
+from streams.encode import Encoder
+from streams.entry import Entry
+from streams.guards import make_guard
+from streams.images import StoredImages
+from streams.provider_watch import ProviderWatch
+from streams.providers import configured
+from streams.quarantine import Quarantine
+from streams.releaser import Releaser
+from streams.serve import StageServer
+from transport.clients import KafkaAccess
+from transport.table import CompactedTable
+from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+Offers = Callable[[], Sequence[ProviderOffer]]
+RETRY_S = 1.0
+
+
+class StartError(Exception):
+    """The worker cannot start; the message says what to do."""
+
+
+class Composition:
+    """All of it, once `compose` has returned. `beside`: to be run while the apps run."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: Sequence[str],
+        access: KafkaAccess,
+        catalog: Catalog,
+        *,
+        clock_is_right: Callable[[], bool],
+        on_beat: Callable[[str, WorkerHeartbeat | None], None],
+    ) -> None:
+        """What it is made from.
+
+        Args:
+            settings: Of the process.
+            roles: As given on the command line.
+            access: The cluster.
+            catalog: Its topics.
+            clock_is_right: False while nobody knows what time it is.
+            on_beat: Told of each worker's heartbeat where they are followed.
+        """
+        self._settings, self._roles, self._access, self._catalog = settings, roles, access, catalog
+        self._clock_is_right, self._on_beat = clock_is_right, on_beat
+        self._encoder, self._quarantine = Encoder(catalog), Quarantine()
+        self._pool: Pool | None = None
+        self.apps: list[StreamApp] = []
+        self.tables: dict[str, CompactedTable[Any]] = {}
+        self.cancellation_log: CancellationLog | None = None
+        self.beside: list[Callable[[], Coroutine[None, None, None]]] = []
+
+    async def compose(self, stack: AsyncExitStack) -> Offers:
+        """Make all of it; what is to be closed goes on the stack. Returns what the worker offers.
+
+        Raises:
+            StartError: A setting is missing.
+        """
+        offers: Offers | None = None
+        if self._settings.postgres_dsn is not None:
+            self._pool = Pool(self._settings.postgres_dsn, size=8)
+            stack.push_async_callback(self._pool.close)
+        users = await self._table(stack, "user-updated", UserUpdated)
+        cancellations = await self._cancellations(stack, users)
+        if self._settings.worker_id:
+            await self._worker_table(stack)
+        for role in self._roles:
+            app = self._new_app(role)
+            server = StageServer(
+                app,
+                self._encoder,
+                max_retries=self._settings.max_retries,
+                cancellations=cancellations,
+                long_first_s=self._settings.retry_long_first_s,
+                due=self._due_writer() if role == "completion" else None,
+                clock_is_right=self._clock_is_right,
+                ended_runs=JobStore(self._pool).ended_runs if self._pool else None,
+            )
+            if role == "gate":
+                declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
+            elif role == "completion":
+                offers = await self._declare_completion(app, server, stack)
+                if offers is None:
+                    logger.warning("no provider has its key or address here: the role completion has nothing to do")
+                    continue
+            else:
+                await self._declare_sink(app, stack, cancellations)
+            self.apps.append(app)
+        if not self.apps:
+            raise StartError(
+                "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
+                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL"
+            )
+        return offers or tuple
+
+    def _new_app(self, role: str) -> StreamApp:
+        settings = self._settings
+        return StreamApp(
+            role,
+            self._access,
+            group=self._catalog.group(role),
+            session_timeout_s=settings.session_timeout_s,
+            drain_timeout_s=settings.drain_timeout,
+            revoke_drain_s=settings.revoke_drain_s,
+            # A member that comes back under its name is not waited for; only for names that are the user's own.
+            instance_id=f"{settings.worker_id}-{role}" if settings.worker_id else None,
+            quarantine=self._quarantine,
+            cool_down_s=settings.stage_cool_down_s,
+        )
+
+    def _due_writer(self) -> DueStore | None:
+        if self._pool is None:
+            logger.warning(
+                "DATABASE_URL is not set: events that are to be tried later are held in this process, and a prompt "
+                "with an image is a dead letter"
+            )
+            return None
+        return DueStore(self._pool)
+
+    async def _cancellations(self, stack: AsyncExitStack, users: CompactedTable[UserUpdated]) -> Cancellations:
+        """Complete before anything is served, and followed until all is drained."""
+        cancellations = Cancellations(users.values)
+        topic = self._catalog.full_name("job-cancel-requested")
+        self.cancellation_log = CancellationLog(self._access, topic, cancellations)
+        await self.cancellation_log.start()
+        stack.push_async_callback(self.cancellation_log.stop)
+        return cancellations
+
+    async def _gate_parts(
+        self, stack: AsyncExitStack, users: CompactedTable[UserUpdated], cancellations: Cancellations
+    ) -> GateParts:
+        settings = self._settings
+        workers = await self._worker_table(stack)
+        secrets = self._master_secrets()
+
+        def limit_of(job: Job) -> int | None:
+            user: UserUpdated | None = users.values.get(job.user_id)
+            if user is not None and user.rate_limit_requests is not None:
+                return user.rate_limit_requests
+            admin = job.role == "admin"
+            return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
+
+        have = list(configured(settings))
+
+        def known_providers() -> KnownProviders:
+            return KnownProviders(
+                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
+            )
+
+        limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
+        policy = PromptPolicy(
+            max_prompt_chars=settings.max_prompt_length,
+            forbidden_commands=settings.forbidden_commands,
+            instruction_patterns=settings.instruction_patterns,
+            exfiltration_patterns=settings.exfiltration_patterns,
+            instruction_regex=settings.instruction_regex,
+            role_override_regex=settings.role_override_regex,
+            meta_system_regex=settings.meta_system_regex,
+        )
+        return GateParts(
+            entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
+            users=users,
+            policy=policy,
+            limiter=limiter,
+            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
+            known_providers=kept(known_providers),
+            allowed_providers=settings.allowed_providers,
+            default_provider=settings.default_provider,
+            default_timeout_s=settings.llm_timeout,
+            clock_is_right=self._clock_is_right,
+            is_cancelled=cancellations.is_cancelled,
+        )
+
+    def _master_secrets(self) -> list[str]:
+        """The deployment's secret, and the one that it replaces during a rotation."""
+        current, previous = self._settings.jwt_secret_key, self._settings.jwt_secret_key_previous
+        if current is None:
+            raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
+        return [secret.get_secret_value() for secret in (current, previous) if secret]
+
+    async def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> Offers | None:
+        settings, found = self._settings, configured(self._settings)
+        if not found:
+            return None
+        workers = await self._worker_table(stack)
+        adapters = {name: one.make() for name, one in found.items()}
+        for adapter in adapters.values():
+            stack.push_async_callback(adapter.close)
+        concurrency = {name: one.concurrency for name, one in found.items()}
+        embedding: dict[str, Any] = {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
+        declare_embedding(app, server, self._catalog, embedding, concurrency=concurrency)
+        guards = {name: make_guard(settings, app, self._catalog, adapter) for name, adapter in adapters.items()}
+        fall_over = FallOver(
+            frozenset(settings.fallover_on), settings.fallover_time_share, kept(lambda: present_providers(workers))
+        )
+        payloads = PayloadStore(self._pool) if self._pool else None
+        declare_completion(
+            app, server, self._catalog, adapters, concurrency=concurrency, guards=guards, fall_over=fall_over,
+            deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
+            images=lambda: StoredImages(payloads),
+            max_response_chars=self._settings.max_response_length,
+        )  # fmt: skip
+        watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
+        self.beside.append(watch.run)
+        return watch.offers
+
+    async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
+        settings = self._settings
+        pool = self._pool
+        if pool is None:
+            raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
+        secrets = WebhookSecrets(pool, masters=self._master_secrets())
+        sender = WebhookSender(
+            pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
+        )
+        sending = asyncio.create_task(sender.run(), name="webhooks")
+        stack.push_async_callback(end, sending)
+        stack.push_async_callback(sender.close)
+        deadlines = Deadlines(
+            app, self._encoder, JobStore(pool), finished_topic=self._catalog.full_name("job-finished"),
+            clock_is_right=self._clock_is_right,
+        )  # fmt: skip
+        self.beside += [Releaser(app, DueStore(pool), cancellations=cancellations).run, deadlines.run]
+        kept_ms = self._catalog["dead-letters"].retention_ms
+        for sweeping in (sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool))):
+            stack.push_async_callback(end, asyncio.create_task(sweeping))
+        declare_sink(
+            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
+            dead_letters=DeadLetterSink(pool),
+        )  # fmt: skip
+
+    async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
+        known = self.tables.get("worker-heartbeat")
+        return known or await self._table(
+            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
+            on_change=self._on_beat,
+        )  # fmt: skip
+
+    async def _table(
+        self, stack: AsyncExitStack, topic: str, event: type[E], *, forget: Callable[[E], bool] | None = None,
+        on_change: Callable[[str, E | None], None] | None = None,
+    ) -> CompactedTable[E]:  # fmt: skip
+        table = CompactedTable(
+            self._access, self._catalog.full_name(topic), event, forget=forget, on_change=on_change
+        )  # fmt: skip
+        while True:
+            try:
+                await table.start()
+                break
+            except (KafkaError, OSError) as error:
+                logger.warning("%s cannot be read yet: %s", topic, error)
+                await asyncio.sleep(RETRY_S)
+        stack.push_async_callback(table.stop)
+        self.tables[topic] = table
+        return table
+
+
+async def end(task: "asyncio.Future[Any]") -> None:
+    """Cancel a task, and wait until it has ended."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
