@@ -12,6 +12,8 @@ import httpx
 POLL_S = 0.2
 ASK_TIMEOUT_S = 2.0
 MARK_EARLIER = timedelta(seconds=30)
+# The last one: asyncpg is told to end a query that it is just about to end.
+NO_ANSWER = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 COUNT = """SELECT count(*) FILTER (WHERE status <> 'pending'), count(*) FROM jobs WHERE accepted_at >= $1"""
 
 
@@ -65,7 +67,7 @@ class Monitor:
     async def _run(self) -> None:
         while True:
             since = self._since
-            with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*NO_ANSWER):
                 finished, total = await asyncio.wait_for(self._ask(since), ASK_TIMEOUT_S)
                 if since == self._since:
                     self._look(finished, total - finished)
