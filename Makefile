@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
-PROCESSES ?= 2
+PROCESSES ?= 3
 
 .PHONY: help up down status test test-unit check docs bench chaos chaos-long lock clean
 
@@ -29,7 +29,7 @@ down: ## Stop it; the data is kept
 status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
-test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=2, each with its own
+test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=3, each with its own
 	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-unit: $(STAMP) ## Tests that need no services; seconds

@@ -42,7 +42,7 @@ def test_the_same_suite_reports_what_stock_fausts_consumer_loses_and_a_mutant_do
     """Stock Faust's consumer under the product's own stages; and a sink that lets the last outcome win."""
     code, output = chaos(
         "--short", "--consumer", "stock", "--mutant", "last-outcome-wins", "--faults", "1", "--jobs", "2400",
-        "--duration-s", "180", "--rounds", "2", within_s=300,
+        "--duration-s", "180", "--rounds", "3", within_s=300,
     )  # fmt: skip
     assert code == 1, output
     assert figures(output)["lost"] > 0, output
