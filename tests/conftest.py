@@ -31,7 +31,7 @@ SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first: two processes share the files, and neither is to be left with a long one at the end."""
+    """Long files first: processes share the files, and none is to be left with a long one at the end."""
 
     def place(item: pytest.Item) -> int:
         return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))

@@ -59,6 +59,8 @@ async def test_a_stage_that_does_not_keep_up_refuses_until_it_has(deployment: De
     async with client_of(ingress) as client:
         for n in range(80):
             reply = await client.post("/chat/async", json={"prompt": f"{n} [delay=1]"})  # four a second
+            if reply.status_code == 503:  # where sending them takes longer than they may wait
+                break
             assert reply.status_code == 202
 
         async def answer(status: int) -> httpx.Response | None:
