@@ -26,7 +26,7 @@ for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 
 TEST_PROVIDERS = ("openai", "local")
-FIRST = ("tests/chaos/test_short_cut.py", "tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
+FIRST = ("tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
 
