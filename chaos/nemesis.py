@@ -12,7 +12,7 @@ INJECT_WITHIN_S = 300.0
 CALM = 40  # jobs that wait, below which nothing is piled up
 # In the short cut a fault meets few calls of the one before: what dies twice is done alone, and its neighbours wait.
 CALM_SHORT = 10
-CALM_WITHIN_S = 60.0
+CALM_WITHIN_S, CALM_STOCK_SHORT_S = 60.0, 10.0  # jobs that stock Faust has lost wait for ever
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Nemesis:
     seed: int
     rounds: int | None
     report: Callable[[str], None]
+    calm_within_s: float = CALM_WITHIN_S
     done: list[Injection] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -78,7 +79,7 @@ class Nemesis:
         if problem := await self.scene.system.ready(within_s=CALM_WITHIN_S):
             return problem
         while self.scene.monitor.waiting > (CALM_SHORT if self.scene.short else CALM):
-            if time.monotonic() - since > CALM_WITHIN_S:
+            if time.monotonic() - since > self.calm_within_s:
                 return f"{self.scene.monitor.waiting} jobs wait"
             await asyncio.sleep(0.2)
         return ""

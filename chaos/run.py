@@ -20,9 +20,9 @@ from chaos.dump import group_lag, observe
 from chaos.faults.registry import Fault, Scene
 from chaos.helper import Helper
 from chaos.ledger import Ledger
-from chaos.load import Load, Target
+from chaos.load import SLOW, Load, Target
 from chaos.monitor import Monitor
-from chaos.nemesis import Nemesis
+from chaos.nemesis import CALM_STOCK_SHORT_S, CALM_WITHIN_S, Nemesis
 from chaos.report import print_report
 from chaos.system import PARTITIONS, System
 from tests.conftest import SECRET
@@ -32,6 +32,7 @@ USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
 ENDLESS = 10**9
+SLOW_STOCK_SHORT = 0.2  # share of slow calls, past which it commits: a few kills then lose many
 LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
 SETTLE_S, SETTLE_STOCK_S, SETTLE_STOCK_SHORT_S = 100.0, 10.0, 5.0  # without anything moving; a webhook's lease is 60 s
 END_WITHIN_S = 900.0
@@ -121,11 +122,13 @@ async def _broken(
         system.keep()
         target = await _target(system, receiver, users=USERS_SHORT if plan.short else USERS)
         jobs = plan.jobs if plan.rounds is None else ENDLESS  # the load ends with the last round
-        async with Load(target, ledger, plan.seed, jobs, plan.rate) as load:
+        slow = SLOW_STOCK_SHORT if plan.consumer == "stock" and plan.short else SLOW
+        async with Load(target, ledger, plan.seed, jobs, plan.rate, slow_share=slow) as load:
             monitor = Monitor(system.services.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
             scene = Scene(system, load, monitor, provider, receiver, system.services, ledger, Random(), plan.short)
-            nemesis = Nemesis(scene, plan.faults, plan.seed, plan.rounds, report)
+            calm_within_s = CALM_STOCK_SHORT_S if plan.consumer == "stock" and plan.short else CALM_WITHIN_S
+            nemesis = Nemesis(scene, plan.faults, plan.seed, plan.rounds, report, calm_within_s=calm_within_s)
             await _load_and_break(plan, load, nemesis, report)
         report(f"     {load.sent} sent, {load.acked} accepted; waiting until nothing waits")
         await _settled(plan, system, report)

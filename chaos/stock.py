@@ -111,6 +111,8 @@ def _record(message: Any) -> ConsumerRecord:
 
 def install() -> None:
     """Have every worker of this process run on stock Faust."""
-    from streams import worker
+    from streams import composition
 
-    worker.StreamApp = StockApp  # type: ignore[attr-defined]  # where the worker looks it up
+    if vars(composition).get("StreamApp") is not StreamApp:
+        raise RuntimeError("a worker's apps are not made where they were: nothing would be stock Faust's")
+    composition.StreamApp = StockApp  # type: ignore[attr-defined]  # where the worker looks it up
