@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
 PROCESSES ?= 3
-ALONE := tests/chaos/test_short_cut.py
+ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
 .PHONY: help up down status test test-unit check docs bench chaos chaos-long lock clean
 
@@ -31,8 +31,8 @@ status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
 test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=3, each with its own
-	@$(BIN)/python -m pytest $(ALONE)  # it breaks things by the clock, and wants the machine for itself
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore $(ALONE)
+	@$(BIN)/python -m pytest $(ALONE)  # by the clock, or on the default ports: not beside each other
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 
 test-unit: $(STAMP) ## Tests that need no services; seconds
 	@$(BIN)/python -m pytest -m "not integration"
