@@ -71,7 +71,8 @@ class Consumer(driver.Consumer):
         return self.app.lanes[tp.topic].is_full or (tp in self.ledgers and len(self.ledgers[tp].open) >= MAX_OPEN)
 
     async def _deliver(self, records: Mapping[TP, Sequence[ConsumerRecord]]) -> None:
-        self.delivered_at = monotonic()
+        if records:  # a poll that gives nothing while records wait is what the watchdog looks for
+            self.delivered_at = monotonic()
         new = [tp for tp in records if tp not in self.ledgers]
         for tp in new:
             lane = self.app.lanes[tp.topic]

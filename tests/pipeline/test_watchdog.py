@@ -36,14 +36,7 @@ async def has_looked(process: Process) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [
-        (signal.SIGUSR1, "the event loop has not turned for"),
-        pytest.param(
-            signal.SIGUSR2,
-            "records wait and nothing was delivered",
-            marks=pytest.mark.xfail(strict=False, reason="open: sometimes the worker has not ended after 60 s"),
-        ),
-    ],
+    [(signal.SIGUSR1, "the event loop has not turned for"), (signal.SIGUSR2, "records wait and nothing was delivered")],
 )
 async def test_a_worker_that_hangs_ends_itself_and_its_jobs_go_on_elsewhere(
     deployment: Deployment, api: OpenAIStandIn, number: signal.Signals, said: str
