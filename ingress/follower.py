@@ -12,18 +12,17 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
 from processors.errors import RetryableError
 from schemas.events import JobFinished, JobProgressed, RateLimit, StreamedRange
 from sinks.postgres import JobRow, JobStore
 from transport.clients import KafkaAccess
+from transport.following import Following
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 1.0
 LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
 LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
@@ -89,24 +88,30 @@ class Follower:
 
     def __init__(self, access: KafkaAccess, *, progressed: str, finished: str, store: JobStore | None) -> None:
         """`progressed`, `finished`: full names; `store`: where outcomes are looked up that were not heard of."""
-        self._access, self._progressed, self._finished, self._store = access, progressed, finished, store
+        self._finished, self._store = finished, store
+        self._following = Following(access, (progressed, finished), self._take, what="job events")
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
-        self._tasks: list[asyncio.Task[None]] = []
-        self.problem: str | None = "job events are not followed yet"
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is heard of jobs now."""
+        return self._following.problem
 
     def start(self) -> None:
         """Begin to follow; returns at once."""
-        self._tasks = [asyncio.create_task(self._follow(), name="follower")]
+        self._following.start()
         if self._store is not None:
-            self._tasks.append(asyncio.create_task(self._look_up(self._store), name="look-up"))
+            self._looking = asyncio.create_task(self._look_up(self._store), name="look-up")
 
     async def stop(self) -> None:
         """May be called twice."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._following.stop()
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
 
     @contextmanager
     def watch(self, job_id: UUID) -> Iterator[Watch]:
@@ -139,52 +144,11 @@ class Follower:
 
     # --- reading ---
 
-    async def _follow(self) -> None:
-        while True:
-            consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, max_poll_records=2000)
-            try:
-                await consumer.start()
-                await self._seek_to_end(consumer)
-                self.problem = None
-                await self._read(consumer)
-            except (KafkaError, OSError) as error:
-                self.problem = "job events are not followed: Kafka cannot be reached; the ingress keeps trying"
-                logger.warning("%s (%s)", self.problem, type(error).__name__)
-                await asyncio.sleep(RETRY_S)
-            except Exception:  # nobody else would start it again
-                self.problem = "job events are not followed: a bug, which the log has; the ingress keeps trying"
-                logger.exception("a bug in following job events")
-                await asyncio.sleep(RETRY_S)
-            finally:
-                with contextlib.suppress(KafkaError, OSError):
-                    await consumer.stop()
-
-    async def _seek_to_end(self, consumer: AIOKafkaConsumer) -> None:
-        partitions: list[TopicPartition] = []
-        for topic in (self._progressed, self._finished):
-            await consumer._client.add_topic(topic)  # a client knows only the topics that it was told of
-            found = consumer.partitions_for_topic(topic)
-            if not found:
-                raise KafkaError(f"the topic {topic} is missing: run `assistant topics apply`")
-            partitions += [TopicPartition(topic, number) for number in found]
-        consumer.assign(partitions)
-        for partition, end in (await consumer.end_offsets(partitions)).items():
-            consumer.seek(partition, end)
-
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        while True:
-            try:
-                batches = await consumer.getmany(timeout_ms=1000)
-            except KafkaError as error:  # positions are kept: nothing is missed when the brokers are back
-                if not error.retriable:
-                    raise
-                await asyncio.sleep(RETRY_S)
-                continue
-            for partition, records in batches.items():
-                take = self._take_finished if partition.topic == self._finished else self._take_progressed
-                for record in records:
-                    if record.key is not None and record.value is not None:
-                        take(record.key, record.value)
+    def _take(self, record: ConsumerRecord) -> None:
+        if record.topic == self._finished:
+            self._take_finished(record.key, record.value)
+        else:
+            self._take_progressed(record.key, record.value)
 
     def _take_progressed(self, key: bytes, value: bytes) -> None:
         self._progress[key] = value
@@ -221,7 +185,7 @@ class Follower:
                     rows = await store.finished(waiting[first : first + LOOK_UP_AT_ONCE])
                 except RetryableError:
                     break  # outcomes still come by Kafka
-                except Exception:  # as in _follow
+                except Exception:  # nobody else would start it again
                     logger.exception("a bug in looking up outcomes")
                     break
                 for row in rows:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from ingress import live as live_module
 from ingress.live import LiveDeltas, NotFollowedError
@@ -122,7 +122,7 @@ async def test_a_live_reader_that_begins_anew_misses_nothing(kafka: KafkaForTest
     hand_out = live._hand_out
 
     def fails(record: Any) -> None:
-        live._next[record.partition] = record.offset  # as if it had not come
+        live._following.next[TopicPartition(topic, record.partition)] = record.offset  # as if it had not come
         live._hand_out = hand_out  # type: ignore[method-assign]
         raise ValueError("a bug")
 
