@@ -2,15 +2,11 @@
 
 import argparse
 import asyncio
-import subprocess
-import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,9 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.measure import Row, percentiles, resident_mb
-from embedded.services import start_kafka, start_postgres
-from tests.conftest import KafkaForTests
-from tests.deployment import PASSWORD, ROOT, Deployment, Process, client_of, plain_client
+from bench.place import Place, place
+from tests.deployment import PASSWORD, Deployment, Process, client_of, plain_client
 from tests.pipeline.test_streams import asking, words
 from tests.sse import Sse
 
@@ -186,27 +181,13 @@ def main() -> None:
         parser.add_argument(f"--{size.name}", type=int, default=size.default)
     given = parser.parse_args()
     sizes = Sizes(**{size.name: getattr(given, size.name) for size in fields(Sizes)})
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        home.chmod(0o755)
-        kafka, postgres = start_kafka(home / "kafka"), start_postgres(home / "postgres")
-        stack.callback(postgres.stop)
-        stack.callback(kafka.stop)
-        api = subprocess.Popen(
-            [sys.executable, "-m", "tests.stand_ins.openai_api"], stdout=subprocess.PIPE, cwd=ROOT, text=True
-        )
-        stack.callback(api.wait)
-        stack.callback(api.kill)
-        assert api.stdout is not None
-        url = api.stdout.readline().strip()
-        environment = {
-            "ALLOWED_PROVIDERS": "openai", "OPENAI_API_KEY": "stub", "OPENAI_BASE_URL": url,
-            "COMPLETION_CONCURRENCY": "2000",
-        }  # fmt: skip
-        deployment = Deployment(KafkaForTests(kafka.bootstrap), postgres.dsn, "bench.", home, environment)
-        stack.callback(deployment.close)
-        asyncio.run(deployment.set_up(partitions=4))
-        rows = asyncio.run(measure(deployment, url, given.what or ALL, sizes))
+
+    async def measured(there: Place) -> list[Row]:
+        async with there.deployment(COMPLETION_CONCURRENCY="2000") as deployment:
+            return await measure(deployment, there.api_url, given.what or ALL, sizes)
+
+    with place() as there:
+        rows = asyncio.run(measured(there))
     table = Table(title="Streams")
     for column in ("what", "measured", "aim"):
         table.add_column(column)

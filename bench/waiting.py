@@ -7,13 +7,10 @@ for a while, then lets them finish and checks that each has ended, after one cal
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import asyncpg
 import httpx
@@ -21,10 +18,9 @@ import psutil
 from aiokafka import AIOKafkaProducer
 
 from bench.measure import resident_mb
-from embedded.services import start_kafka, start_postgres
+from bench.place import Place, place
 from schemas.envelope import Attributes
-from tests.conftest import KafkaForTests
-from tests.deployment import ROOT, Deployment
+from tests.deployment import Deployment
 
 USERS = 500
 SAMPLE_S = 5.0
@@ -129,33 +125,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.waiting")
     parser.add_argument("--jobs", type=int, default=200_000)
     jobs = parser.parse_args().jobs
-    with ExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        home.chmod(0o755)
-        kafka, postgres = start_kafka(home / "kafka"), start_postgres(home / "postgres")
-        stack.callback(postgres.stop)
-        stack.callback(kafka.stop)
-        api = subprocess.Popen(
-            [sys.executable, "-m", "tests.stand_ins.openai_api"], stdout=subprocess.PIPE, cwd=ROOT, text=True
-        )
-        stack.callback(api.wait)
-        stack.callback(api.kill)
-        assert api.stdout is not None
-        url = api.stdout.readline().strip()
-        environment = {"ALLOWED_PROVIDERS": "openai", "OPENAI_API_KEY": "stub", "OPENAI_BASE_URL": url}
-        deployment = Deployment(KafkaForTests(kafka.bootstrap), postgres.dsn, "bench.", home, environment)
-        done = deployment.run("setup", "--partitions", "4")
-        if done.returncode:
-            sys.exit(done.stdout + done.stderr)
-        stack.callback(deployment.close)
-        table = Table(deployment, {"kafka": kafka.pid, "postgres": postgres.pid})
-        with suppress(KeyboardInterrupt):
-            asyncio.run(measure(deployment, table, jobs))
-            calls = httpx.get(url.removesuffix("/v1") + "/counts", timeout=60).json()["calls"]
-            if len(calls) != jobs or set(calls.values()) != {1}:
-                sys.exit(f"{len(calls)} prompts were asked for, {sum(calls.values())} times in all")
-            grown = ", ".join(f"{name} {mb:+.0f} MB" for name, mb in table.grown("waiting").items())
-            print(f"all {jobs} have ended, each after one call; grown while they waited: {grown}")
+
+    async def measured(there: Place) -> Table:
+        async with there.deployment() as deployment:
+            table = Table(deployment, {"kafka": there.kafka.pid, "postgres": there.postgres.pid})
+            await measure(deployment, table, jobs)
+            return table
+
+    with place() as there, suppress(KeyboardInterrupt):
+        table = asyncio.run(measured(there))
+        calls = httpx.get(there.api_url.removesuffix("/v1") + "/counts", timeout=60).json()["calls"]
+        if len(calls) != jobs or set(calls.values()) != {1}:
+            sys.exit(f"{len(calls)} prompts were asked for, {sum(calls.values())} times in all")
+        grown = ", ".join(f"{name} {mb:+.0f} MB" for name, mb in table.grown("waiting").items())
+        print(f"all {jobs} have ended, each after one call; grown while they waited: {grown}")
 
 
 main()

@@ -95,7 +95,7 @@ class Channel:
                 await self._run(place, watch)
             except PastUnreadableError as error:
                 self.close(str(error))
-            except Exception:
+            except Exception:  # its listeners would wait for ever
                 logger.exception("job %s cannot be told", self.job_id)
                 self.close("a bug, which the log has")
             finally:

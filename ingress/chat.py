@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.described import described_body
 from ingress.follower import Outcome
@@ -15,9 +16,8 @@ from ingress.idempotency import REPLAYED, Key, KeyHeader
 from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CurrentUser, Found, Services
-from ingress.streaming import STREAM, EventStream, Listening, canceller, listen
+from ingress.streaming import STREAM, EventStream, canceller
 from schemas.events import RateLimit, UserUpdated
-from schemas.ids import JobIds
 from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
 
 router = APIRouter()
@@ -135,24 +135,9 @@ def _asked(body: ChatRequest) -> ChatRequest:
 
 
 async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) -> Response:
-    heard: list[Listening] = []
-
-    def follow(job_id: UUID, is_new: bool) -> None:
-        since_ms = None if is_new else float(JobIds.minted_at_ms(job_id))
-        heard.append(listen(found, job_id, after=None, since_ms=since_ms))
-
-    try:
-        job_id, outcome, standing, replayed = await found.submissions.accepted(
-            user, _asked(sent.body), callback_url=None, keyed=sent.key, follow=follow, upload=sent.upload
-        )
-        _raise_if_refused(job_id, outcome)
-    except BaseException:
-        for listening in heard:
-            listening.close()
-        raise
-    headers = {**rate_limit_headers(standing), **(REPLAYED if replayed else {})}
+    job_id, listening, headers = await ask_and_listen(sent, _asked(sent.body), user, found, refuse=_raise_if_refused)
     on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
-    return EventStream(heard[0], job_id, headers=headers, on_left=on_left)
+    return EventStream(listening, job_id, headers=headers, on_left=on_left)
 
 
 def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:

@@ -18,7 +18,7 @@ from ingress.problems import Problem, not_found
 from ingress.services import CurrentUser, Found, Services
 from schemas.events import UserUpdated
 from schemas.requests import ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Text
-from sinks.comparisons import Comparison, Grid, KeyReusedError, TooManyComparisonsError
+from sinks.comparison_rows import Comparison, Grid, KeyReusedError, TooManyComparisonsError
 
 router = APIRouter(tags=["compare"])
 MAX_CELLS, MAX_VARIANTS = 1000, 100

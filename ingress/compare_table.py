@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Literal
 
-from sinks.comparisons import Cell, Comparison
+from sinks.comparison_rows import Cell, Comparison
 
 Prices = Mapping[str, Mapping[Literal["input", "output"], float]]
 COST_DIGITS = 9

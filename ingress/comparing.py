@@ -21,7 +21,8 @@ from processors.errors import RetryableError
 from schemas.events import UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import ChatRequest
-from sinks.comparisons import Claimed, ComparisonStore, Standing
+from sinks.comparison_rows import Claimed, Standing
+from sinks.comparisons import ComparisonStore
 from sinks.pool import Pool
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.chat import ANSWERS, failed_call
 from ingress.described import described_body
@@ -23,9 +24,8 @@ from ingress.openai_chunks import AnotherAnswerError, Chunks, error_event, whole
 from ingress.openai_images import IMAGE_PART
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CurrentUser, Found, Services
-from ingress.streaming import EventStream, Listening, canceller, listen
+from ingress.streaming import EventStream, Listening, canceller
 from schemas.events import UserUpdated
-from schemas.ids import JobIds
 from schemas.requests import ChatRequest
 
 router = APIRouter(tags=["openai"])
@@ -81,31 +81,12 @@ async def _streamed(
     sent: Sent[ChatCompletionBody], asked: ChatRequest, chunks: Callable[[UUID], Chunks], user: UserUpdated,
     found: Services,
 ) -> Response:  # fmt: skip
-    heard: list[Listening] = []
-
-    def follow(job_id: UUID, is_new: bool) -> None:
-        try:
-            since_ms = None if is_new else float(JobIds.minted_at_ms(job_id))
-            heard.append(listen(found, job_id, after=None, since_ms=since_ms))
-        except Problem as problem:
-            if is_new:  # it was not published: there is no job to look at
-                raise Problem(problem.status, problem.code, problem.detail, headers={"Retry-After": "2"}) from None
-            raise
-
-    try:
-        job_id, outcome, standing, replayed = await found.submissions.accepted(
-            user, asked, callback_url=None, keyed=sent.key, follow=follow, metadata=sent.body.job_metadata(),
-            upload=sent.upload,
-        )  # fmt: skip
-        if outcome is not None:
-            _result(job_id, outcome)
-    except BaseException:
-        for listening in heard:
-            listening.close()
-        raise
-    headers = {**rate_limit_headers(standing), **(REPLAYED if replayed else {})}
+    job_id, listening, headers = await ask_and_listen(
+        sent, asked, user, found, refuse=_result,
+        metadata=sent.body.job_metadata(),
+    )  # fmt: skip
     on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
-    return ChatStream(heard[0], job_id, chunks(job_id), headers=headers, on_left=on_left)
+    return ChatStream(listening, job_id, chunks(job_id), headers=headers, on_left=on_left)
 
 
 class ChatStream(EventStream):

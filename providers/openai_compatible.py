@@ -4,13 +4,13 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import httpx2
 import orjson
 from aiohttp import ServerDisconnectedError
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Omit, OpenAIError
-from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ValidationError
 
 from processors.ports import (
     MAX_TEXTS,
@@ -32,6 +32,7 @@ from providers.failures import (
     unreachable,
 )
 from providers.lines import Lines, sse_data
+from providers.openai_replies import Chunk, EmbeddingReply, ErrorOnTheWay, Models, Reply
 from providers.sdk_http import MAX_REPLY_BYTES, ReplyTooLargeError, make_sdk_client
 from providers.telling import tell
 from providers.vectors import embeddings
@@ -68,88 +69,6 @@ _NAMES = {name: name for name in (
 )}  # fmt: skip
 COMPATIBLE = Dialect(_NAMES, max_images=10)
 OPENAI = Dialect({**_NAMES, "max_tokens": "max_completion_tokens"}, max_images=10)  # renamed by OpenAI alone
-
-
-def none_where_it_does_not_fit(value: Any, parse: ValidatorFunctionWrapHandler) -> Any:
-    """The answer is paid for, whatever its server counts."""
-    try:
-        return parse(value)
-    except ValidationError:
-        return None
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-
-    def counted(self) -> Usage | None:
-        """Tokens; servers that are compatible with OpenAI's may leave the total out."""
-        if self.prompt_tokens is None and self.completion_tokens is None:
-            return None  # not counted is not nothing
-        asked, answered = self.prompt_tokens or 0, self.completion_tokens or 0
-        return Usage(asked, answered, asked + answered if self.total_tokens is None else self.total_tokens)
-
-
-_Counted = Annotated[_Usage | None, WrapValidator(none_where_it_does_not_fit)]
-
-
-class _Reply(BaseModel):
-    """Of the reply as much as we use; a mismatch is the server's fault."""
-
-    model: str
-    choices: list[_Choice]
-    usage: _Counted = None
-
-
-class _ErrorOnTheWay(BaseModel):
-    code: Any = None
-    status: Any = None
-    type: Any = None
-    message: Any = None
-
-
-class _ChunkChoice(BaseModel):
-    delta: _Message = _Message()
-    finish_reason: str | None = None
-
-
-class _Chunk(BaseModel):
-    """One event of a stream; the last with choices has the finish reason, one after it may have the usage."""
-
-    model: str | None = None
-    choices: list[_ChunkChoice] = []
-    usage: _Counted = None
-    error: _ErrorOnTheWay | str | None = None
-
-
-class _Vector(BaseModel):
-    index: int
-    embedding: list[float]
-
-
-class _EmbeddingReply(BaseModel):
-    model: str
-    data: list[_Vector]
-    usage: _Counted = None
-
-
-class _Model(BaseModel):
-    id: str
-
-
-class _Models(BaseModel):
-    data: list[_Model]
 
 
 class OpenAICompatibleProvider:
@@ -249,7 +168,7 @@ class OpenAICompatibleProvider:
             self._client.models.with_streaming_response.list(timeout=MODELS_TIMEOUT_S) as response,
         ):
             body = await response.read()
-        return tuple(model.id for model in self._read(_Models, body).data)
+        return tuple(model.id for model in self._read(Models, body).data)
 
     async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:  # noqa: ARG002 these models make no difference
         """See `EmbeddingProvider.embed`."""
@@ -261,7 +180,7 @@ class OpenAICompatibleProvider:
             ) as response,
         ):
             body = await response.read()
-        reply = self._read(_EmbeddingReply, body)
+        reply = self._read(EmbeddingReply, body)
         vectors = [vector.embedding for vector in sorted(reply.data, key=lambda vector: vector.index)]
         used = reply.usage.prompt_tokens if reply.usage else None
         return embeddings(self.name, vectors, texts=len(texts), model=reply.model, prompt_tokens=used)
@@ -299,7 +218,7 @@ class OpenAICompatibleProvider:
         return body
 
     def _parse(self, body: bytes) -> Completion:
-        reply = self._read(_Reply, body)
+        reply = self._read(Reply, body)
         if not reply.choices:
             raise senseless(self.name)
         choice = reply.choices[0]
@@ -348,11 +267,11 @@ class _Answer:
         if data == b"[DONE]":
             return ""
         try:
-            chunk = _Chunk.model_validate_json(data)
+            chunk = Chunk.model_validate_json(data)
         except ValidationError:
             raise senseless(self._provider) from None
         if chunk.error is not None:
-            told = chunk.error if isinstance(chunk.error, _ErrorOnTheWay) else _ErrorOnTheWay()
+            told = chunk.error if isinstance(chunk.error, ErrorOnTheWay) else ErrorOnTheWay()
             status = told.code if told.status is None else told.status
             raise said_on_the_way(self._provider, status, said=(told.code, told.type, told.message))
         self._model = chunk.model or self._model

@@ -5,12 +5,11 @@ event again, or finds the job's row and does not; and nothing is asked twice.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from processors.errors import PermanentError
+from sinks.comparison_rows import Cell, Claimed, Comparison, Grid, KeyReusedError, Standing, TooManyComparisonsError
 from sinks.pool import Pool
 
 AT_WORK = "('published', 'accepted')"
@@ -135,102 +134,6 @@ SELECT c.cell, c.state, c.job_id, c.rate_limited, coalesce(c.error, j.error) AS 
 FROM comparison_cells c LEFT JOIN jobs j ON j.job_id = c.job_id AND j.user_id = $5
 WHERE c.comparison_id = $1 AND c.cell > $2 ORDER BY c.cell LIMIT $3
 """
-
-
-class TooManyComparisonsError(PermanentError):
-    """The user has as many under way as there may be."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__("too-many-comparisons", f"{limit} comparisons are under way: wait for one, or cancel one")
-
-
-class KeyReusedError(PermanentError):
-    """Its Idempotency-Key was used for another comparison."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "idempotency-key-reused", "this Idempotency-Key was used for another request: give each a key of its own"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """What is compared.
-
-    Attributes:
-        prompts: One row each.
-        variants: One column each: what of a request differs, as JSON.
-        shared: What every request has beside them.
-    """
-
-    prompts: Sequence[str]
-    variants: Sequence[Mapping[str, Any]]
-    shared: Mapping[str, Any]
-
-    @property
-    def cells(self) -> int:
-        """How many."""
-        return len(self.prompts) * len(self.variants)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One as it is stored. `not_before`: nothing more is asked until then, for the reason `waits_for`."""
-
-    comparison_id: UUID
-    user_id: str
-    state: str
-    prompts: list[str]
-    variants: list[dict[str, Any]]
-    shared: dict[str, Any]
-    created_at: datetime
-    finished_at: datetime | None
-    is_cancelled: bool
-    not_before: datetime | None
-    waits_for: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell with what has become of its job; `said`: of a refusal or a filtered answer."""
-
-    cell: int
-    state: str
-    job_id: UUID | None
-    rate_limited: int
-    error: dict[str, Any] | None
-    status: str | None
-    said: str | None
-    model: str | None
-    provider: str | None
-    usage: dict[str, Any] | None
-    finish_reason: str | None
-    latency_ms: float | None
-    total_ms: float | None
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A cell whose job is to be published, with the id that it has from now on."""
-
-    cell: int
-    job_id: UUID
-    prompt: str
-    variant: dict[str, Any]
-    shared: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a comparison stands. `wait_s`: until more may be asked."""
-
-    user_id: str
-    is_cancelled: bool
-    is_expired: bool
-    wait_s: float
-    waiting: int
-    at_work: int
 
 
 class ComparisonStore:

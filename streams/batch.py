@@ -1,11 +1,13 @@
 """Records in hand: what was delivered together, and each by itself."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import ConsumerRecord
 
+from schemas.envelope import Record
 from streams.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -74,3 +76,13 @@ class Work:
 def record_id(record: ConsumerRecord) -> RecordId:
     """What a record is known by."""
     return record.topic, record.partition, record.offset, record.timestamp
+
+
+# How a lane is told to handle records, and what it asks about them.
+AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
+PlainHandler = Callable[[Batch, int], Sequence[Record]]
+BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
+Prepare = Callable[[Batch], Awaitable[None]]
+Begin = Callable[[], float]
+LookUp = Callable[[Batch], Awaitable[set[int]]]
+Ahead = Callable[[ConsumerRecord], bool]

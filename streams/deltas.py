@@ -140,8 +140,8 @@ class DeltaExecution:
     async def _send(self, text: str, *, final: bool = False) -> None:
         if self._is_given_up:
             return
-        self._last_at = asyncio.get_running_loop().time()
         record = self._record(text, len(self._told), final=final)
+        self._last_at = asyncio.get_running_loop().time()
         self._told.append(text)
         while True:  # the same one again is known by its number
             try:

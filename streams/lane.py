@@ -1,9 +1,9 @@
 """One stage's work in progress: how many records it has in hand, and the ways in which it handles them."""
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,20 @@ from faust.types import TP
 
 from schemas.envelope import Record
 from streams.bad_luck import BadLuck
-from streams.batch import Batch, RecordId, Work, record_id
+from streams.batch import (
+    Ahead,
+    AsyncHandler,
+    Batch,
+    BatchHandler,
+    Begin,
+    LookUp,
+    PlainHandler,
+    Prepare,
+    RecordId,
+    Work,
+    record_id,
+)
+from streams.held import Held
 from streams.ledger import Ledger
 from streams.outbox import Outbox
 
@@ -24,15 +37,6 @@ SINK_BATCH = 1_000
 BREATH = 32  # records
 SWEEP_S = 5.0  # those who wait for a provider's pace are looked through for those whose time is over
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
-
-
-AsyncHandler = Callable[[ConsumerRecord, Ledger], Awaitable[None]]
-PlainHandler = Callable[[Batch, int], Sequence[Record]]
-BatchHandler = Callable[[Sequence[ConsumerRecord]], Awaitable[None]]
-Prepare = Callable[[Batch], Awaitable[None]]
-Begin = Callable[[], float]
-LookUp = Callable[[Batch], Awaitable[set[int]]]
-Ahead = Callable[[ConsumerRecord], bool]
 
 
 class Lane:
@@ -61,7 +65,7 @@ class Lane:
         self._tasks: set[asyncio.Task[None]] = set()
         if not is_sink:
             app.quarantine.watch(self)
-        self._held: set[asyncio.Task[Any]] = set()
+        self._held = Held()
         self._outbox: Outbox[Work] = Outbox(app, self._spawn, self._answered)
 
     @property
@@ -145,15 +149,12 @@ class Lane:
                 self.pending -= 1
                 continue
             if self.pace is not None and (wait_s := self.pace()) > 0:
-                self._begin_in(wait_s)
+                if self._paced is None:
+                    self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
                 return
             work, handle, ahead, _ = self._waiting.popleft()
             self._at_work += 1
             self._spawn(self._run_one(work, handle, ahead, in_turn=True))
-
-    def _begin_in(self, wait_s: float) -> None:
-        if self._paced is None:
-            self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
 
     def _begin_paced(self) -> None:
         self._paced = None
@@ -217,26 +218,13 @@ class Lane:
         finally:
             del self.running[work.id]
 
-    @contextlib.contextmanager
-    def held(self, record: ConsumerRecord) -> Iterator[None]:
-        """Around a long wait of a handler that is at work on this record. No drain waits for it: the handler is
-        cancelled, the record is not finished, and comes again.
-        """
-        work, task = self.running[record_id(record)], asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a handler runs in a task")
-        self._held.add(task)
-        if not work.ledger.live:  # a drain has begun already, and nobody has adopted this
-            task.cancel()
-        try:
-            yield
-        finally:
-            self._held.discard(task)
+    def held(self, record: ConsumerRecord) -> AbstractContextManager[None]:
+        """Around a long wait of a handler that is at work on this record; see `Held`."""
+        return self._held.hold(self.running[record_id(record)])
 
     def give_back_held(self) -> None:
         """A drain begins."""
-        for task in self._held:
-            task.cancel()
+        self._held.give_back()
 
     # --- in offset order ---
 

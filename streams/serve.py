@@ -26,12 +26,11 @@ from schemas.envelope import Attributes, Envelope, Record, first_header, is_uuid
 from schemas.events import Job, JobFinished, JobProgressed
 from streams import metrics
 from streams.app import StreamApp
-from streams.batch import Batch
+from streams.batch import Batch, Prepare
 from streams.cancellations import Cancellations
 from streams.decode import Decode, Undecodable
 from streams.encode import Encoder, TooLargeError, failure, timed
 from streams.guard import ProviderGuard
-from streams.lane import Prepare
 from streams.later import Postponer, as_released, put_off
 from streams.ledger import MAX_CRASHES, Ledger
 

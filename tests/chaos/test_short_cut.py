@@ -41,8 +41,8 @@ def test_under_the_short_cuts_faults_nothing_is_lost_or_doubled() -> None:
 def test_the_same_suite_reports_what_stock_fausts_consumer_loses_and_a_mutant_doubles() -> None:
     """Stock Faust's consumer under the product's own stages; and a sink that lets the last outcome win."""
     code, output = chaos(
-        "--short", "--consumer", "stock", "--mutant", "last-outcome-wins", "--faults", "1", "--jobs", "2400",
-        "--duration-s", "180", "--rounds", "3", within_s=300,
+        "--short", "--consumer", "stock", "--mutant", "last-outcome-wins", "--faults", "1,3", "--jobs", "2400",
+        "--duration-s", "180", "--rounds", "2", within_s=300,
     )  # fmt: skip
     assert code == 1, output
     assert figures(output)["lost"] > 0, output

@@ -14,7 +14,7 @@ import pytest
 
 from ingress.compare_report import COLUMNS, FORMATS, as_csv, as_html, as_json, chart
 from ingress.compare_table import Prices, cell_view, cost_of, progress, status_of, summary
-from sinks.comparisons import Cell, Comparison
+from sinks.comparison_rows import Cell, Comparison
 
 PRICES: Prices = {"openai/mini": {"input": 1.0, "output": 10.0}, "local": {"output": 2.0}}
 EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(1)>\"'&<svg onload=alert(1)>"

@@ -13,7 +13,7 @@ from ingress.openai_chat import ChatStream
 from ingress.openai_chunks import Chunks, whole
 from ingress.problems import Problem
 from ingress.streaming import Listening
-from tests.ingress.test_channels import FIRST, JOB, SECOND, THIRD, FakeTopic, Replica, completed
+from tests.ingress.channel_scene import FIRST, JOB, SECOND, THIRD, FakeTopic, Replica, completed
 from tests.waiting import until
 
 JOB_ID = UUID("0192f0c1-2b3c-8d4e-9f50-6172839405a6")

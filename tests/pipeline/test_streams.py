@@ -79,9 +79,18 @@ async def test_an_answer_that_takes_time_is_told_on_its_topic_and_its_row_says_w
 
 
 async def test_an_answer_that_comes_at_once_costs_no_record_and_is_told_all_the_same(running: Running) -> None:
-    async with client_of(running.ingress) as client:
+    async def ask() -> tuple[Sse, Any]:
         heard = await Sse().listen(client, ask={"prompt": f"quick {uuid.uuid4()}", "stream": True})
+        return heard, (await running.deployment.finished_rows())[uuid.UUID(heard.job_id)]["stream"]
+
+    async with client_of(running.ingress) as client:
+        heard, where = await ask()
+        for _ in range(50):  # on a busy machine one may take longer than `FIRST_WITHIN_S`
+            if where is None:
+                break
+            heard, where = await ask()
         again = await Sse().listen(client, f"/jobs/{heard.job_id}/stream")
+    assert where is None
     assert heard.text == again.text
     assert heard.text.startswith("Answer to: quick")
     assert again.names == ["progress", "delta", "finished"]

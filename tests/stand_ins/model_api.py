@@ -14,6 +14,7 @@ import asyncio
 import json
 import re
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -41,7 +42,7 @@ class Call:
     body: dict[str, Any]
 
 
-class ModelApi:
+class ModelApi(ABC):
     """The server. `calls`: prompt -> how often it was asked for; `open`: connections at the moment,
     `accepted`: since it began; `refused`: calls that were too many."""
 
@@ -67,29 +68,29 @@ class ModelApi:
 
     # --- what a vendor's stand-in says ---
 
+    @abstractmethod
     def read_call(self, method: str, path: str, body: dict[str, Any]) -> Call | None:
         """The call for a completion that it is, if it is one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def other(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """The reply to every other call: models, embeddings; None: there is no such path."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reply(self, call: Call, text: str, mode: str) -> dict[str, Any]:
         """A whole answer; `mode` may be one of those that only differ in it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pieces(self, call: Call, text: str, mode: str) -> list[bytes]:
         """The same as a stream, each piece framed; at least two, of which the last ones end it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def error(self, status: int, *, wait_s: float | None = None) -> dict[str, Any]:
         """The body of an error."""
-        raise NotImplementedError
 
+    @abstractmethod
     def too_long(self) -> dict[str, Any]:
         """The body of the 400 to a prompt that is longer than the model's context."""
-        raise NotImplementedError
 
     def frame(self, data: bytes) -> bytes:
         """Data as a piece of a stream."""

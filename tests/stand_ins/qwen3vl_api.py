@@ -36,6 +36,9 @@ class Qwen3VlStandIn(ModelApi):
         reason = {"filtered": "content_filter", "length": "max_new_tokens"}.get(mode, "stop")
         return {"text": text, "finish_reason": reason, "provider": "qwen3vl"} if mode != "no-choices" else {}
 
+    def pieces(self, call: Call, text: str, mode: str) -> list[bytes]:
+        raise AssertionError("it has no streams")
+
     def error(self, status: int, *, wait_s: float | None = None) -> dict[str, Any]:
         return {"detail": f"it is {status}"}
 

@@ -1,0 +1,19 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ingress import comparing
+from tests.ingress.comparing_scene import Pipeline, Scene
+
+
+@pytest.fixture
+async def scene(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    monkeypatch.setattr(comparing, "MAX_LOOK_S", 0.1)
+    monkeypatch.setattr(comparing, "LOOK_FOR_NEW_EVERY_S", 0.1)
+    monkeypatch.setattr(comparing, "LEASE_S", 1.0)
+    monkeypatch.setattr(comparing, "RENEW_EVERY_S", 0.2)
+    scene = Scene(database, Pipeline(database))
+    yield scene
+    await scene.client.aclose()
+    await scene.comparing.stop()
+    await scene.pool.close()
