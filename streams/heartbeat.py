@@ -32,7 +32,8 @@ class Heartbeat:
     Attributes:
         lags: By stage, records that are not finished, as last seen.
         deliverable: By stage, those of them that could be delivered and were not.
-        looked_at: When both were seen.
+        asked_at: When the brokers were asked for them: what was delivered since is not among them, or no longer.
+        looked_at: When both were known.
         clock_skew_s: How far this machine is ahead of the brokers.
         answered_at: When they took the last heartbeat.
     """
@@ -56,7 +57,7 @@ class Heartbeat:
         self.says_good_bye = True  # not in another's name
         self.lags: dict[str, int] = {}
         self.deliverable: dict[str, int] = {}
-        self.looked_at = monotonic()
+        self.asked_at = self.looked_at = monotonic()
         self.clock_skew_s = 0.0
         self.answered_at: float | None = None  # None: nobody has heard of this worker yet
         # An installed version where there is one; a checkout may run without being installed.
@@ -130,6 +131,7 @@ class Heartbeat:
         return owned
 
     async def _look(self) -> None:
+        began_at = monotonic()
         lags: dict[str, int] = {}
         deliverable: dict[str, int] = {}
         for app in self._apps:
@@ -139,4 +141,5 @@ class Heartbeat:
                 deliverable[name] = deliverable.get(name, 0) + waiting
         for name, lag in lags.items():
             metrics.LAG.labels(name).set(lag)
-        self.lags, self.deliverable, self.looked_at = lags, deliverable, monotonic()
+        self.lags, self.deliverable = lags, deliverable
+        self.asked_at, self.looked_at = began_at, monotonic()

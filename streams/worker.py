@@ -218,7 +218,8 @@ class Worker:
             waits = any(
                 self._heartbeat.deliverable.get(lane.name) and not lane.is_full for lane in list(app.lanes.values())
             )
-            if waits and not app.rebalancing:
+            # What was waiting when it was looked for may have been delivered meanwhile, and nothing has come since.
+            if waits and not app.rebalancing and app.consumer.delivered_at < self._heartbeat.asked_at:
                 longest = max(longest, now - app.consumer.delivered_at)
         if not longest:
             self._stalled_since = None

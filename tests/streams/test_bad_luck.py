@@ -300,7 +300,9 @@ def test_the_watchdog_leaves_a_stage_alone_that_stopped_on_purpose(luck: BadLuck
         rebalancing=False, lanes={"t": lane(luck)}, consumer=SimpleNamespace(delivered_at=monotonic() - 100)
     )  # fmt: skip
     worker = SimpleNamespace(
-        _heartbeat=SimpleNamespace(deliverable={"s": 7}, looked_at=monotonic(), answered_at=monotonic()), _apps=[app],
-        _stalled_since=monotonic() - 50,
+        _heartbeat=SimpleNamespace(
+            deliverable={"s": 7}, asked_at=monotonic(), looked_at=monotonic(), answered_at=monotonic()
+        ),
+        _apps=[app], _stalled_since=monotonic() - 50,
     )  # fmt: skip
     assert (Worker._stalled_for_s(cast(Any, worker)) > 40) is is_stalled

@@ -32,14 +32,16 @@ class Scene:
         self.app = SimpleNamespace(
             lanes={"job-finished": self.lane}, rebalancing=False, consumer=SimpleNamespace(delivered_at=self.now)
         )  # fmt: skip
-        self.heartbeat = SimpleNamespace(looked_at=self.now, answered_at=self.now, deliverable={"store_outcome": 0})
+        self.heartbeat = SimpleNamespace(
+            asked_at=self.now, looked_at=self.now, answered_at=self.now, deliverable={"store_outcome": 0}
+        )
         vars(self.worker).update(_apps=[self.app], _heartbeat=self.heartbeat)
 
     def stalled(self, after_s: float, *, deliverable: int, seen: bool = True) -> float:
         self.now += after_s
         self.heartbeat.deliverable = {"store_outcome": deliverable}
         if seen:
-            self.heartbeat.looked_at = self.now
+            self.heartbeat.asked_at = self.heartbeat.looked_at = self.now
         found: float = self.worker._stalled_for_s()
         return found
 
@@ -56,6 +58,18 @@ def test_time_runs_from_when_something_waits_not_from_the_last_delivery(scene: S
     scene.app.consumer.delivered_at = scene.now
     assert scene.stalled(5, deliverable=3) == 5
     assert scene.stalled(5, deliverable=0) == 0
+
+
+@pytest.mark.parametrize("took_s", [0.0, 0.5])
+def test_what_was_delivered_after_it_was_seen_waiting_is_no_stall(scene: Scene, took_s: float) -> None:
+    """And nothing has come since: the picture is some seconds old, and a short `STALL_TIMEOUT` no longer."""
+    assert scene.stalled(5, deliverable=3) == 0
+    scene.app.consumer.delivered_at = scene.now + 0.1
+    scene.heartbeat.looked_at = scene.now + took_s
+    for _ in range(10):
+        assert scene.stalled(1, deliverable=3, seen=False) == 0
+    scene.stalled(0, deliverable=3)  # seen anew: now it does wait
+    assert scene.stalled(7, deliverable=3, seen=False) == 7
 
 
 @pytest.mark.parametrize("why", ["full", "rebalancing"])
