@@ -8,7 +8,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     max_comparisons_per_user: int = Field(3, ge=1, le=100)
     max_payload_bytes_per_user: int = Field(1_000_000_000, ge=0)
     prices_per_million_tokens: Annotated[dict[str, dict[Literal["input", "output"], Price]], NoDecode] = {}
+    cors_allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     public_docs: bool = True
     public_metrics: bool = True
 
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
-        mode="before",
+        "cors_allowed_origins", mode="before",
     )  # fmt: skip
     @classmethod
     def _list(cls, value: object) -> object:
@@ -141,6 +142,19 @@ class Settings(BaseSettings):
 
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
+
+    @field_validator("cors_allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if (
+                parts.scheme not in ("http", "https")
+                or not parts.hostname
+                or origin != f"{parts.scheme}://{parts.netloc}"
+            ):
+                raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
+        return value
 
     @field_validator("prices_per_million_tokens", mode="before")
     @classmethod

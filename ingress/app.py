@@ -37,6 +37,7 @@ from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
 from ingress.compare_table import CompareRules
 from ingress.comparing import Comparing, Pace
+from ingress.cors import install_cors
 from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
@@ -129,6 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    install_cors(app, settings.cors_allowed_origins)
     app.add_middleware(
         Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
         larger=dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions", "/payloads"), LARGEST_BODY_BYTES),

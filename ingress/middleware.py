@@ -11,6 +11,7 @@ from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingress.problems import CONTENT_TYPE, Problem, a_bug, problem_response
+from transport.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,12 @@ SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+# For answers that say nothing themselves: most are JSON, which nobody shows, caches or embeds.
+DEFAULT_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 
 
@@ -57,6 +64,7 @@ class Edge:
         given = headers.get(b"x-request-id", b"")
         request_id = given if _SANE_ID.match(given) else uuid4().hex.encode()
         scope.setdefault("state", {})["request_id"] = request_id.decode()
+        REQUEST_ID.set(request_id.decode())
 
         began = perf_counter()
         replaced = started = False
@@ -83,8 +91,8 @@ class Edge:
                     (b"x-request-id", request_id),
                     *SECURITY_HEADERS,
                 ]
-                if not any(name.lower() == b"cache-control" for name, _ in message["headers"]):
-                    message["headers"].append((b"cache-control", b"no-store"))
+                said = {name.lower() for name, _ in message["headers"]}
+                message["headers"] += [default for default in DEFAULT_HEADERS if default[0] not in said]
                 if self._is_stopping():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -103,7 +111,7 @@ class Edge:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            logger.error("request %s failed", request_id.decode(), exc_info=error)  # noqa: TRY400 one line, as others
+            logger.error("a request failed", exc_info=error)  # noqa: TRY400 one line, as others
             if started:  # half an answer cannot be taken back: uvicorn closes the connection
                 raise
             await problem_response(a_bug(), scope)(scope, receive, send_headers)

@@ -62,12 +62,15 @@ def _describe(path: str, operation: dict[str, Any]) -> None:
         responses.pop("422", None)  # what is no id is a 404
     if "{" in path:
         responses["404"] = {"description": "There is no such thing, or it is somebody else's"}
+    if path == "/auth/login":
+        responses["401"] = {"description": "The user or the password is wrong"}
     if "security" in operation:
         responses["401"] = {"description": "No token, or one that is no longer good"}
     if path.startswith(openai_errors.PATHS) and (invalid := responses.pop("422", None)):
         responses.setdefault("400", invalid)
+    responses["default"] = {"description": "Any other refusal: `code` is stable, `detail` says what to do"}
     for status, response in responses.items():
-        if status >= "400":
+        if status >= "400":  # and "default"
             response["content"] = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
         if status == "422":
             response["description"] = "The body or a parameter does not fit; each field by its path"

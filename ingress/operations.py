@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
 from ingress.openapi import document
@@ -14,6 +15,11 @@ from ingress.services import Services, admin, current_user, services
 from transport.workers import live_workers
 
 router = APIRouter(tags=["operations"])
+# Swagger's page starts by a script of its own in it, and calls the address that it came from.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
 DATABASE_WITHIN_S = 1.0  # whoever asks for readiness has a deadline of their own
 
 
@@ -51,7 +57,7 @@ async def ready(request: Request) -> Response:
 def install_metrics(app: FastAPI, *, public: bool) -> None:
     """`GET /metrics`; for admins only where not public."""
 
-    @app.get("/metrics", tags=["operations"])
+    @app.get("/metrics", tags=["operations"], response_class=PlainTextResponse)
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         if not public:
@@ -74,11 +80,13 @@ def install_docs(app: FastAPI, *, public: bool) -> None:
     async def docs(request: Request) -> Response:
         if not public:
             await _admin_of(request)
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url="openapi.json", title="assistant-stream", swagger_js_url="static/swagger-ui-bundle.js",
             swagger_css_url="static/swagger-ui.css", swagger_favicon_url="static/favicon.png",
             swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         )  # fmt: skip
+        page.headers["content-security-policy"] = DOCS_POLICY
+        return page
 
 
 async def _admin_of(request: Request) -> None:

@@ -42,7 +42,7 @@ from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
 from streams.guard import ProviderGuard
 from streams.serve import StageServer, Stream
-from streams.serve_sink import serve_sink
+from streams.serve_sink import GiveUp, serve_sink
 from transport.table import CompactedTable
 
 GATE_LIMIT = 1_000  # unfinished inputs of an in-order stage
@@ -165,8 +165,13 @@ def declare_embedding(
             await server.at_once(stream, decoder(EmbeddingRequested), stage, name="embed_texts", target=provider_name)
 
 
-def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink) -> None:
-    """What stays: a row per job, the webhooks that are due, and what could never work."""
+def declare_sink(
+    app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink, give_up: GiveUp
+) -> None:
+    """What stays: a row per job, the webhooks that are due, and what could never work.
+
+    `give_up`: of outcomes that are none; what is no `job-admitted` is a dead letter of `route_job` already.
+    """
     job_admitted = app.lane(catalog.full_name("job-admitted"), "store_pending", limit=SINK_LIMIT, is_sink=True)
     job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT, is_sink=True)
     dead_lettered = app.lane(
@@ -179,7 +184,7 @@ def declare_sink(app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: S
 
     @app.agent(job_finished, name="store_outcome")
     async def store_outcome_agent(stream: Stream) -> None:
-        await serve_sink(stream, JobFinished, outcomes, name="store_outcome")
+        await serve_sink(stream, JobFinished, outcomes, name="store_outcome", give_up=give_up)
 
     @app.agent(dead_lettered, name="store_dead_letter")
     async def store_dead_letter_agent(stream: Stream) -> None:

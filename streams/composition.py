@@ -6,14 +6,17 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 
 from processors.fall_over import FallOver
 from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
+from processors.stage import DeadLetter
 from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -33,6 +36,7 @@ from streams.assistant import GateParts, declare_completion, declare_embedding, 
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
+from streams.decode import Undecodable
 from streams.deltas import DeltaTopic
 from streams.encode import Encoder
 from streams.entry import Entry
@@ -266,7 +270,7 @@ class Composition:
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
-            dead_letters=DeadLetterSink(pool),
+            dead_letters=DeadLetterSink(pool), give_up=partial(_give_up, app, self._encoder),
         )  # fmt: skip
 
     async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
@@ -293,6 +297,18 @@ class Composition:
         stack.push_async_callback(table.stop)
         self.tables[topic] = table
         return table
+
+
+async def _give_up(app: StreamApp, encoder: Encoder, records: Sequence[tuple[ConsumerRecord, Undecodable]]) -> None:
+    """Outcomes that are none become dead letters."""
+    now = datetime.now(UTC)
+    letters = [
+        encoder.dead_letter(
+            record, DeadLetter(why.code, why.reason), stage="store_outcome", outcome_id=None, at=now
+        )
+        for record, why in records
+    ]  # fmt: skip
+    await app.publish(letters)
 
 
 async def end(task: "asyncio.Future[Any]") -> None:

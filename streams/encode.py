@@ -1,6 +1,6 @@
 """From events to records: topic, key, headers and ids of what a stage emits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from schemas.topics import PROVIDER, Catalog, Topic, event_type
 
 MAX_REASON_CHARS = 500
 SOURCE = "/assistant/"
+OWN_NAMES = "metadata"  # the field whose names senders choose
 
 
 class TooLargeError(Exception):
@@ -127,6 +128,15 @@ def failure(job: Job, letter: DeadLetter, at: datetime) -> JobFinished:
 
 
 def validation_reason(errors: Sequence[Any]) -> str:
-    """What does not fit, by path, without the text that did not fit."""
-    told = [f"{'.'.join(str(part) for part in error['loc']) or 'value'}: {error['msg']}" for error in errors[:5]]
+    """What does not fit, by path, without the text that did not fit, nor names that are the sender's own."""
+    told = [f"{_path(error) or 'value'}: {error['msg']}" for error in errors[:5]]
     return "; ".join(told)[:MAX_REASON_CHARS]
+
+
+def _path(error: Mapping[str, Any]) -> str:
+    parts = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        parts[-1] = "*"
+    if OWN_NAMES in parts:
+        parts[parts.index(OWN_NAMES) + 1 :] = ["*"]
+    return ".".join(parts)

@@ -12,7 +12,7 @@ from schemas.envelope import Envelope
 from schemas.events import Event
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
-from streams.decode import Decode, decoder
+from streams.decode import Decode, Undecodable, decoder
 from streams.serve import Stream
 
 logger = logging.getLogger(__name__)
@@ -22,25 +22,35 @@ SINK_FIRST_BACKOFF_S = 0.1
 SINK_MAX_BACKOFF_S = 5.0
 
 
-async def serve_sink(stream: Stream, event: type[E] | Decode, sink: Sink, *, name: str) -> None:
+GiveUp = Callable[[Sequence[tuple[ConsumerRecord, Undecodable]]], Awaitable[None]]
+
+
+async def serve_sink(
+    stream: Stream, event: type[E] | Decode, sink: Sink, *, name: str, give_up: GiveUp | None = None
+) -> None:
     """Serve a sink: all that waits of a partition in one call, again and again until the target has it.
 
-    A record that is no event is counted and passed over; a single bad row is found by halving the batch.
+    A single bad row is found by halving the batch.
 
     Args:
         stream: The agent's.
         event: The class of the topic's events, or how its records are read.
         sink: Where they go.
         name: As it stands in metrics.
+        give_up: Takes the records that are no events, with why; None: they are counted and passed over, since a stage
+            that reads the same topic gives them up.
     """
     decode: Decode = decoder(event) if isinstance(event, type) else event
 
     async def handle(records: Sequence[ConsumerRecord]) -> None:
         found = [decode(record) for record in records]
         envelopes = [envelope for envelope in found if isinstance(envelope, Envelope)]
-        if len(envelopes) < len(found):
-            metrics.EVENTS.labels(name, "undecodable").inc(len(found) - len(envelopes))
-            logger.error("%s: %d records are no events and are passed over", name, len(found) - len(envelopes))
+        unreadable = [(record, one) for record, one in zip(records, found, strict=True) if isinstance(one, Undecodable)]
+        if unreadable:
+            metrics.EVENTS.labels(name, "undecodable").inc(len(unreadable))
+            logger.error("%s: %d records are no events", name, len(unreadable))
+            if give_up is not None:
+                await give_up(unreadable)
         await write_all(sink, envelopes, name=name)
         metrics.EVENTS.labels(name, "stored").inc(len(envelopes))
 

@@ -1,12 +1,20 @@
 """Logging of a process: one line each, bounded in rate."""
 
 import logging
+import re
 import time
+from contextvars import ContextVar
+from typing import Any
 
 MAX_PER_KEY, PERIOD_S = 5, 60.0  # of the same logger, level and message, before they are only counted
 MAX_TRACEBACKS = 100  # of the same kind and from our own packages: each is of another job
 OURS = ("client", "embedded", "ingress", "processors", "providers", "schemas", "sinks", "streams", "transport")
 EXTRAS = ("job_id", "event_id", "stage", "target")
+MAX_LINE_CHARS = 4000
+# Of the request that is being answered, where there is one; what is begun on its behalf has it, too.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+# A name that somebody chose may hold a line's end, and then forges a line, or a terminal's commands.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 NOISY = (
     "aiokafka",
     "kafka",
@@ -47,12 +55,26 @@ class RateLimitFilter(logging.Filter):
 
 
 class Formatter(logging.Formatter):
-    """One line, with what a record says beside its message at the end of it: `job_id=...`."""
+    """One line, with what a record says beside its message at the end of it: `job_id=... request_id=...`."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 the library's name
-        """The line before a traceback."""
+        """The line before a traceback: one, whatever stands in it, and not without end."""
         told = [f"{name}={getattr(record, name)}" for name in EXTRAS if getattr(record, name, None)]
-        return " ".join([super().formatMessage(record), *told])
+        if (request_id := REQUEST_ID.get()) is not None:
+            told.append(f"request_id={request_id}")
+        message = super().formatMessage(record)
+        if len(message) > MAX_LINE_CHARS:
+            message = f"{message[:MAX_LINE_CHARS]}..."
+        return _CONTROL.sub(_escaped, " ".join([message, *told]))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 the library's name
+        """Indented: what an error says in lines of its own is then no line of the log."""
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"  {_CONTROL.sub(_escaped, line)}" for line in lines)
+
+
+def _escaped(control: "re.Match[str]") -> str:
+    return control.group().encode("unicode_escape").decode()
 
 
 def set_up(*, debug: bool) -> None:

@@ -29,7 +29,33 @@ def test_a_line_says_whose_job_and_which_stage(written: io.StringIO) -> None:
     fail("processors.run_stage", "job-7")
     line, *rest = written.getvalue().splitlines()
     assert line.endswith("ERROR processors.run_stage a stage failed job_id=job-7 stage=limit_rate")
-    assert rest[-1].startswith("ValueError: ")
+    assert rest[-1].startswith("  ValueError: ")
+
+
+def test_a_line_says_which_request_it_belongs_to(written: io.StringIO) -> None:
+    token = logs.REQUEST_ID.set("mine-1")
+    logging.getLogger("ingress.x").error("a request failed")
+    logs.REQUEST_ID.reset(token)
+    logging.getLogger("ingress.x").error("another one")
+    first, second = written.getvalue().splitlines()
+    assert first.endswith("a request failed request_id=mine-1")
+    assert second.endswith("another one")
+
+
+@pytest.mark.parametrize("control", ["\n", "\r\n", "\x85", "\u2028", "\x1b[2J", "\x00", "\x9b"])
+def test_nobody_forges_a_line_or_speaks_to_a_terminal(written: io.StringIO, control: str) -> None:
+    name = f"mallory{control}2026-01-01 00:00:00 ERROR root all users are admins now"
+    logging.getLogger("streams.x").error("no such user: %s", name, extra={"target": name})
+    error = ValueError(name)
+    logging.getLogger("streams.x").error("a stage failed", exc_info=(ValueError, error, None))
+    lines = written.getvalue().split("\n")
+    assert sum(not line.startswith("  ") for line in lines if line) == 2
+    assert not any(logs._CONTROL.search(line) for line in lines)
+
+
+def test_a_line_has_an_end(written: io.StringIO) -> None:
+    logging.getLogger("streams.x").error("x" * 1_000_000)
+    assert len(written.getvalue()) < 2 * logs.MAX_LINE_CHARS
 
 
 def test_others_of_the_same_kind_are_counted_and_ours_with_a_traceback_pass(written: io.StringIO) -> None:

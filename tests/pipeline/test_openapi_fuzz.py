@@ -1,0 +1,58 @@
+"""Calls that a fuzzer makes of the OpenAPI document, as everybody: no bug, and nothing that the document does not say.
+
+More than five thousand of them; `FUZZ_EXAMPLES=30` in the environment makes ten times as many of the random ones.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingress.tokens import Tokens
+from tests.conftest import SECRET
+from tests.deployment import client_of, register
+from tests.pipeline.conftest import Running
+
+pytestmark = pytest.mark.integration
+EACH = int(os.environ.get("FUZZ_EXAMPLES", "3"))  # of the random ones, per operation and caller
+SEED = os.environ.get("FUZZ_SEED", "20261129")
+CASES = 5_000 // 4
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+async def callers(running: Running) -> dict[str, dict[str, str]]:
+    expired = Tokens([SECRET], lifetime_s=60, now=lambda: 1_000_000_000).issue("root", role="admin", epoch=0)
+    async with client_of(running.ingress) as admin:
+        user = await register(admin, f"fuzzed-{uuid.uuid4().hex[:6]}")
+        as_admin = {"authorization": admin.headers["authorization"]}
+    return {"nobody": {}, "expired": {"authorization": f"Bearer {expired}"}, "user": user, "admin": as_admin}
+
+
+async def fuzz(running: Running, headers: dict[str, str], folder: Path) -> tuple[int, dict[str, Any], str]:
+    """Exit code, report, and what was printed."""
+    report, printed = folder / "report.json", folder / "printed.txt"
+    words = [word for name, value in headers.items() for word in ("--header", f"{name}: {value}")]
+    with printed.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "schemathesis.cli", "run", f"{running.ingress.http}/openapi.json", "--checks", CHECKS,
+            "--phases", "examples,coverage,fuzzing", "--max-examples", str(EACH), "--seed", SEED, "--no-shrink",
+            "--generation-database", "none", "--warnings", "off", "--continue-on-failure", "--no-color",
+            "--suppress-health-check", "all", "--request-timeout", "40", "--report-json-path", str(report), *words,
+            cwd=folder, stdout=output, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        code = await process.wait()
+    return code, json.loads(report.read_text()), printed.read_text()
+
+
+@pytest.mark.parametrize("who", ["nobody", "expired", "user", "admin"])
+async def test_no_call_finds_a_bug_or_what_is_not_documented(running: Running, who: str, tmp_path: Path) -> None:
+    code, report, printed = await fuzz(running, (await callers(running))[who], tmp_path)
+    assert code == 0, printed[-6000:]
+    assert report["operations"]["tested"] == report["operations"]["total"] > 35
+    assert report["test_cases"]["generated"] >= CASES
+    assert running.worker.popen.poll() is None
