@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
+from client.account_commands import keys, users
 from settings import ROLES, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
@@ -18,6 +19,8 @@ dlq = typer.Typer(no_args_is_help=True, help="Dead letters: events that could ne
 app.add_typer(dlq, name="dlq")
 jobs = typer.Typer(invoke_without_command=True)
 app.add_typer(jobs, name="jobs")
+app.add_typer(users, name="users")
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

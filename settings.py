@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     jwt_expires_min: int = Field(60, ge=1, le=1440)
     root_usr_pass: SecretStr | None = None
     login_failures_per_min: int = Field(10, ge=1, le=1000)
+    login_failures_kept_days: int = Field(30, ge=1, le=3650)
     rate_limit_user_requests: int = Field(5, ge=0)
     rate_limit_admin_requests: int = Field(10, ge=0)
     rate_limit_window: int = Field(60, ge=1, le=86_400)
@@ -214,7 +215,8 @@ class Settings(BaseSettings):
         if value is None:
             return None
         secret = value.get_secret_value()
-        if len(secret.encode()) < MIN_SECRET_BYTES or secret.lstrip().startswith(("[", "{", '"', "-----")):
+        looks_parsed = secret.lstrip().startswith(("[", "{", '"', "-----")) or _is_number(secret)
+        if len(secret.encode()) < MIN_SECRET_BYTES or looks_parsed:
             raise ValueError(
                 f"must be at least {MIN_SECRET_BYTES} random bytes and not JSON or PEM; "
                 "make one with: openssl rand -base64 48"
@@ -245,3 +247,12 @@ class Settings(BaseSettings):
             return None
         password = quote(self.db_pass.get_secret_value(), safe="")
         return f"postgresql://{quote(self.db_user, safe='')}:{password}@{self.db_host}/{quote(self.db_name, safe='')}"
+
+
+def _is_number(text: str) -> bool:
+    """JSON too, and few bits for its length."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -166,6 +166,15 @@ class AssistantClient:
         """One call, safe to repeat with the same `key`; raises as `get`."""
         return self._now_or_later("POST", path, json=body, key=key)
 
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One call that may not be safe to repeat; {} where the answer has no body.
+
+        Raises:
+            ClientError: It was refused, or there was no answer.
+        """
+        reply = self._call(method, path, json=body)
+        return {} if reply.status_code == 204 else _body(reply)
+
     def _now_or_later(self, method: str, path: str, *, key: str | None = None, **options: Any) -> dict[str, Any]:
         for token in (self._token, self._log_in):
             headers = {"authorization": f"Bearer {token()}"} | ({"idempotency-key": key} if key else {})

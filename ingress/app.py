@@ -14,12 +14,14 @@ from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from ingress import (
+    api_keys,
     cancelling,
     chat,
     compare,
     dead_letters,
     export,
     jobs,
+    login_failures,
     openai_chat,
     openai_embeddings,
     openai_models,
@@ -27,10 +29,13 @@ from ingress import (
     payloads,
     providers,
     streaming,
+    user_admin,
     users,
     webhooks,
     workers,
 )
+from ingress.access import Access
+from ingress.announcer import Announcer
 from ingress.backpressure import Backpressure
 from ingress.bodies import LARGEST_BODY_BYTES, Bodies
 from ingress.cancel_requests import CancelRequests
@@ -42,6 +47,7 @@ from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.images import Images
+from ingress.key_ring import KeyRing
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
@@ -61,11 +67,13 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.idempotency import IdempotencyStore
 from sinks.job_export import JobExport
+from sinks.login_failures import LoginFailures
 from sinks.payloads import PayloadStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
@@ -101,6 +109,10 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.database.close)
             made.publisher.start()
             stack.push_async_callback(made.publisher.stop)
+            made.announcer.start()
+            stack.push_async_callback(made.announcer.stop)
+            made.access.start()
+            stack.push_async_callback(made.access.stop)
             made.follower.start()
             stack.push_async_callback(made.follower.stop)
             made.channels.start()
@@ -124,7 +136,8 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (  # looked through in this order: first what is called most
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
-        streaming.router, operations.router, compare.router, payloads.router,
+        streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
+        login_failures.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -149,7 +162,7 @@ def compose(settings: Settings) -> Services:
             raise MissingSettingError(f"{name} is not set: set it to {example}, or run `assistant up`")
     access = KafkaAccess(settings.kafka_bootstrap_servers or "")
     catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
-    keys = [key.get_secret_value() for key in (settings.jwt_secret_key, settings.jwt_secret_key_previous) if key]
+    secrets = [key.get_secret_value() for key in (settings.jwt_secret_key, settings.jwt_secret_key_previous) if key]
     database = Pool(settings.postgres_dsn or "", size=8)
     store = JobStore(database)
     publisher = Publisher(access, timeout_s=settings.publish_timeout_s)
@@ -164,7 +177,7 @@ def compose(settings: Settings) -> Services:
         access, catalog.full_name("worker-heartbeat"), WorkerHeartbeat, on_change=backpressure.hear,
         forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
     )  # fmt: skip
-    job_ids = JobIds(keys)
+    job_ids = JobIds(secrets)
     cancel_requests = CancelRequests(
         publisher, follower, topic=catalog.full_name("job-cancel-requested"), wait_s=settings.admission_wait_ms / 1000
     )
@@ -180,7 +193,11 @@ def compose(settings: Settings) -> Services:
     )
     letters = DeadLetterStore(database)
     images = Images(PayloadStore(database), user_bytes=settings.max_payload_bytes_per_user)
-    user_table = CompactedTable(access, catalog.full_name("user-updated"), UserUpdated)
+    users_topic = catalog.full_name("user-updated")
+    user_table = CompactedTable(access, users_topic, UserUpdated, on_change=lambda *change: callers.hear(*change))
+    users, keys = UserStore(database), ApiKeyStore(database)
+    tokens, key_ring = Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60), KeyRing(keys)
+    callers = Access(tokens, key_ring, user_table)
     submissions = Submissions(
         publisher,
         follower,
@@ -243,22 +260,27 @@ def compose(settings: Settings) -> Services:
             per_user=settings.max_comparisons_per_user, prices=settings.prices_per_million_tokens
         ),
         due=DueStore(database),
-        users=UserStore(database),
+        users=users,
         webhooks=WebhookStore(database),
-        webhook_secrets=WebhookSecrets(database, masters=keys),
+        webhook_secrets=WebhookSecrets(database, masters=secrets),
         dead_letters=letters,
         redriver=Redriver(
             letters,
             publisher,
             catalog,
             job_ids,
-            RedriveMarks(keys),
+            RedriveMarks(secrets),
             providers=settings.allowed_providers,
             expires_after_s=settings.expires_after_s,
         ),
-        tokens=Tokens(keys, lifetime_s=settings.jwt_expires_min * 60),
+        tokens=tokens,
+        access=callers,
+        keys=key_ring,
+        api_keys=keys,
         passwords=Passwords(),
         login_limit=LoginLimit(per_min=settings.login_failures_per_min),
+        login_failures=LoginFailures(database),
+        announcer=Announcer(users, publisher, user_table, topic=users_topic),
         job_ids=job_ids,
         expires_after_s=settings.expires_after_s,
     )

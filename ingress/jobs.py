@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 
 from ingress.follower import Progress
 from ingress.problems import Problem, not_found
-from ingress.services import CurrentUser, Found, Services
+from ingress.services import AskingUser, CurrentUser, Found, Services
 from processors.errors import RetryableError
 from processors.retries import MAX_BACKOFF_S
 from schemas.events import UserUpdated, utc_from_ms
@@ -86,7 +86,7 @@ async def redeliver(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 
 
 @router.get("/webhook-secret", tags=["webhooks"])
-async def webhook_secret(user: CurrentUser, found: Found) -> Response:
+async def webhook_secret(user: AskingUser, found: Found) -> Response:
     """What your webhooks are signed with: give it to any Standard Webhooks library."""
     return _json({"secret": await found.webhook_secrets.current(user.user_id)})
 

@@ -7,8 +7,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
+import orjson
 from prometheus_client import Counter
 
+from ingress.access import REVOKED, WHY_REVOKED
 from ingress.channel import Channel
 from ingress.follower import Outcome
 from ingress.told import WHOLE, WHOLE_ID, Told
@@ -28,8 +30,10 @@ class News:
         progress: Events on the way, as they are told.
         is_void: The text so far is, before these pieces.
         pieces: Of the answer, as they are told.
-        outcome: It has ended, and `end` is the event that says so.
+        outcome: It has ended.
+        end: The event that says that it has ended, or that they may hear nothing more.
         sent_away: Why they have to come again.
+        is_revoked: They hear nothing more, for what they asked with is no longer good.
     """
 
     progress: bytes = b""
@@ -38,6 +42,7 @@ class News:
     outcome: Outcome | None = None
     end: bytes = b""
     sent_away: str | None = None
+    is_revoked: bool = False
 
     def as_events(self) -> bytes:
         """As server-sent events of our own; a comment where there is nothing."""
@@ -54,6 +59,7 @@ class Listener:
         self.wake = asyncio.Event()
         self.gone = False
         self.finished = False
+        self.is_revoked = False
         self._channel = channel
         self._execution: UUID | None = None
         self._next = 0
@@ -71,6 +77,9 @@ class Listener:
         """The same for whoever tells it in another way."""
         channel = self._channel
         while not self.gone:
+            if self.is_revoked:
+                yield News(is_revoked=True, end=self._revoked())
+                return
             self.wake.clear()
             progress = self._progress()
             is_void, pieces = self._pieces()
@@ -93,10 +102,19 @@ class Listener:
                 except TimeoutError:
                     yield News()
 
+    def revoke(self) -> None:
+        """They may hear nothing more."""
+        self.is_revoked = True
+        self.wake.set()
+
     def leave(self) -> None:
         """They have closed the connection."""
         self.gone = True
         self.wake.set()
+
+    def _revoked(self) -> bytes:
+        told = {"job_id": str(self._channel.job_id), "error": {"code": REVOKED, "message": WHY_REVOKED}}
+        return b"event: error\ndata: %b\n\n" % orjson.dumps(told)
 
     def _progress(self) -> bytes:
         channel = self._channel

@@ -17,6 +17,7 @@ class LoginLimit:
     def __init__(self, *, per_min: int, clock: Callable[[], float] = monotonic) -> None:
         """`per_min`: wrong passwords for one user from one address."""
         self._per_min, self._clock = per_min, clock
+        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._buckets: OrderedDict[tuple[str, str | None], tuple[float, float]] = OrderedDict()
 
     def take(self, user_id: str, address: str) -> None:
@@ -39,6 +40,17 @@ class LoginLimit:
         """It was the right one."""
         self._add((address, user_id), 1.0)
         self._add((address, None), 1.0)
+
+    def is_news(self, user_id: str, address: str) -> bool:
+        """True of a refusal that nobody was told of for a minute: whoever writes them down has a bounded number."""
+        now = self._clock()
+        if now - self._told.get((address, user_id), float("-inf")) < PERIOD_S:
+            return False
+        self._told[address, user_id] = now
+        self._told.move_to_end((address, user_id))
+        if len(self._told) > MAX_KEPT:
+            self._told.popitem(last=False)
+        return True
 
     def _most(self, key: tuple[str, str | None]) -> float:
         return float(self._per_min if key[1] is not None else self._per_min * PER_ADDRESS)

@@ -12,6 +12,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from ingress.access import REVOKED, WHY_REVOKED
 from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.chat import ANSWERS, failed_call
@@ -120,6 +121,8 @@ class ChatStream(EventStream):
         chunks = self._chunks
         async with contextlib.aclosing(self._listening.listener.news()) as every:
             async for news in every:
+                if news.is_revoked:
+                    raise Problem(401, REVOKED, WHY_REVOKED, headers={"WWW-Authenticate": "Bearer"})
                 if news.sent_away is not None:
                     raise self._cut("stream-cut", f"the stream ends here, the job does not: {news.sent_away}")
                 try:

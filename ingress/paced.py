@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ingress.bounded_http import abort
+from ingress.services import until_revoked
 from processors.errors import RetryableError
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ class PacedResponse(Response):
     """A body in chunks, each made when the one before it was taken.
 
     It is cut, so that its reader sees that there is more, when the reader has left, takes nothing for `stall_s`, has
-    been at it for `longest_s`, when `is_stopping`, or when a chunk cannot be made.
+    been at it for `longest_s`, may read no more, when `is_stopping`, or when a chunk cannot be made.
     """
 
     def __init__(
@@ -31,13 +32,15 @@ class PacedResponse(Response):
         del self.headers["content-length"]
         self._chunks, self._stall_s, self._longest_s = chunks, stall_s, longest_s
         self._is_stopping, self._at_the_end = is_stopping, at_the_end
+        self._is_revoked = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            with until_revoked(scope, self._revoke):
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done() and (why := sending.result()) is not None:
                 logger.warning("an answer was cut: %s", why)
                 abort(scope)
@@ -46,6 +49,9 @@ class PacedResponse(Response):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
             self._at_the_end()
+
+    def _revoke(self) -> None:
+        self._is_revoked = True
 
     async def _send(self, send: Send) -> str | None:
         """Why it was cut; None: it was not."""
@@ -56,6 +62,8 @@ class PacedResponse(Response):
                 async for chunk in chunks:
                     async with asyncio.timeout(self._stall_s):
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    if self._is_revoked:
+                        return "what it was asked for with is no longer good"
                     if self._is_stopping():
                         return "this replica is stopping"
                     if monotonic() - began > self._longest_s:

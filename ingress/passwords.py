@@ -18,9 +18,10 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hash = PasswordHash.recommended()
+        # Made now: to make it for the first one who is unknown would tell that they are.
+        self._nobodys = self._hash.hash("nobody's password")
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
-        self._nobodys: str | None = None
 
     async def hash(self, password: str) -> str:
         """As it is stored."""
@@ -33,8 +34,6 @@ class Passwords:
         `stored` None: a user whom there is not; takes as long as one whom there is.
         """
         if stored is None:
-            if self._nobodys is None:
-                self._nobodys = await self.hash("nobody's password")
             async with self._turn():
                 await asyncio.to_thread(self._hash.verify, password, self._nobodys)
             return False, None

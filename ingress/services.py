@@ -1,12 +1,16 @@
 """What the routes work with, and who is asking."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
+from starlette.types import Scope as ASGIScope
 
+from ingress.access import Access, Scope, Session
+from ingress.announcer import Announcer
 from ingress.bodies import Bodies
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
@@ -16,6 +20,7 @@ from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
+from ingress.key_ring import KeyRing
 from ingress.login_limit import LoginLimit
 from ingress.model_names import Models
 from ingress.passwords import Passwords
@@ -23,13 +28,15 @@ from ingress.problems import Problem
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.submission import Submissions
-from ingress.tokens import InvalidTokenError, Tokens
+from ingress.tokens import Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
+from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
+from sinks.login_failures import LoginFailures
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -67,10 +74,18 @@ class Services:
     dead_letters: DeadLetterStore
     redriver: Redriver
     tokens: Tokens
+    access: Access
+    keys: KeyRing
+    api_keys: ApiKeyStore
     passwords: Passwords
     login_limit: LoginLimit
+    login_failures: LoginFailures
+    announcer: Announcer
     job_ids: JobIds
     expires_after_s: int
+
+
+LOOKING = ("GET", "HEAD")
 
 
 def services(request: Request) -> Services:
@@ -88,34 +103,81 @@ async def _services(request: Request) -> Services:
 _bearer = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
 
 
-async def current_user(request: Request, token: Annotated[str | None, Depends(_bearer)]) -> UserUpdated:
-    """Who asks: the token says who, `user-updated` what they may."""
-    found = services(request)
-    if token is not None:
-        try:
-            claims = found.tokens.verify(token)
-        except InvalidTokenError:
-            pass
-        else:
-            if not found.user_table.is_running:
-                detail = "the users are not read yet, so nobody can be told from a stranger; try again soon"
-                raise Problem(503, "not-ready", detail, headers={"Retry-After": "2"})
-            user = found.user_table.values.get(claims.user_id)
-            if user is not None and not user.disabled and user.token_epoch <= claims.epoch:
-                return user
-    raise Problem(
-        401, "not-authenticated", "send Authorization: Bearer <token>, from POST /auth/login",
-        headers={"WWW-Authenticate": "Bearer"},
-    )  # fmt: skip
+Token = Annotated[str | None, Depends(_bearer)]
+
+
+async def session_of(request: Request, token: Token) -> Session:
+    """How whoever asks has shown who they are; kept with the request for whatever takes its time."""
+    session = await services(request).access.session(token)
+    request.state.session = session
+    return session
+
+
+async def current_user(request: Request, token: Token) -> UserUpdated:
+    """Who asks, by a token or by an API key; a key without the scope `jobs` may only look.
+
+    Raises:
+        Problem: 401, 403, 503.
+    """
+    session = await session_of(request, token)
+    if request.method not in LOOKING:
+        require("jobs", session)
+    return session.user
+
+
+async def asking_user(request: Request, token: Token) -> UserUpdated:
+    """The same where to look is not harmless."""
+    session = await session_of(request, token)
+    require("jobs", session)
+    return session.user
 
 
 async def admin(user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpdated:
-    """The same, and an admin."""
+    """The same, and an admin; of API keys those with the scope `admin`."""
     if user.role != "admin":
         raise Problem(403, "not-allowed", "only admins may do this")
     return user
 
 
+async def user_admin(request: Request, token: Token) -> UserUpdated:
+    """An admin who manages users; of API keys those with the scope `users`."""
+    session = await session_of(request, token)
+    found = services(request).user_table.values.get(session.user.user_id)
+    if found is None or found.role != "admin":
+        raise Problem(403, "not-allowed", "only admins may do this")
+    require("users", session)
+    return found
+
+
+async def logged_in_user(request: Request, token: Token) -> UserUpdated:
+    """Whoever has a password and not just a key: a key that was stolen makes no other keys."""
+    session = await session_of(request, token)
+    if session.key_id is not None:
+        raise Problem(403, "login-required", "no API key may do this: use a token of POST /auth/login")
+    return session.user
+
+
+def require(scope: Scope, session: Session) -> None:
+    """Raise Problem where the session is not good for this."""
+    if scope not in session.scopes:
+        raise Problem(403, "scope-missing", f"this API key lacks the scope `{scope}`: make one that has it")
+
+
+@contextmanager
+def until_revoked(scope: ASGIScope, end: Callable[[], None]) -> Iterator[None]:
+    """While an answer takes its time: `end` is called as soon as what it was asked for with is no longer good."""
+    session: Session | None = scope.get("state", {}).get("session")
+    if session is None:
+        yield
+        return
+    found: Services = scope["app"].state.services
+    with found.access.held(session, end):
+        yield
+
+
 Found = Annotated[Services, Depends(_services)]
 CurrentUser = Annotated[UserUpdated, Depends(current_user)]
+AskingUser = Annotated[UserUpdated, Depends(asking_user)]
 Admin = Annotated[UserUpdated, Depends(admin)]
+UserAdmin = Annotated[UserUpdated, Depends(user_admin)]
+LoggedInUser = Annotated[UserUpdated, Depends(logged_in_user)]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ingress.bounded_http import abort
@@ -20,7 +20,7 @@ from ingress.jobs import visible
 from ingress.listener import DROPPED, Listener
 from ingress.live import NotFollowedError
 from ingress.problems import Problem
-from ingress.services import CurrentUser, Found, Services
+from ingress.services import CurrentUser, Found, Services, require, until_revoked
 from schemas.events import UserUpdated
 
 router = APIRouter()
@@ -45,7 +45,8 @@ data: {"job_id":"...","status":"completed","result":{"model":"gpt-4o-mini"}}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `progress`, `delta` with `{text}`, `restart` (the text so far is void), "
-        "at the end `finished` or `error` with the job as polled. A connection that ends before goes on where it was "
+        "at the end `finished` or `error` with the job as polled; `error` with the code `access-revoked` where the "
+        "token or key is no longer good. A connection that ends before goes on where it was "
         "with `Last-Event-ID`, at any replica.",
         "content": {"text/event-stream": {"example": EXAMPLE}},
     },
@@ -59,10 +60,13 @@ async def job_stream(
     job_id: UUID,
     user: CurrentUser,
     found: Found,
+    request: Request,
     last_event_id: LastEventId = None,
     cancel_on_disconnect: Annotated[bool, Query(description="To leave before the end is to cancel the job")] = False,
 ) -> Response:
     """A job's answer from its first word on, or from where you were; while it comes, and as long as it is kept."""
+    if cancel_on_disconnect:
+        require("jobs", request.state.session)
     since_ms = await visible(job_id, user, found)
     listening = listen(found, job_id, after=last_event_id, since_ms=since_ms)
     on_left = canceller(found, user, job_id) if cancel_on_disconnect else None
@@ -139,7 +143,8 @@ class EventStream(Response):
         try:
             try:
                 async with contextlib.aclosing(self.told()) as chunks:
-                    await self._tell(send, chunks)
+                    with until_revoked(scope, listener.revoke):
+                        await self._tell(send, chunks)
             except TimeoutError:
                 DROPPED.labels("stalled").inc()
                 abort(scope)

@@ -6,6 +6,7 @@ what it is given is checked first. Guide: RFC 8725.
 
 import base64
 import binascii
+import hmac
 import re
 import time
 from collections import OrderedDict
@@ -52,7 +53,8 @@ class Tokens:
         if not secrets or any(len(secret.encode()) < 32 for secret in secrets):
             raise ValueError("a JWT secret is at least 32 random bytes")
         # A key that is built once is used as it is: its hash cannot be switched, nor is it parsed as a key set.
-        self._keys = [jwk.construct(secret.encode(), ALGORITHM) for secret in secrets]
+        self._keys = {_key_id(secret): jwk.construct(secret.encode(), ALGORITHM) for secret in secrets}
+        self._current = _key_id(secrets[0])
         self._lifetime_s, self._now = lifetime_s, now
         # A signature costs a sixteenth of a request, and stays right: only the time must be looked at again.
         self._verified: OrderedDict[str, Claims] = OrderedDict()
@@ -64,7 +66,8 @@ class Tokens:
             "sub": user_id, "role": role, "epoch": epoch, "iss": ISSUER, "aud": AUDIENCE, "iat": now, "nbf": now,
             "exp": now + self._lifetime_s, "jti": uuid4().hex,
         }  # fmt: skip
-        token: str = jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
+        key, headers = self._keys[self._current], {"kid": self._current}
+        token: str = jwt.encode(claims, key, algorithm=ALGORITHM, headers=headers)
         return token
 
     def verify(self, token: str) -> Claims:
@@ -83,8 +86,8 @@ class Tokens:
         return claims
 
     def _verify(self, token: str) -> Claims:
-        _check_form(token)
-        for key in self._keys:
+        header = _checked_header(token)
+        for key in self._fitting(header):
             try:
                 claims = jwt.decode(
                     token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER,
@@ -95,8 +98,20 @@ class Tokens:
             return _checked(claims, self._now())
         raise InvalidTokenError
 
+    def _fitting(self, header: dict[str, Any]) -> list[Any]:
+        """The key that the token names; all of ours where it names none. A name is looked up here and nowhere else."""
+        if "kid" not in header:
+            return list(self._keys.values())
+        key = self._keys.get(header["kid"]) if isinstance(header["kid"], str) else None
+        return [] if key is None else [key]
 
-def _check_form(token: str) -> None:
+
+def _key_id(secret: str) -> str:
+    """Tells a key from others, and nothing of it."""
+    return hmac.digest(secret.encode(), b"assistant-stream key id", "sha256").hex()[:16]
+
+
+def _checked_header(token: str) -> dict[str, Any]:
     parts = token.split(".")
     if len(token) > MAX_TOKEN_CHARS or len(parts) != 3:
         raise InvalidTokenError
@@ -109,6 +124,7 @@ def _check_form(token: str) -> None:
         raise InvalidTokenError
     if not header.keys() <= HEADER_KEYS or header.get("alg") != ALGORITHM or header.get("typ", "JWT") != "JWT":
         raise InvalidTokenError
+    return header
 
 
 def _canonical(part: str) -> bytes:

@@ -1,23 +1,21 @@
-"""Login and registration; users live in Postgres, and everybody else knows them by `user-updated`."""
+"""Login, registration, and what everybody may do about their own password."""
 
-import asyncio
+import contextlib
 from typing import Annotated
 
-from aiokafka.errors import KafkaError
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
+from ingress.announcer import NotKnownError, announce
 from ingress.passwords import Passwords
 from ingress.problems import Problem
-from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
-from ingress.services import Admin, Found, Services
-from schemas.envelope import Attributes, Record
+from ingress.publisher import Publisher
+from ingress.services import Found, LoggedInUser, Services, UserAdmin
 from schemas.requests import RequestBody, Role, UserId
+from sinks.login_failures import Reason
 from sinks.users import UserExistsError, UserRow, UserStore
-from transport.table import NotStartedError
 
 router = APIRouter(prefix="/auth", tags=["users"])
-KNOWN_WITHIN_S = 5.0
 Password = Annotated[str, Field(min_length=8, max_length=256)]
 
 
@@ -36,6 +34,13 @@ class RegisterBody(RequestBody):
     role: Role = "user"
 
 
+class PasswordBody(RequestBody):
+    """Body of `POST /auth/password`."""
+
+    old_password: Annotated[str, Field(max_length=256)]
+    new_password: Password
+
+
 class TokenReply(RequestBody):
     """A token to send as `Authorization: Bearer <access_token>`."""
 
@@ -46,7 +51,7 @@ class TokenReply(RequestBody):
 @router.post("/login")
 async def login(body: LoginBody, request: Request, found: Found) -> TokenReply:
     """Get a token for a name and password."""
-    return await _log_in(found, body.user_id, body.password, _address(request))
+    return await _log_in(found, body.user_id, body.password, address_of(request))
 
 
 @router.post("/token", include_in_schema=False)
@@ -57,11 +62,11 @@ async def login_by_form(
     found: Found,
 ) -> TokenReply:
     """The same as Swagger's dialog sends it (OAuth 2 password form)."""
-    return await _log_in(found, username, password, _address(request))
+    return await _log_in(found, username, password, address_of(request))
 
 
 @router.post("/register", status_code=201)
-async def register(body: RegisterBody, user: Admin, found: Found) -> TokenReply:  # noqa: ARG001 an admin must ask
+async def register(body: RegisterBody, user: UserAdmin, found: Found) -> TokenReply:  # noqa: ARG001 an admin must ask
     """Create a user (admins only); answers the new user's token."""
     try:
         row = await found.users.create(body.user_id, await found.passwords.hash(body.password), body.role)
@@ -70,59 +75,103 @@ async def register(body: RegisterBody, user: Admin, found: Found) -> TokenReply:
     return await _announced_token(found, row)
 
 
-def _address(request: Request) -> str:
+@router.post("/password")
+async def change_password(body: PasswordBody, user: LoggedInUser, request: Request, found: Found) -> TokenReply:
+    """Change your own password; every token of yours is worth nothing from then on, but for the one in the answer.
+
+    Streams that were opened with them end; your jobs and your API keys go on.
+    """
+    address = address_of(request)
+    await _slow_down(found, user.user_id, address)
+    row = await found.users.get(user.user_id)
+    stored = row.password_hash if row is not None else None
+    fits, _ = await found.passwords.verify(body.old_password, stored)
+    if not fits:
+        await found.login_failures.add(user_id=user.user_id, address=address, reason="wrong-password")
+        raise Problem(403, "wrong-password", "the old password is wrong")
+    found.login_limit.give_back(user.user_id, address)
+    changes = {"password_hash": await found.passwords.hash(body.new_password)}
+    changed = await found.users.change(user.user_id, changes, password_was=stored)
+    if changed is None:
+        raise Problem(409, "changed-meanwhile", "somebody else has just changed this user: log in again")
+    return await _announced_token(found, changed)
+
+
+@router.post("/logout-everywhere", status_code=204)
+async def log_out_everywhere(user: LoggedInUser, found: Found) -> Response:
+    """Every token of yours is worth nothing from now on; API keys are deleted one by one, with `DELETE /api-keys/...`.
+
+    Streams that were opened with a token end; jobs go on.
+    """
+    await found.users.change(user.user_id, {}, revoke=True)
+    await tell(found, user.user_id)
+    return Response(status_code=204)
+
+
+def address_of(request: Request) -> str:
+    """From where a request comes."""
     return request.client.host if request.client else "unknown"
 
 
+async def tell(found: Services, user_id: str) -> None:
+    """Return once everybody can know of a change that is stored.
+
+    Raises:
+        Problem: Not yet; it comes about by itself.
+    """
+    try:
+        await found.announcer.tell(user_id)
+    except NotKnownError:
+        detail = "the change is stored, and is in force once Kafka answers: nothing more has to be done"
+        raise Problem(503, "not-announced", detail, headers={"Retry-After": "2"}) from None
+
+
+async def _slow_down(found: Services, user_id: str, address: str) -> None:
+    """Raises Problem for who has guessed wrong too often; of a row of them the first is written down."""
+    try:
+        found.login_limit.take(user_id, address)
+    except Problem:
+        if found.login_limit.is_news(user_id, address):
+            await found.login_failures.add(user_id=user_id, address=address, reason="slowed-down")
+        raise
+
+
 async def _log_in(found: Services, user_id: str, password: str, address: str) -> TokenReply:
-    found.login_limit.take(user_id, address)
+    await _slow_down(found, user_id, address)
     row = await found.users.get(user_id) if "\x00" not in user_id else None
+    if row is not None and row.deleted_at is not None:
+        row = None  # there is no hash that would take as long
     fits, newer_hash = await found.passwords.verify(password, row.password_hash if row else None)
     if row is None or not fits or row.disabled:
+        # Before the answer: who guesses hears nothing that is not written down.
+        await found.login_failures.add(user_id=user_id, address=address, reason=_reason(row, fits=fits))
         raise Problem(401, "wrong-credentials", "the user or the password is wrong")
     found.login_limit.give_back(user_id, address)
     if newer_hash is not None:
-        await found.users.set_password_hash(user_id, newer_hash)
+        await found.users.set_password_hash(user_id, newer_hash, instead_of=row.password_hash)
     return await _announced_token(found, row)
+
+
+def _reason(row: UserRow | None, *, fits: bool) -> Reason:
+    if row is None:
+        return "unknown-user"
+    return "user-disabled" if fits else "wrong-password"
 
 
 async def _announced_token(found: Services, row: UserRow) -> TokenReply:
     """A user whom the others do not know yet gets nowhere: told now, also where an earlier try was cut short."""
     if not row.announced or row.user_id not in found.user_table.values:
         try:
-            await announce(row, found.users, found.publisher, found.catalog.full_name("user-updated"))
-            async with asyncio.timeout(KNOWN_WITHIN_S):
-                await found.user_table.reach_end()
-        except (NotAcceptedError, OutcomeUnknownError, TimeoutError, KafkaError, NotStartedError):
+            await found.announcer.tell(row.user_id)
+        except NotKnownError:
             detail = "Kafka does not answer, so the user is not known everywhere yet; log in again soon"
             raise Problem(503, "not-accepted", detail, headers={"Retry-After": "2"}) from None
     return TokenReply(access_token=found.tokens.issue(row.user_id, role=row.role, epoch=row.token_epoch))
 
 
-async def announce(row: UserRow, users: UserStore, publisher: Publisher, topic: str) -> None:
-    """Publish a user on `user-updated`, then write down that it was.
-
-    Raises:
-        NotAcceptedError, OutcomeUnknownError: Kafka does not answer.
-        RetryableError: Postgres does not.
-    """
-    await publisher.publish(announcement(row, topic))
-    await users.mark_announced(row.user_id)
-
-
-def announcement(row: UserRow, topic: str) -> Record:
-    """The user as a record of `user-updated`."""
-    attributes = Attributes(f"{row.user_id}/{row.token_epoch}", "/ingress", "user-updated")
-    return Record(topic, row.user_id.encode(), row.event().model_dump_json().encode(), attributes.headers())
-
-
 async def ensure_root(password: str, users: UserStore, passwords: Passwords, publisher: Publisher, topic: str) -> None:
     """The first admin, `root`; an existing one keeps its password. May be called at every start."""
-    row = await users.get("root")
-    if row is None:
-        try:
-            row = await users.create("root", await passwords.hash(password), "admin")
-        except UserExistsError:  # another replica was faster
-            row = await users.get("root")
-    if row is not None:  # always: a new Kafka beside an old Postgres has not heard of it
-        await announce(row, users, publisher, topic)
+    if await users.get("root") is None:
+        with contextlib.suppress(UserExistsError):  # another replica was faster
+            await users.create("root", await passwords.hash(password), "admin")
+    await announce("root", users, publisher, topic)  # always: a new Kafka beside an old Postgres has not heard of it

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from processors.cancelled import cancelled
+from processors.cancelled import USER_DISABLED, cancelled
 from processors.stage import Emit, StageResult
 from schemas.events import (
     CompletionRequested,
@@ -65,6 +65,7 @@ def route_job(
     default_timeout_s: float,
     clock_is_right: Callable[[], bool],
     is_cancelled: Callable[[Job], bool],
+    is_disabled: Callable[[Job], bool] = lambda _: False,
     now: datetime,
 ) -> StageResult:
     """Send the job to the provider asked for (of several the first that lives), else the default, else the first there.
@@ -80,13 +81,16 @@ def route_job(
         default_timeout_s: Of a request that does not say it.
         clock_is_right: False while nothing may be expired, since nobody knows what time it is.
         is_cancelled: True of a job that is not to go on.
+        is_disabled: True of a job whose user may have nothing done any more.
         now: The time.
 
     Returns:
         `Emit` with `CompletionRequested` or `EmbeddingRequested` and `JobProgressed`, or with a `JobFinished`:
-        `cancelled`, `expired`, `no-such-provider`, `not-allowed`.
+        `cancelled`, `user-disabled`, `expired`, `no-such-provider`, `not-allowed`.
     """
     job = event.job
+    if is_disabled(job):
+        return cancelled(job, at=now, code=USER_DISABLED)
     if is_cancelled(job):
         return cancelled(job, at=now)
     if now >= job.expires_at and clock_is_right():

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from ingress.users import announcement
+from ingress.announcer import announcement
 from recover.errors import RecoverError
 from recover.progress import Report
 from recover.reader import ends_of, read

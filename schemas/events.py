@@ -242,13 +242,20 @@ class JobCancelRequested(Event):
 
 
 class UserUpdated(Event):
-    """A user as the gate and the ingress must know it (compacted by user_id)."""
+    """A user as the gate and the ingress must know it (compacted by user_id).
+
+    `disabled` is for ever where the user was deleted; `token_epoch`: tokens of a lower one are worth nothing. The
+    limits are this user's own, None where the settings' hold.
+    """
 
     user_id: UserId
     role: Role
     disabled: bool = False
     token_epoch: int = 0
     rate_limit_requests: int | None = None
+    tokens_per_minute: int | None = None
+    max_in_flight: int | None = None
+    max_pending: int | None = None
 
 
 class ProviderOffer(Event):

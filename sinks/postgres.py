@@ -89,6 +89,8 @@ ON CONFLICT (webhook_id, attempt) DO NOTHING
 
 COLUMNS = """job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, accepted_at, expires_at,
              finished_at, stream"""
+AS_JOB = """job_id, run, user_id, role, kind, callback_url, accepted_at, expires_at,
+            coalesce(metadata, '{}') AS metadata"""
 
 
 class PendingSink:
@@ -301,10 +303,20 @@ class JobStore:
         """Jobs that are pending although they expired before then, the oldest first; as much as rows know of them."""
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
-                """SELECT job_id, run, user_id, role, kind, callback_url, accepted_at, expires_at,
-                          coalesce(metadata, '{}') AS metadata
-                   FROM jobs WHERE status = 'pending' AND expires_at < $1 ORDER BY expires_at LIMIT $2""",
+                f"""SELECT {AS_JOB} FROM jobs WHERE status = 'pending' AND expires_at < $1
+                    ORDER BY expires_at LIMIT $2""",  # noqa: S608 constant
                 before, limit,
+            )  # fmt: skip
+        return [Job(**row) for row in rows]
+
+    async def pending_of(self, user_ids: Sequence[str], *, but: Sequence[UUID], limit: int) -> list[Job]:
+        """Pending jobs of these users, without those in `but`; as much as rows know of them."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                f"""SELECT {AS_JOB} FROM jobs
+                    WHERE status = 'pending' AND user_id = ANY($1) AND NOT job_id = ANY($2)
+                    ORDER BY expires_at LIMIT $3""",  # noqa: S608 constant
+                list(user_ids), list(but), limit,
             )  # fmt: skip
         return [Job(**row) for row in rows]
 

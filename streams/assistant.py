@@ -65,6 +65,7 @@ class GateParts:
     default_timeout_s: float
     clock_is_right: Callable[[], bool]
     is_cancelled: Callable[[Job], bool]
+    is_disabled: Callable[[Job], bool]
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -105,6 +106,7 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
                 default_timeout_s=parts.default_timeout_s,
                 clock_is_right=parts.clock_is_right,
                 is_cancelled=parts.is_cancelled,
+                is_disabled=parts.is_disabled,
             )
         )
         await server.in_order(stream, decoder(JobAdmitted), stage, name="route_job")

@@ -1,6 +1,7 @@
-"""Which jobs are to be cancelled, and the work on them that is to be cut.
+"""Which jobs are not to go on, and the work on them that is to be cut.
 
-Every worker knows all of them (see `cancellation_log`), so it does not matter which one a job is at.
+Every worker knows all requests to cancel (see `cancellation_log`) and all users (`user-updated`), so it does not matter
+which one a job is at.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
+from processors.cancelled import CANCELLED, USER_DISABLED
 from schemas.events import Job, JobCancelRequested, UserUpdated
 from streams import metrics
 
@@ -19,10 +21,13 @@ MAX_KEPT = 100_000  # about 50 MB; beyond it the oldest go, whose jobs have most
 
 
 class Cancellations:
-    """Requests to cancel of the last day. Honoured: those of a job's owner, and of admins."""
+    """Requests to cancel of the last day, and users who may have nothing done any more.
+
+    Honoured are the requests of a job's owner, and of admins.
+    """
 
     def __init__(self, users: Mapping[str, UserUpdated], *, max_kept: int = MAX_KEPT) -> None:
-        """`users`: all that there are, to tell admins by; `max_kept`: requests remembered at most."""
+        """`users`: all that there are, each change told to `hear_of_user`; `max_kept`: requests remembered at most."""
         self._users, self._max_kept = users, max_kept
         self._asked: dict[UUID, set[str]] = {}
         self._by_age: list[tuple[int, UUID, str]] = []
@@ -50,6 +55,15 @@ class Cancellations:
         for listener in self._listeners:
             listener(requested.job_id)
 
+    def hear_of_user(self, user_id: str, user: UserUpdated | None) -> None:
+        """A user has changed: what is at work for one who is disabled is cut."""
+        if user is None or not user.disabled:
+            return
+        for works in list(self._work.values()):
+            for work in works:
+                if work.job.user_id == user_id:
+                    work.cut()
+
     def on_request(self, listener: Callable[[UUID], None]) -> None:
         """Tell somebody of each request, whoever made it."""
         self._listeners.append(listener)
@@ -57,6 +71,17 @@ class Cancellations:
     def is_requested(self, job_id: UUID) -> bool:
         """True if anybody at all has asked for it: then it is worth the look whose job it is."""
         return job_id in self._asked
+
+    def why_not(self, job: Job) -> str | None:
+        """The code with which a job ends that is not to go on; None: it is."""
+        if self.is_disabled(job):
+            return USER_DISABLED
+        return CANCELLED if self.is_cancelled(job) else None
+
+    def is_disabled(self, job: Job) -> bool:
+        """True if its user was disabled, or deleted."""
+        user = self._users.get(job.user_id)
+        return user is not None and user.disabled
 
     def is_cancelled(self, job: Job) -> bool:
         """True if somebody who may has asked for it."""
@@ -70,12 +95,12 @@ class Cancellations:
         return owner in asked or any(self._is_admin(user_id) for user_id in asked)
 
     async def unless_cancelled(self, job: Job, work: Coroutine[Any, Any, R]) -> R | None:
-        """What came of the work, or None if its job is cancelled: it is then cut, or not begun at all.
+        """What came of the work, or None if its job is not to go on: it is then cut, or not begun at all.
 
         It runs in a task of its own. Cancelling the caller's would leave the ledger's entry open for ever; one who
         cancels the caller, as on a stop, still cancels both.
         """
-        if self.is_cancelled(job):
+        if self.why_not(job) is not None:
             work.close()
             return None
         at_work = _Work(job, asyncio.ensure_future(work))

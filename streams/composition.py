@@ -24,6 +24,8 @@ from schemas.topics import Catalog
 from settings import Settings
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
+from sinks.login_failures import LoginFailures
+from sinks.login_failures import sweep as sweep_login_failures
 from sinks.payloads import PayloadStore
 from sinks.payloads import sweep as sweep_payloads
 from sinks.pool import Pool
@@ -38,6 +40,7 @@ from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
 from streams.decode import Undecodable
 from streams.deltas import DeltaTopic
+from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.guards import make_guard
@@ -92,6 +95,7 @@ class Composition:
         self.apps: list[StreamApp] = []
         self.tables: dict[str, CompactedTable[Any]] = {}
         self.cancellation_log: CancellationLog | None = None
+        self._told_of_users: list[Callable[[str, UserUpdated | None], None]] = []
         self.beside: list[Callable[[], Coroutine[None, None, None]]] = []
 
     async def compose(self, stack: AsyncExitStack) -> Offers:
@@ -104,7 +108,7 @@ class Composition:
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
-        users = await self._table(stack, "user-updated", UserUpdated)
+        users = await self._table(stack, "user-updated", UserUpdated, on_change=self._hear_of_user)
         cancellations = await self._cancellations(stack, users)
         if self._settings.worker_id:
             await self._worker_table(stack)
@@ -128,7 +132,7 @@ class Composition:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
             else:
-                await self._declare_sink(app, stack, cancellations)
+                await self._declare_sink(app, stack, cancellations, users)
             self.apps.append(app)
         if not self.apps:
             raise StartError(
@@ -164,6 +168,7 @@ class Composition:
     async def _cancellations(self, stack: AsyncExitStack, users: CompactedTable[UserUpdated]) -> Cancellations:
         """Complete before anything is served, and followed until all is drained."""
         cancellations = Cancellations(users.values)
+        self._told_of_users.append(cancellations.hear_of_user)
         topic = self._catalog.full_name("job-cancel-requested")
         self.cancellation_log = CancellationLog(self._access, topic, cancellations)
         await self.cancellation_log.start()
@@ -213,6 +218,7 @@ class Composition:
             default_timeout_s=settings.llm_timeout,
             clock_is_right=self._clock_is_right,
             is_cancelled=cancellations.is_cancelled,
+            is_disabled=cancellations.is_disabled,
         )
 
     def _master_secrets(self) -> list[str]:
@@ -248,7 +254,9 @@ class Composition:
         self.beside.append(watch.run)
         return watch.offers
 
-    async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
+    async def _declare_sink(
+        self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]
+    ) -> None:
         settings = self._settings
         pool = self._pool
         if pool is None:
@@ -260,18 +268,28 @@ class Composition:
         sending = asyncio.create_task(sender.run(), name="webhooks")
         stack.push_async_callback(end, sending)
         stack.push_async_callback(sender.close)
+        finished_topic = self._catalog.full_name("job-finished")
         deadlines = Deadlines(
-            app, self._encoder, JobStore(pool), finished_topic=self._catalog.full_name("job-finished"),
-            clock_is_right=self._clock_is_right,
+            app, self._encoder, JobStore(pool), finished_topic=finished_topic, clock_is_right=self._clock_is_right
         )  # fmt: skip
-        self.beside += [Releaser(app, DueStore(pool), cancellations=cancellations).run, deadlines.run]
+        disabled = DisabledUsers(app, self._encoder, JobStore(pool), users.values, finished_topic=finished_topic)
+        self._told_of_users.append(disabled.hear)
+        releaser = Releaser(app, DueStore(pool), cancellations=cancellations)
+        self.beside += [releaser.run, deadlines.run, disabled.run]
         kept_ms = self._catalog["dead-letters"].retention_ms
-        for sweeping in (sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool))):
+        for sweeping in (
+            sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool)),
+            sweep_login_failures(LoginFailures(pool), kept_days=settings.login_failures_kept_days),
+        ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
             dead_letters=DeadLetterSink(pool), give_up=partial(_give_up, app, self._encoder),
         )  # fmt: skip
+
+    def _hear_of_user(self, user_id: str, user: UserUpdated | None) -> None:
+        for tell in self._told_of_users:
+            tell(user_id, user)
 
     async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
         known = self.tables.get("worker-heartbeat")

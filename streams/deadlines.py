@@ -15,23 +15,18 @@ from sinks.postgres import JobStore
 from streams import metrics
 from streams.app import StreamApp
 from streams.encode import Encoder
+from streams.own_outcomes import OwnOutcomes
 
 logger = logging.getLogger(__name__)
 
 EVERY_S, MAX_BACKOFF_S = 5.0, 30.0
 GRACE_S = 60.0  # for a stage to say so itself, and for its word to arrive
 MAX_PER_ROUND = 1_000
-LAG_TIMEOUT_S = 4.0
-MAX_LAG = 100  # outcomes that wait to be stored; above it a row says little
 NAME = "end_overdue"
 
 
 class Deadlines:
-    """Several may run at once: each ends the jobs whose outcomes it would store itself.
-
-    An outcome that waits in the topic is not overtaken: the end comes after it in the same partition, where the first
-    one stays.
-    """
+    """Several may run at once: each ends the jobs whose outcomes it would store itself (`OwnOutcomes`)."""
 
     def __init__(
         self,
@@ -45,7 +40,8 @@ class Deadlines:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`finished_topic`: full name of the topic that `app` stores outcomes from; `grace_s`: after the expiry."""
-        self._app, self._encoder, self._store, self._topic = app, encoder, store, finished_topic
+        self._app, self._encoder, self._store = app, encoder, store
+        self._own = OwnOutcomes(app, finished_topic)
         self._clock_is_right, self._grace, self._now = clock_is_right, timedelta(seconds=grace_s), now
 
     async def run(self) -> None:
@@ -67,28 +63,11 @@ class Deadlines:
         """One round; the number of jobs ended."""
         if not self._clock_is_right() or self._app.rebalancing:
             return 0
-        ours = await self._partitions()
-        if not ours:
-            return 0
         jobs = await self._store.overdue(before=self._now() - self._grace, limit=MAX_PER_ROUND)
-        records = [self._end(job) for job in jobs if self._partition_of(job) in ours]
+        records = [self._end(job) for job in await self._own.of(jobs)]
         await self._app.publish(records)
         metrics.EVENTS.labels(NAME, "ended").inc(len(records))
         return len(records)
-
-    async def _partitions(self) -> set[int]:
-        """Of the outcomes, those that are ours and stored up to their end, or nearly."""
-        consumer = self._app.consumer
-        owned = [tp for tp in consumer.assignment() if tp.topic == self._topic]
-        if not owned:
-            return set()
-        async with asyncio.timeout(LAG_TIMEOUT_S):
-            ends = await consumer.highwaters(*owned)
-        return {tp.partition for tp, end in ends.items() if (end or 0) - consumer.finished_up_to(tp) <= MAX_LAG}
-
-    def _partition_of(self, job: Job) -> int | None:
-        partition: int | None = self._app.consumer.key_partition(self._topic, str(job.job_id).encode())
-        return partition
 
     def _end(self, job: Job) -> Record:
         error = JobError(code="expired", message="nobody took the job up before its time was over; send it again")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
 
-from processors.cancelled import cancelled
+from processors.cancelled import CANCELLED, cancelled
 from processors.errors import RetryableError
 from processors.fall_over import FallOver
 from processors.ports import DueWriter
@@ -223,8 +223,8 @@ class StageServer:
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
         job: Job = event.job
-        if self._cancellations.is_cancelled(job):
-            return cancelled(job, at=started_at)
+        if (why := self._cancellations.why_not(job)) is not None:
+            return cancelled(job, at=started_at, code=why)
         earlier = latest(event.attempts, MAX_ATTEMPTS_ON_THE_WAY)
         await self._progress(envelope, name, "started", attempts=earlier or None)
 
@@ -244,7 +244,9 @@ class StageServer:
             onward=fall_over.of(event) if fall_over is not None else None,
         )  # fmt: skip
         result = await self._cancellations.unless_cancelled(job, running)
-        return cancelled(job, at=_utc_now()) if result is None else result
+        if result is None:
+            return cancelled(job, at=_utc_now(), code=self._cancellations.why_not(job) or CANCELLED)
+        return result
 
     async def _tell_of_hop(self, envelope: Envelope[Any], hop: Hop, name: str) -> None:
         metrics.FALLOVERS.labels(hop.source, hop.reason).inc()

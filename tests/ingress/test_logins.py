@@ -1,10 +1,15 @@
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
+from ingress.access import Access
+from ingress.announcer import Announcer
+from ingress.key_ring import KeyRing
 from ingress.login_limit import MAX_KEPT, PER_ADDRESS, LoginLimit
 from ingress.passwords import AT_ONCE, MAX_WAITING, Passwords
 from ingress.problems import Problem
@@ -13,7 +18,6 @@ from ingress.tokens import Tokens
 from ingress.users import _announced_token
 from processors.errors import RetryableError
 from schemas.events import UserUpdated
-from schemas.topics import Catalog
 from sinks.users import UserRow
 from tests.conftest import SECRET
 from tests.factories import user_updated
@@ -90,9 +94,11 @@ async def test_no_more_than_a_few_wait_for_a_hash() -> None:
 async def test_a_good_token_is_not_called_bad_before_the_users_are_read(running: bool, status: int, code: str) -> None:
     tokens = Tokens([SECRET], lifetime_s=60)
     table: Any = SimpleNamespace(is_running=running, values={})
+    access = Access(tokens, KeyRing(SimpleNamespace()), table)  # type: ignore[arg-type]  # no key is looked up
     request: Any = SimpleNamespace(
-        app=SimpleNamespace(state=SimpleNamespace(services=SimpleNamespace(tokens=tokens, user_table=table)))
-    )
+        app=SimpleNamespace(state=SimpleNamespace(services=SimpleNamespace(access=access, user_table=table))),
+        state=SimpleNamespace(), method="GET",
+    )  # fmt: skip
     token = tokens.issue("alice", role="user", epoch=0)
     with pytest.raises(Problem) as caught:
         await current_user(request, token)
@@ -104,26 +110,30 @@ async def test_a_good_token_is_not_called_bad_before_the_users_are_read(running:
     assert (await current_user(request, token)).user_id == "alice"
 
 
+ALICE = UserRow("alice", "hash", "user", False, 0, None, True)
+
+
 class _Known:
     """Takes what a login publishes and writes down."""
 
     async def publish(self, record: object) -> None:
         pass
 
-    async def mark_announced(self, user_id: str) -> None:
-        pass
+    @asynccontextmanager
+    async def announcing(self, user_id: str) -> AsyncIterator[UserRow]:
+        yield ALICE
 
 
 async def test_a_login_before_the_users_are_read_is_a_503_and_no_bug() -> None:
     table: Any = CompactedTable(KafkaAccess("nowhere:1"), "user-updated", UserUpdated)
-    found: Any = SimpleNamespace(user_table=table, users=_Known(), publisher=_Known(), catalog=Catalog.load())
-    row = UserRow("alice", "hash", "user", False, 0, None, True)
+    known: Any = _Known()
+    found: Any = SimpleNamespace(user_table=table, announcer=Announcer(known, known, table, topic="user-updated"))
     with pytest.raises(Problem) as caught:
-        await _announced_token(found, row)
+        await _announced_token(found, ALICE)
     assert (caught.value.status, caught.value.code, caught.value.headers) == (503, "not-accepted", {"Retry-After": "2"})
     table.reach_end = _raise_kafka_error
     with pytest.raises(Problem) as caught:
-        await _announced_token(found, row)
+        await _announced_token(found, ALICE)
     assert caught.value.status == 503
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jwt as pyjwt
 import pytest
 
-from ingress.tokens import AUDIENCE, ISSUER, InvalidTokenError, Tokens
+from ingress.tokens import AUDIENCE, ISSUER, InvalidTokenError, Tokens, _key_id
 from tests.conftest import SECRET
 
 OTHER = "another-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
@@ -66,6 +66,46 @@ FORGED = {
     "jku": signed(claims(), headers={"jku": "https://evil.example"}),
     "jwk": signed(claims(), headers={"jwk": {"kty": "oct"}}),
     "x5u": signed(claims(), headers={"x5u": "https://evil.example"}),
+    "kid of nobody": signed(claims(), headers={"kid": "0" * 16}),
+    "kid of the old key with the new one's signature": signed(claims(), headers={"kid": _key_id(OTHER)}),
+    "another key with our kid": signed(claims(), OTHER, headers={"kid": _key_id(SECRET)}),
+    "empty key with a path as kid": signed(claims(), "", headers={"kid": "../../../../dev/null"}),
+    "kid as a statement": signed(claims(), "x", headers={"kid": "' UNION SELECT 'x' --"}),
+    "kid is null": signed(claims(), headers={"kid": None}),
+    "kid is a list": signed(claims(), headers={"kid": [_key_id(SECRET)]}),
+    "kid is an object": signed(claims(), headers={"kid": {"a": 1}}),
+    "x5c": signed(claims(), headers={"x5c": ["MIIB"]}),
+    "b64": signed(claims(), headers={"b64": False}),
+    "encrypted": f"{encoded({'alg': 'dir', 'enc': 'A128GCM'})}..{SIGNATURE}.{BODY}.{SIGNATURE}",
+    "alg in other letters": signed(claims(), headers={"alg": "hs256"}),
+    "alg None": signed(claims(), headers={"alg": "None"}),
+    "no alg": signed(claims(), headers={"alg": None}),
+    "alg is a list": signed(claims(), headers={"alg": ["HS256"]}),
+    "ES256 in the header": signed(claims(), headers={"alg": "ES256"}),
+    "the key's PEM as the secret": signed(claims(), "-----BEGIN PUBLIC KEY-----"),
+    "another type": signed(claims(), headers={"typ": "at+jwt"}),
+    "header is a list": f"{encoded(['HS256'])}.{BODY}.{SIGNATURE}",
+    "header is no JSON": f"{encoded(b'{alg')}.{BODY}.{SIGNATURE}",
+    "line break inside": f"{HEAD}.{BODY}.{SIGNATURE[:9]}\n{SIGNATURE[9:]}",
+    "line break behind": GOOD + "\n",
+    "blank in front": " " + GOOD,
+    "plus and slash": GOOD.replace("-", "+").replace("_", "/") + "+",
+    "claims of another": f"{HEAD}.{encoded(claims(sub='root'))}.{SIGNATURE}",
+    "signature of another": f"{HEAD}.{BODY}.{signed(claims(sub='root')).split('.')[2]}",
+    "half a signature": f"{HEAD}.{BODY}.{SIGNATURE[:22]}",
+    "sub is a number": signed(claims(sub=1)),
+    "sub is empty": signed(claims(sub="")),
+    "sub is a list": signed(claims(sub=["alice"])),
+    "jti is empty": signed(claims(jti="")),
+    "epoch is a text": signed(claims(epoch="9")),
+    "epoch is true": signed(claims(epoch=True)),
+    "epoch is a fraction": signed(claims(epoch=1e9)),
+    "exp is a text": signed(claims(exp=str(int(time.time()) + 3600))),
+    "exp is true": signed(claims(exp=True)),
+    "exp is endless": signed(claims(exp=float("inf"))),
+    "exp before iat": signed(claims(exp=int(time.time()) - 10)),
+    "not yet": signed(claims(nbf=int(time.time()) + 3000)),
+    "nbf is a text": signed(claims(nbf="now")),
     "crit": signed(claims(), headers={"crit": ["exp"]}),
     "no exp": signed(claims(exp=None)),
     "no iat": signed(claims(iat=None)),
@@ -115,6 +155,43 @@ def test_whatever_passes_here_passes_in_pyjwt_too() -> None:
         passed += 1
         assert pyjwt.decode(token, SECRET, algorithms=["HS256"], audience=AUDIENCE)["sub"] == found.user_id
     assert passed > 100
+
+
+def test_whatever_a_holder_of_the_key_could_sign_passes_here_only_if_it_passes_in_pyjwt() -> None:
+    dice, checker = random.Random(11), tokens()
+    odd: list[Any] = [
+        None, True, 0, 1, -1, 1e308, 2**63, 2**70, "", "x", "alice", "HS256", "none", [], ["alice"], {}, {"a": 1}, 0.5,
+        int(time.time()), int(time.time()) + 600, float("nan"), "\ud800", "\x00",
+    ]  # fmt: skip
+    names = ["sub", "iss", "aud", "iat", "nbf", "exp", "jti", "epoch", "role", "scope", "cnf"]
+    passed = 0
+    for _ in range(5000):
+        body, headers = claims(sub="bob", epoch=dice.randint(0, 9)), {}
+        for _ in range(dice.choice([0, 1, 1, 2])):
+            name, value = dice.choice(names), dice.choice(odd)
+            body[name] = value
+        if dice.random() < 0.3:
+            headers[dice.choice(["alg", "typ", "kid", "crit", "jku", "x"])] = dice.choice(odd)
+        token = signed(body, headers=headers)
+        try:
+            found = checker.verify(token)
+        except InvalidTokenError:
+            continue
+        passed += 1
+        decoded = pyjwt.decode(token, SECRET, algorithms=["HS256"], audience=AUDIENCE, issuer=ISSUER, leeway=30)
+        assert (decoded["sub"], decoded["jti"]) == (found.user_id, body["jti"])
+        assert decoded["exp"] == found.expires
+    assert passed > 500
+
+
+def test_a_token_says_which_key_it_was_made_with_and_one_that_does_not_is_tried_with_both() -> None:
+    old, new = Tokens([OTHER], lifetime_s=60), Tokens([SECRET, OTHER], lifetime_s=60)
+    kid = pyjwt.get_unverified_header(new.issue("alice", role="user", epoch=0))["kid"]
+    assert kid != pyjwt.get_unverified_header(old.issue("alice", role="user", epoch=0))["kid"]
+    assert kid == pyjwt.get_unverified_header(tokens().issue("alice", role="user", epoch=0))["kid"]
+    assert kid not in SECRET
+    for secret in (SECRET, OTHER):
+        assert new.verify(signed(claims(), secret)).user_id == "alice"
 
 
 def test_an_old_key_is_honoured_during_a_rotation_and_not_after() -> None:

@@ -90,6 +90,22 @@ def texts(**more):
     return job_admitted(job=job(kind="embedding"), request=EmbeddingRequest(texts=("a",), **more))
 
 
+def test_a_job_of_a_disabled_user_is_not_sent_on() -> None:
+    event = job_admitted()
+    for disabled in (True, False):
+        result = route_job(
+            event, providers=lambda: KnownProviders(("openai",)), allowed=("openai",), default=None,
+            default_timeout_s=30, clock_is_right=lambda: True, is_cancelled=lambda _: False,
+            is_disabled=[lambda _: False, lambda job: job == event.job][disabled], now=NOW,
+        )  # fmt: skip
+        assert isinstance(result, Emit)
+        first = result.events[0]
+        assert isinstance(first, JobFinished) == disabled
+        if isinstance(first, JobFinished):
+            assert first.error is not None
+            assert first.error.code == "user-disabled"
+
+
 def test_texts_go_to_a_provider_that_makes_vectors() -> None:
     event = texts(timeout=7)
     requested, progressed = routed(event, embedding=("local",))

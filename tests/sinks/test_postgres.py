@@ -245,7 +245,8 @@ async def test_a_user_is_created_once(pool: Pool) -> None:
     assert (created.role, created.announced) == ("admin", False)
     with pytest.raises(UserExistsError):
         await users.create("carol", "other", "user")
-    await users.mark_announced("carol")
+    async with users.announcing("carol") as row:
+        assert row == created
     found = await users.get("carol")
     assert found is not None
     assert found.announced

@@ -3,6 +3,7 @@ from uuid import uuid4
 
 import pytest
 
+from processors.cancelled import CANCELLED, USER_DISABLED
 from schemas.events import Job
 from streams.cancellations import KEPT_MS, Cancellations
 from tests.factories import job, job_cancel_requested, user_updated
@@ -93,6 +94,39 @@ async def test_work_of_a_cancelled_job_is_not_begun() -> None:
     ask(cancellations, of)
     assert await cancellations.unless_cancelled(of, work.run()) is None
     assert not work.began.is_set()
+
+
+async def test_work_of_a_user_who_is_disabled_is_cut_and_that_of_others_goes_on() -> None:
+    users = dict(USERS)
+    cancellations, mine, theirs = Cancellations(users), Work(), Work()
+    of, others = job(), job(user_id="bob")
+    serving = [
+        asyncio.create_task(cancellations.unless_cancelled(each, work.run()))
+        for each, work in ((of, mine), (others, theirs))
+    ]
+    await asyncio.gather(mine.began.wait(), theirs.began.wait())
+    cancellations.hear_of_user("alice", user_updated(token_epoch=1))  # another password: jobs go on
+    await asyncio.sleep(0)
+    assert not mine.was_cut
+    users["alice"] = user_updated(disabled=True)
+    cancellations.hear_of_user("alice", users["alice"])
+    assert await serving[0] is None
+    assert (mine.was_cut, theirs.was_cut) == (True, False)
+    assert (cancellations.why_not(of), cancellations.why_not(others)) == (USER_DISABLED, None)
+    late = Work()
+    assert await cancellations.unless_cancelled(job(), late.run()) is None
+    assert not late.began.is_set()
+    serving[1].cancel()
+    await asyncio.gather(*serving, return_exceptions=True)
+
+
+def test_a_job_ends_for_its_user_rather_than_for_a_request() -> None:
+    cancellations, of = Cancellations(USERS), job(user_id="former")
+    assert cancellations.why_not(of) == USER_DISABLED
+    asked = job()
+    ask(cancellations, asked)
+    assert cancellations.why_not(asked) == CANCELLED
+    assert cancellations.why_not(job(user_id="nobody")) is None
 
 
 @pytest.mark.parametrize("also_cancelled", [False, True])

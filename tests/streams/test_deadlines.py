@@ -12,8 +12,9 @@ from schemas.events import Job, JobFinished
 from schemas.topics import Catalog
 from sinks.pool import Pool
 from sinks.postgres import JobStore, OutcomeSink, PendingSink
-from streams.deadlines import GRACE_S, MAX_LAG, MAX_PER_ROUND, Deadlines
+from streams.deadlines import GRACE_S, MAX_PER_ROUND, Deadlines
 from streams.encode import Encoder
+from streams.own_outcomes import MAX_LAG
 from tests.factories import ACCEPTED_AT, job, job_admitted
 
 pytestmark = pytest.mark.integration
