@@ -81,6 +81,14 @@ class Settings(BaseSettings):
     rate_limit_user_requests: int = Field(5, ge=0)
     rate_limit_admin_requests: int = Field(10, ge=0)
     rate_limit_window: int = Field(60, ge=1, le=86_400)
+    tokens_per_minute_per_user: int | None = Field(None, ge=0)
+    max_in_flight_per_user: int | None = Field(None, ge=0)
+    max_pending_jobs_per_user: int | None = Field(None, ge=0)
+    quarantine_after: int = Field(10, ge=0, le=1000)
+    quarantine_window_s: int = Field(600, ge=1, le=86_400)
+    quarantine_s: int = Field(3600, ge=0, le=31_536_000)
+    quarantine_admins: bool = False
+    incident_ttl_days: int = Field(90, ge=1, le=3650)
     max_prompt_length: int = Field(20_000, ge=1, le=20_000)
     max_response_length: int = Field(20_000, ge=1, le=200_000)
     forbidden_commands: Annotated[tuple[str, ...] | None, NoDecode] = None
@@ -166,7 +174,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
-        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url", mode="before",
+        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
+        "tokens_per_minute_per_user", "max_in_flight_per_user", "max_pending_jobs_per_user", mode="before",
     )  # fmt: skip
     @classmethod
     def _none_where_empty(cls, value: object) -> object:

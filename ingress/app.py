@@ -19,6 +19,7 @@ from ingress import (
     compare,
     dead_letters,
     export,
+    incidents,
     jobs,
     openai_chat,
     openai_embeddings,
@@ -51,10 +52,12 @@ from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.services import Services
+from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
 from ingress.uploads import Places
 from processors.errors import RetryableError
+from processors.usage import MAX_RECALLED, Usage
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -64,6 +67,7 @@ from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.idempotency import IdempotencyStore
+from sinks.incidents import IncidentStore
 from sinks.job_export import JobExport
 from sinks.payloads import PayloadStore
 from sinks.pool import Pool
@@ -108,6 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.idempotency.stop)
             made.comparing.start()
             stack.push_async_callback(made.comparing.stop)
+            stack.push_async_callback(_cancel, asyncio.create_task(_recall(made)))
             for table in (made.user_table, made.workers):
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
@@ -123,7 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (  # looked through in this order: first what is called most
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
-        streaming.router, operations.router, compare.router, payloads.router,
+        streaming.router, operations.router, compare.router, payloads.router, incidents.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -151,9 +156,18 @@ def compose(settings: Settings) -> Services:
     database = Pool(settings.postgres_dsn or "", size=8)
     store = JobStore(database)
     publisher = Publisher(access, timeout_s=settings.publish_timeout_s)
+    usage = Usage()
     follower = Follower(
-        access, progressed=catalog.full_name("job-progressed"), finished=catalog.full_name("job-finished"), store=store
+        access, progressed=catalog.full_name("job-progressed"), finished=catalog.full_name("job-finished"), store=store,
+        usage=usage,
     )  # fmt: skip
+    user_rules = UserRules(
+        window_s=settings.rate_limit_window,
+        user_limit=settings.rate_limit_user_requests,
+        admin_limit=settings.rate_limit_admin_requests,
+        max_pending=settings.max_pending_jobs_per_user,
+    )
+    standings = Standings(user_rules, usage)
     idempotency = Idempotency(IdempotencyStore(database), publish_timeout_s=settings.publish_timeout_s)
     backpressure = Backpressure(
         max_wait_s=settings.max_queue_wait_s, allowed=settings.allowed_providers, default=settings.default_provider
@@ -171,9 +185,7 @@ def compose(settings: Settings) -> Services:
         allowed_providers=settings.allowed_providers,
         default_timeout_s=settings.llm_timeout,
         admission_wait_s=settings.admission_wait_ms / 1000,
-        window_s=settings.rate_limit_window,
-        user_limit=settings.rate_limit_user_requests,
-        admin_limit=settings.rate_limit_admin_requests,
+        expires_after_s=settings.expires_after_s,
         callback_allow_private=settings.webhook_allow_private,
     )
     letters = DeadLetterStore(database)
@@ -190,6 +202,7 @@ def compose(settings: Settings) -> Services:
         idempotency=idempotency,
         backpressure=backpressure,
         images=images,
+        standings=standings,
     )
 
     async def stored_outcome(job_id: UUID) -> Outcome | None:
@@ -224,6 +237,7 @@ def compose(settings: Settings) -> Services:
         publisher=publisher,
         follower=follower,
         submissions=submissions,
+        standings=standings,
         bodies=Bodies(Places(), max_body_bytes=settings.max_body_bytes),
         images=images,
         channels=channels,
@@ -245,6 +259,7 @@ def compose(settings: Settings) -> Services:
         webhooks=WebhookStore(database),
         webhook_secrets=WebhookSecrets(database, masters=keys),
         dead_letters=letters,
+        incidents=IncidentStore(database),
         redriver=Redriver(
             letters,
             publisher,
@@ -268,6 +283,17 @@ async def _start(table: CompactedTable[Any]) -> None:
             await table.start()
         except (KafkaError, OSError) as error:
             logger.warning("a table cannot be read yet (%s); the ingress keeps trying", type(error).__name__)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+async def _recall(made: Services) -> None:
+    """What is under way already, also before this replica was here; once."""
+    while True:
+        try:
+            made.standings.recall(await made.jobs.under_way(limit=MAX_RECALLED))
+        except RetryableError:
             await asyncio.sleep(RETRY_S)
         else:
             return

@@ -10,7 +10,9 @@ from uuid import uuid4
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress.problems import CONTENT_TYPE, Problem, a_bug, problem_response
+from ingress.caller import note_caller
+from ingress.problems import CONTENT_TYPE, STANDING, Problem, a_bug, problem_response, rate_limit_headers
+from schemas.events import RateLimit
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        note_caller(scope)
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given if _SANE_ID.match(given) else uuid4().hex.encode()
@@ -85,6 +88,8 @@ class Edge:
                 ]
                 if not any(name.lower() == b"cache-control" for name, _ in message["headers"]):
                     message["headers"].append((b"cache-control", b"no-store"))
+                if (standing := scope["state"].get(STANDING)) is not None:
+                    _add_standing(message["headers"], standing())
                 if self._is_stopping():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -113,6 +118,14 @@ class Edge:
     def _too_large(self, scope: Scope) -> Problem:
         most = max(self._max_body_bytes, self._larger.get(scope["path"], 0))
         return Problem(413, "body-too-large", f"the body is larger than {most} bytes: send less")
+
+
+def _add_standing(headers: list[tuple[bytes, bytes]], standing: RateLimit) -> None:
+    """What an answer says itself stays."""
+    told = {name.lower() for name, _ in headers}
+    every = {**rate_limit_headers(standing), "Retry-After": str(standing.reset_s)}
+    more = [(name.lower().encode(), text.encode()) for name, text in every.items()]
+    headers += [(name, text) for name, text in more if name not in told]
 
 
 def _is_problem(message: Message) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -19,9 +20,10 @@ from ingress.images import Images
 from ingress.login_limit import LoginLimit
 from ingress.model_names import Models
 from ingress.passwords import Passwords
-from ingress.problems import Problem
+from ingress.problems import STANDING, Problem
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
+from ingress.standings import Standings
 from ingress.submission import Submissions
 from ingress.tokens import InvalidTokenError, Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
@@ -30,6 +32,7 @@ from schemas.topics import Catalog
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
+from sinks.incidents import IncidentStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -46,6 +49,7 @@ class Services:
     publisher: Publisher
     follower: Follower
     submissions: Submissions
+    standings: Standings
     bodies: Bodies
     images: Images
     cancel_requests: CancelRequests
@@ -65,6 +69,7 @@ class Services:
     webhooks: WebhookStore
     webhook_secrets: WebhookSecrets
     dead_letters: DeadLetterStore
+    incidents: IncidentStore
     redriver: Redriver
     tokens: Tokens
     passwords: Passwords
@@ -109,6 +114,12 @@ async def current_user(request: Request, token: Annotated[str | None, Depends(_b
     )  # fmt: skip
 
 
+async def costing_user(request: Request, user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpdated:
+    """The same, on a route that costs something: its answer says where the user stands (see `Edge`)."""
+    request.scope["state"][STANDING] = partial(services(request).standings.of, user)
+    return user
+
+
 async def admin(user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpdated:
     """The same, and an admin."""
     if user.role != "admin":
@@ -118,4 +129,5 @@ async def admin(user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpda
 
 Found = Annotated[Services, Depends(_services)]
 CurrentUser = Annotated[UserUpdated, Depends(current_user)]
+CostingUser = Annotated[UserUpdated, Depends(costing_user)]
 Admin = Annotated[UserUpdated, Depends(admin)]

@@ -11,7 +11,6 @@ from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from ingress.services import Admin, Found, Services
-from schemas.envelope import Attributes, Record
 from schemas.requests import RequestBody, Role, UserId
 from sinks.users import UserExistsError, UserRow, UserStore
 from transport.table import NotStartedError
@@ -100,20 +99,15 @@ async def _announced_token(found: Services, row: UserRow) -> TokenReply:
 
 
 async def announce(row: UserRow, users: UserStore, publisher: Publisher, topic: str) -> None:
-    """Publish a user on `user-updated`, then write down that it was.
+    """Publish a user on `user-updated` as they are now, then write down that it was done.
 
     Raises:
         NotAcceptedError, OutcomeUnknownError: Kafka does not answer.
         RetryableError: Postgres does not.
     """
-    await publisher.publish(announcement(row, topic))
-    await users.mark_announced(row.user_id)
-
-
-def announcement(row: UserRow, topic: str) -> Record:
-    """The user as a record of `user-updated`."""
-    attributes = Attributes(f"{row.user_id}/{row.token_epoch}", "/ingress", "user-updated")
-    return Record(topic, row.user_id.encode(), row.event().model_dump_json().encode(), attributes.headers())
+    async with users.announcing(row.user_id) as newest:
+        if newest is not None:
+            await publisher.publish(newest.announcement(topic))
 
 
 async def ensure_root(password: str, users: UserStore, passwords: Passwords, publisher: Publisher, topic: str) -> None:

@@ -1,15 +1,23 @@
 """Users in Postgres, with their password hashes; what others need of them is on `user-updated`."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
 from processors.errors import PermanentError
+from schemas.envelope import Attributes, Record
 from schemas.events import UserUpdated
 from schemas.requests import Role
 from sinks.pool import Pool
+
+LIFT = """
+UPDATE users SET quarantined_until = NULL, incidents_count_from = now(), announced = false WHERE user_id = $1
+RETURNING *
+"""
 
 
 class UserExistsError(PermanentError):
@@ -30,6 +38,7 @@ class UserRow:
     token_epoch: int
     rate_limit_requests: int | None
     announced: bool
+    quarantined_until: datetime | None = None
 
     def event(self) -> UserUpdated:
         """As the others know it."""
@@ -39,7 +48,13 @@ class UserRow:
             disabled=self.disabled,
             token_epoch=self.token_epoch,
             rate_limit_requests=self.rate_limit_requests,
+            quarantined_until=self.quarantined_until,
         )
+
+    def announcement(self, topic: str, *, source: str = "/ingress") -> Record:
+        """The user as a record of `user-updated`; `source`: who says it."""
+        attributes = Attributes(f"{self.user_id}/{self.token_epoch}", source, "user-updated")
+        return Record(topic, self.user_id.encode(), self.event().model_dump_json().encode(), attributes.headers())
 
 
 class UserStore:
@@ -85,6 +100,23 @@ class UserStore:
                 "SELECT user_id FROM unnest($1::text[]) AS u (user_id) EXCEPT SELECT user_id FROM users", list(user_ids)
             )
         return sorted(row["user_id"] for row in rows)
+
+    @asynccontextmanager
+    async def announcing(self, user_id: str) -> AsyncIterator[UserRow | None]:
+        """The user as they are now, to be published inside; afterwards it is written down that they were.
+
+        Nobody changes or announces the user meanwhile: of two who tell of them the later one tells the newer state.
+        """
+        async with self._pool.connection() as connection, connection.transaction():
+            row = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1 FOR UPDATE", user_id)
+            yield _user(row) if row else None
+            await connection.execute("UPDATE users SET announced = true WHERE user_id = $1", user_id)
+
+    async def lift_quarantine(self, user_id: str) -> UserRow | None:
+        """End a user's quarantine, if they are in one; what brought them there counts no more. None: no such user."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(LIFT, user_id)
+        return _user(row) if row else None
 
     async def mark_announced(self, user_id: str) -> None:
         """`user-updated` has the user now."""

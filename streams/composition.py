@@ -11,20 +11,22 @@ from typing import Any, TypeVar
 from aiokafka.errors import KafkaError
 
 from processors.fall_over import FallOver
-from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
-from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
+from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
+from sinks.incidents import IncidentSink, IncidentStore, QuarantineRules
+from sinks.incidents import sweep as sweep_incidents
 from sinks.payloads import PayloadStore
 from sinks.payloads import sweep as sweep_payloads
 from sinks.pool import Pool
 from sinks.postgres import JobStore, OutcomeSink, PendingSink
+from sinks.users import UserRow
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams.admission_log import AdmissionLog
@@ -43,6 +45,7 @@ from streams.providers import configured
 from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.serve import StageServer
+from streams.user_limits import UserLimits
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
@@ -88,6 +91,7 @@ class Composition:
         self.apps: list[StreamApp] = []
         self.tables: dict[str, CompactedTable[Any]] = {}
         self.cancellation_log: CancellationLog | None = None
+        self._on_user: list[Callable[[UserUpdated], None]] = []
         self.beside: list[Callable[[], Coroutine[None, None, None]]] = []
 
     async def compose(self, stack: AsyncExitStack) -> Offers:
@@ -100,7 +104,7 @@ class Composition:
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
-        users = await self._table(stack, "user-updated", UserUpdated)
+        users = await self._table(stack, "user-updated", UserUpdated, on_change=self._hear_user)
         cancellations = await self._cancellations(stack, users)
         if self._settings.worker_id:
             await self._worker_table(stack)
@@ -132,6 +136,11 @@ class Composition:
                 "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL"
             )
         return offers or tuple
+
+    def _hear_user(self, _: str, user: UserUpdated | None) -> None:
+        if user is not None:
+            for hear in self._on_user:
+                hear(user)
 
     def _new_app(self, role: str) -> StreamApp:
         settings = self._settings
@@ -173,13 +182,6 @@ class Composition:
         workers = await self._worker_table(stack)
         secrets = self._master_secrets()
 
-        def limit_of(job: Job) -> int | None:
-            user: UserUpdated | None = users.values.get(job.user_id)
-            if user is not None and user.rate_limit_requests is not None:
-                return user.rate_limit_requests
-            admin = job.role == "admin"
-            return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
-
         have = list(configured(settings))
 
         def known_providers() -> KnownProviders:
@@ -187,7 +189,11 @@ class Composition:
                 present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
             )
 
-        limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
+        limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)
+        for user in users.values.values():
+            limits.hear(user)
+        self._on_user.append(limits.hear)
+        stack.push_async_callback(limits.usage_log.stop)
         policy = PromptPolicy(
             max_prompt_chars=settings.max_prompt_length,
             forbidden_commands=settings.forbidden_commands,
@@ -201,8 +207,9 @@ class Composition:
             entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
             users=users,
             policy=policy,
-            limiter=limiter,
-            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
+            limiter=limits.limiter,
+            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limits.limiter),
+            usage_log=limits.usage_log,
             known_providers=kept(known_providers),
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
@@ -262,12 +269,28 @@ class Composition:
         )  # fmt: skip
         self.beside += [Releaser(app, DueStore(pool), cancellations=cancellations).run, deadlines.run]
         kept_ms = self._catalog["dead-letters"].retention_ms
-        for sweeping in (sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool))):
+        for sweeping in (
+            sweep(DeadLetterStore(pool), kept_ms=kept_ms),
+            sweep_payloads(PayloadStore(pool)),
+            sweep_incidents(IncidentStore(pool), kept_days=settings.incident_ttl_days),
+        ):
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
-            dead_letters=DeadLetterSink(pool),
+            dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
         )  # fmt: skip
+
+    def _incident_sink(self, app: StreamApp, pool: Pool) -> IncidentSink:
+        settings, users = self._settings, self._catalog.full_name("user-updated")
+
+        async def announce(user: UserRow) -> None:
+            await app.publish([user.announcement(users, source="/sink")])
+
+        rules = QuarantineRules(
+            after=settings.quarantine_after, window_s=settings.quarantine_window_s, lasts_s=settings.quarantine_s,
+            admins=settings.quarantine_admins,
+        )  # fmt: skip
+        return IncidentSink(pool, rules, announce=announce)
 
     async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
         known = self.tables.get("worker-heartbeat")

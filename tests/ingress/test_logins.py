@@ -1,4 +1,6 @@
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,8 +112,9 @@ class _Known:
     async def publish(self, record: object) -> None:
         pass
 
-    async def mark_announced(self, user_id: str) -> None:
-        pass
+    @asynccontextmanager
+    async def announcing(self, user_id: str) -> AsyncIterator[UserRow]:
+        yield UserRow(user_id, "hash", "user", False, 0, None, True)
 
 
 async def test_a_login_before_the_users_are_read_is_a_503_and_no_bug() -> None:
