@@ -130,6 +130,8 @@ class Settings(BaseSettings):
     # --- webhooks ---
     webhook_allow_private: bool = False
     webhook_timeout_s: float = Field(15, ge=1, le=60)
+    egress_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    egress_allowed_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode] = ()
 
     # --- the machine ---
     assistant_home: Path = Path(__file__).parent / ".assistant"
@@ -137,7 +139,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
-        mode="before",
+        "egress_allowed_hosts", "egress_allowed_ports", mode="before",
     )  # fmt: skip
     @classmethod
     def _list(cls, value: object) -> object:
@@ -149,6 +151,15 @@ class Settings(BaseSettings):
 
             return json.loads(value)
         return [word.strip() for word in value.split(",") if word.strip()]
+
+    @field_validator("egress_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """As they are compared: small letters, ASCII, without the last dot."""
+        hosts = [host.strip("[]").rstrip(".").lower() for host in value]
+        if wrong := [host for host in hosts if not host or any(char in host for char in "/@*? ")]:
+            raise ValueError(f"must be names or addresses of hosts, each without scheme, port and path: {wrong[0]!r}")
+        return tuple(host if ":" in host else host.encode("idna").decode("ascii") for host in hosts)
 
     @field_validator("prices_per_million_tokens", mode="before")
     @classmethod

@@ -66,6 +66,7 @@ from settings import Settings
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
+from sinks.egress_targets import Allowed
 from sinks.idempotency import IdempotencyStore
 from sinks.incidents import IncidentStore
 from sinks.job_export import JobExport
@@ -187,6 +188,9 @@ def compose(settings: Settings) -> Services:
         admission_wait_s=settings.admission_wait_ms / 1000,
         expires_after_s=settings.expires_after_s,
         callback_allow_private=settings.webhook_allow_private,
+        callback_allowed=Allowed(
+            hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
+        ),
     )
     letters = DeadLetterStore(database)
     images = Images(PayloadStore(database), user_bytes=settings.max_payload_bytes_per_user)

@@ -27,7 +27,7 @@ from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import AnyRequest, ChatRequest, EmbeddingRequest, GenerationConfig, ImageReference, JobKind
-from sinks.egress import EgressRefusedError, check_url
+from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class Rules:
     admission_wait_s: float
     expires_after_s: float
     callback_allow_private: bool
+    callback_allowed: Allowed = NOTHING_ELSE
 
 
 class Submissions:
@@ -333,7 +334,7 @@ class Submissions:
         if url is None:
             return
         try:
-            check_url(url, allow_private=self._rules.callback_allow_private)
+            check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
 

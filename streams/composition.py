@@ -20,6 +20,7 @@ from schemas.topics import Catalog
 from settings import Settings
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
+from sinks.egress_targets import Allowed
 from sinks.incidents import IncidentSink, IncidentStore, QuarantineRules
 from sinks.incidents import sweep as sweep_incidents
 from sinks.payloads import PayloadStore
@@ -258,7 +259,13 @@ class Composition:
             raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
         secrets = WebhookSecrets(pool, masters=self._master_secrets())
         sender = WebhookSender(
-            pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
+            pool,
+            secrets,
+            allow_private=settings.webhook_allow_private,
+            allowed=Allowed(
+                hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
+            ),
+            timeout_s=settings.webhook_timeout_s,
         )
         sending = asyncio.create_task(sender.run(), name="webhooks")
         stack.push_async_callback(end, sending)
