@@ -102,11 +102,21 @@ class Settings(BaseSettings):
     ingress_host: str = "127.0.0.1"
     ingress_port: int = Field(8000, ge=0, le=65_535)
     max_body_bytes: int = Field(1_000_000, ge=1024)
+    max_head_bytes: int = Field(16_384, ge=1024, le=1_048_576)
+    head_timeout_s: float = Field(10, ge=0.1, le=600)
+    body_timeout_s: float = Field(60, ge=0.1, le=3600)
+    max_json_depth: int = Field(64, ge=8, le=200)
+    max_json_values: int = Field(5_000, ge=100, le=100_000)
+    max_form_fields: int = Field(20, ge=1, le=1000)
+    max_form_field_bytes: int = Field(131_072, ge=1024, le=1_000_000)
+    max_requests_under_way: int = Field(10_000, ge=1, le=1_000_000)
+    max_page_size: int = Field(100, ge=1, le=100)
     admission_wait_ms: int = Field(100, ge=0, le=5000)
     publish_timeout_s: float = Field(20, ge=1)
     expires_after_s: int = Field(3600, ge=1, le=86_400)
     max_queue_wait_s: float = Field(300, ge=1)
     max_stream_listeners: int = Field(2000, ge=1)
+    max_stream_listeners_per_user: int | None = Field(None, ge=0)
     stream_buffer_bytes: int = Field(67_108_864, ge=1)
     stream_job_buffer_bytes: int = Field(1_048_576, ge=1)
     stream_past_readers: int = Field(4, ge=1, le=64)
@@ -186,7 +196,8 @@ class Settings(BaseSettings):
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
         "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
-        "tokens_per_minute_per_user", "max_in_flight_per_user", "max_pending_jobs_per_user", mode="before",
+        "tokens_per_minute_per_user", "max_in_flight_per_user", "max_pending_jobs_per_user",
+        "max_stream_listeners_per_user", mode="before",
     )  # fmt: skip
     @classmethod
     def _none_where_empty(cls, value: object) -> object:

@@ -42,6 +42,8 @@ from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.images import Images
+from ingress.json_limits import BoundedJson, JsonLimits
+from ingress.limits import Limits
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
@@ -134,10 +136,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
+    large = frozenset({"/chat/", "/chat/async", "/v1/chat/completions", "/payloads"})
+    app.add_middleware(BoundedJson, limits=_json_limits(settings), but=large)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(
         Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
-        larger=dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions", "/payloads"), LARGEST_BODY_BYTES),
+        larger=dict.fromkeys(large, LARGEST_BODY_BYTES), max_under_way=settings.max_requests_under_way,
     )  # fmt: skip
     return app
 
@@ -242,7 +246,15 @@ def compose(settings: Settings) -> Services:
         follower=follower,
         submissions=submissions,
         standings=standings,
-        bodies=Bodies(Places(), max_body_bytes=settings.max_body_bytes),
+        limits=Limits(max_page=settings.max_page_size, max_listeners=settings.max_stream_listeners_per_user),
+        bodies=Bodies(
+            Places(),
+            max_body_bytes=settings.max_body_bytes,
+            read_within_s=settings.body_timeout_s,
+            json_limits=_json_limits(settings),
+            max_fields=settings.max_form_fields,
+            max_field_bytes=settings.max_form_field_bytes,
+        ),
         images=images,
         channels=channels,
         idempotency=idempotency,
@@ -279,6 +291,10 @@ def compose(settings: Settings) -> Services:
         job_ids=job_ids,
         expires_after_s=settings.expires_after_s,
     )
+
+
+def _json_limits(settings: Settings) -> JsonLimits:
+    return JsonLimits(max_depth=settings.max_json_depth, max_values=settings.max_json_values)
 
 
 async def _start(table: CompactedTable[Any]) -> None:

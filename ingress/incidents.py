@@ -47,7 +47,7 @@ async def incidents(
     """Incidents, newest first; `to` is exclusive, `next` is the cursor of the page after."""
     wanted = Filter(user_id=user_id, reason=reason, job_id=job_id, since=since, to=to)
     try:
-        rows, after = await found.incidents.page(wanted, limit=limit, cursor=cursor)
+        rows, after = await found.incidents.page(wanted, limit=found.limits.page(limit), cursor=cursor)
     except InvalidCursorError as error:
         raise Problem(400, error.code, error.message) from None
     return _json({"items": [row.view() for row in rows], "next": after})

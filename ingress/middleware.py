@@ -36,7 +36,7 @@ class Edge:
 
     def __init__(
         self, app: ASGIApp, *, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False,
-        larger: Mapping[str, int] = MappingProxyType({}),
+        larger: Mapping[str, int] = MappingProxyType({}), max_under_way: int | None = None,
     ) -> None:  # fmt: skip
         """Around an app.
 
@@ -45,9 +45,10 @@ class Edge:
             max_body_bytes: Of a body.
             is_stopping: True once callers should come to another replica; their connections end with an answer.
             larger: The bound of those paths that take larger ones.
+            max_under_way: Requests at once; None: 10,000.
         """
         self._app, self._max_body_bytes, self._is_stopping = app, max_body_bytes, is_stopping
-        self._larger = larger
+        self._larger, self._max_under_way = larger, max_under_way
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +100,12 @@ class Edge:
             # Chunked bodies are counted by Starlette's middleware, inside this one.
             await problem_response(self._too_large(scope), scope)(scope, receive, send_headers)
             return
-        if self._under_way >= MAX_UNDER_WAY and scope["path"] not in ALWAYS_ANSWERED:
+        if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+            detail = "bodies are not unpacked here: send it as it is, without Content-Encoding"
+            packed = Problem(415, "content-encoding", detail, headers={"Accept-Encoding": "identity"})
+            await problem_response(packed, scope)(scope, receive, send_headers)
+            return
+        if self._under_way >= (self._max_under_way or MAX_UNDER_WAY) and scope["path"] not in ALWAYS_ANSWERED:
             busy = Problem(503, "overloaded", "too many requests are under way here; try again",
                            headers={"Retry-After": "2"})  # fmt: skip
             await problem_response(busy, scope)(scope, receive, send_headers)

@@ -17,6 +17,7 @@ from ingress.export_limit import Exports
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
+from ingress.limits import Limits
 from ingress.login_limit import LoginLimit
 from ingress.model_names import Models
 from ingress.passwords import Passwords
@@ -50,6 +51,7 @@ class Services:
     follower: Follower
     submissions: Submissions
     standings: Standings
+    limits: Limits
     bodies: Bodies
     images: Images
     cancel_requests: CancelRequests

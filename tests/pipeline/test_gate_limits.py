@@ -187,3 +187,21 @@ async def test_jobs_in_flight_and_tokens_are_counted_of_what_comes_by_topic_too(
         reply = await until(used_up)
         assert "of 30 tokens" in reply.json()["detail"]
         assert 1 <= int(reply.headers["retry-after"]) <= 60
+
+
+async def test_one_who_listens_to_as_many_answers_as_they_may_is_told_so(running: Running) -> None:
+    """The setting is another process's: an ingress beside the one that runs."""
+    strict = running.deployment.start("ingress", MAX_STREAM_LISTENERS_PER_USER="0", MAX_PAGE_SIZE="2")
+    await running.deployment.ready(strict)
+    async with client_of(strict) as admin:
+        reply = await admin.post("/chat/", json={"prompt": "hi", "stream": True})
+        problem(reply, 429, "too-many-listeners")
+        assert int(reply.headers["retry-after"]) > 0
+        jobs = [(await admin.post("/chat/async", json={"prompt": "x"})).json()["job_id"] for _ in range(3)]
+        problem(await admin.get(f"/jobs/{jobs[0]}/stream"), 429, "too-many-listeners")
+        for job_id in jobs:
+            await outcome(running, uuid.UUID(job_id))
+        page = (await admin.get("/jobs", params={"limit": 100})).json()
+        assert len(page["items"]) == 2
+        assert page["next"]
+    await strict.stop()
