@@ -17,6 +17,8 @@ topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and 
 app.add_typer(topics, name="topics")
 dlq = typer.Typer(no_args_is_help=True, help="Dead letters: events that could never work, and once more.")
 app.add_typer(dlq, name="dlq")
+incidents = typer.Typer(no_args_is_help=True, help="Incidents: who tried what, and who is in quarantine for it.")
+app.add_typer(incidents, name="incidents")
 jobs = typer.Typer(invoke_without_command=True)
 app.add_typer(jobs, name="jobs")
 app.add_typer(users, name="users")
@@ -186,6 +188,60 @@ def dlq_redrive(
     if asks and not typer.confirm("Run every job again whose dead letter fits?"):
         raise SystemExit(1)
     raise SystemExit(commands.redrive(Settings().assistant_home, wanted, as_json=as_json))
+
+
+User = Annotated[str | None, typer.Option("--user", help="Only of this user")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Only of this kind of rule, such as exfiltration")]
+Begin = Annotated[str | None, typer.Option("--from", help="Then or later, ISO 8601 with zone")]
+End = Annotated[str | None, typer.Option("--to", help="Before")]
+
+
+def _incident_query(
+    user: str | None, reason: str | None, job: str | None, begin: str | None, end: str | None
+) -> dict[str, str]:
+    asked = {"user_id": user, "reason": reason, "job_id": job, "from": begin, "to": end}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+@incidents.command("list")
+def incidents_list(
+    user: User = None,
+    reason: Reason = None,
+    job: Job = None,
+    begin: Begin = None,
+    end: End = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """List the newest incidents."""
+    from client import incidents as commands
+
+    query = _incident_query(user, reason, job, begin, end)
+    raise SystemExit(commands.list_incidents(Settings().assistant_home, query, limit=limit, as_json=as_json))
+
+
+@incidents.command("export")
+def incidents_export(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output otherwise")] = None,
+    user: User = None,
+    reason: Reason = None,
+    job: Job = None,
+    begin: Begin = None,
+    end: End = None,
+) -> None:
+    """Write incidents as JSON Lines, the oldest first."""
+    from client import incidents as commands
+
+    query = _incident_query(user, reason, job, begin, end)
+    raise SystemExit(commands.export(Settings().assistant_home, query, output=output))
+
+
+@incidents.command("lift")
+def incidents_lift(user_id: str) -> None:
+    """End a user's quarantine: their requests are taken again at once."""
+    from client import incidents as commands
+
+    raise SystemExit(commands.lift(Settings().assistant_home, user_id))
 
 
 @app.command()

@@ -82,6 +82,14 @@ class Settings(BaseSettings):
     rate_limit_user_requests: int = Field(5, ge=0)
     rate_limit_admin_requests: int = Field(10, ge=0)
     rate_limit_window: int = Field(60, ge=1, le=86_400)
+    tokens_per_minute_per_user: int | None = Field(None, ge=0)
+    max_in_flight_per_user: int | None = Field(None, ge=0)
+    max_pending_jobs_per_user: int | None = Field(None, ge=0)
+    quarantine_after: int = Field(10, ge=0, le=1000)
+    quarantine_window_s: int = Field(600, ge=1, le=86_400)
+    quarantine_s: int = Field(3600, ge=0, le=31_536_000)
+    quarantine_admins: bool = False
+    incident_ttl_days: int = Field(90, ge=1, le=3650)
     max_prompt_length: int = Field(20_000, ge=1, le=20_000)
     max_response_length: int = Field(20_000, ge=1, le=200_000)
     forbidden_commands: Annotated[tuple[str, ...] | None, NoDecode] = None
@@ -95,11 +103,21 @@ class Settings(BaseSettings):
     ingress_host: str = "127.0.0.1"
     ingress_port: int = Field(8000, ge=0, le=65_535)
     max_body_bytes: int = Field(1_000_000, ge=1024)
+    max_head_bytes: int = Field(16_384, ge=1024, le=1_048_576)
+    head_timeout_s: float = Field(10, ge=0.1, le=600)
+    body_timeout_s: float = Field(60, ge=0.1, le=3600)
+    max_json_depth: int = Field(64, ge=8, le=200)
+    max_json_values: int = Field(5_000, ge=100, le=100_000)
+    max_form_fields: int = Field(20, ge=1, le=1000)
+    max_form_field_bytes: int = Field(131_072, ge=1024, le=1_000_000)
+    max_requests_under_way: int = Field(10_000, ge=1, le=1_000_000)
+    max_page_size: int = Field(100, ge=1, le=100)
     admission_wait_ms: int = Field(100, ge=0, le=5000)
     publish_timeout_s: float = Field(20, ge=1)
     expires_after_s: int = Field(3600, ge=1, le=86_400)
     max_queue_wait_s: float = Field(300, ge=1)
     max_stream_listeners: int = Field(2000, ge=1)
+    max_stream_listeners_per_user: int | None = Field(None, ge=0)
     stream_buffer_bytes: int = Field(67_108_864, ge=1)
     stream_job_buffer_bytes: int = Field(1_048_576, ge=1)
     stream_past_readers: int = Field(4, ge=1, le=64)
@@ -124,6 +142,8 @@ class Settings(BaseSettings):
     # --- webhooks ---
     webhook_allow_private: bool = False
     webhook_timeout_s: float = Field(15, ge=1, le=60)
+    egress_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    egress_allowed_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode] = ()
 
     # --- the machine ---
     assistant_home: Path = Path(__file__).parent / ".assistant"
@@ -131,7 +151,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
-        "cors_allowed_origins", mode="before",
+        "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", mode="before",
     )  # fmt: skip
     @classmethod
     def _list(cls, value: object) -> object:
@@ -157,6 +177,15 @@ class Settings(BaseSettings):
                 raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
         return value
 
+    @field_validator("egress_allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """As they are compared: small letters, ASCII, without the last dot."""
+        hosts = [host.strip("[]").rstrip(".").lower() for host in value]
+        if wrong := [host for host in hosts if not host or any(char in host for char in "/@*? ")]:
+            raise ValueError(f"must be names or addresses of hosts, each without scheme, port and path: {wrong[0]!r}")
+        return tuple(host if ":" in host else host.encode("idna").decode("ascii") for host in hosts)
+
     @field_validator("prices_per_million_tokens", mode="before")
     @classmethod
     def _object(cls, value: object) -> object:
@@ -181,7 +210,9 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
-        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url", mode="before",
+        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
+        "tokens_per_minute_per_user", "max_in_flight_per_user", "max_pending_jobs_per_user",
+        "max_stream_listeners_per_user", mode="before",
     )  # fmt: skip
     @classmethod
     def _none_where_empty(cls, value: object) -> object:

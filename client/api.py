@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -152,6 +153,15 @@ class AssistantClient:
     def redrive(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Redrive those that fit; `body`: of `POST /admin/dlq/redrive`."""
         return _body(self._call("POST", "/admin/dlq/redrive", json=dict(body)))
+
+    def incidents(self, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The newest ones that fit; `filters`: query parameters of `GET /admin/incidents`."""
+        items: list[dict[str, Any]] = _body(self._call("GET", "/admin/incidents", params=dict(filters)))["items"]
+        return items
+
+    def lift_quarantine(self, user_id: str) -> None:
+        """Take a user's requests again."""
+        _body(self._call("POST", f"/users/{quote(user_id, safe='')}/lift-quarantine"))
 
     def cancel(self, job_id: UUID) -> str:
         """`cancelling`, `cancelled` or `already-finished`; may be asked for again."""

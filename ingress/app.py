@@ -20,6 +20,7 @@ from ingress import (
     compare,
     dead_letters,
     export,
+    incidents,
     jobs,
     login_failures,
     openai_chat,
@@ -48,6 +49,8 @@ from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.images import Images
 from ingress.key_ring import KeyRing
+from ingress.json_limits import BoundedJson, JsonLimits
+from ingress.limits import Limits
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit
 from ingress.middleware import Edge
@@ -58,10 +61,12 @@ from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.services import Services
+from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
 from ingress.tokens import Tokens
 from ingress.uploads import Places
 from processors.errors import RetryableError
+from processors.usage import MAX_RECALLED, Usage
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -71,7 +76,9 @@ from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
+from sinks.egress_targets import Allowed
 from sinks.idempotency import IdempotencyStore
+from sinks.incidents import IncidentStore
 from sinks.job_export import JobExport
 from sinks.login_failures import LoginFailures
 from sinks.payloads import PayloadStore
@@ -121,6 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.idempotency.stop)
             made.comparing.start()
             stack.push_async_callback(made.comparing.stop)
+            stack.push_async_callback(_cancel, asyncio.create_task(_recall(made)))
             for table in (made.user_table, made.workers):
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
@@ -137,16 +145,18 @@ def create_app(settings: Settings) -> FastAPI:
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router,
+        login_failures.router, incidents.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
+    large = frozenset({"/chat/", "/chat/async", "/v1/chat/completions", "/payloads"})
+    app.add_middleware(BoundedJson, limits=_json_limits(settings), but=large)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     install_cors(app, settings.cors_allowed_origins)
     app.add_middleware(
         Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
-        larger=dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions", "/payloads"), LARGEST_BODY_BYTES),
+        larger=dict.fromkeys(large, LARGEST_BODY_BYTES), max_under_way=settings.max_requests_under_way,
     )  # fmt: skip
     return app
 
@@ -166,9 +176,18 @@ def compose(settings: Settings) -> Services:
     database = Pool(settings.postgres_dsn or "", size=8)
     store = JobStore(database)
     publisher = Publisher(access, timeout_s=settings.publish_timeout_s)
+    usage = Usage()
     follower = Follower(
-        access, progressed=catalog.full_name("job-progressed"), finished=catalog.full_name("job-finished"), store=store
+        access, progressed=catalog.full_name("job-progressed"), finished=catalog.full_name("job-finished"), store=store,
+        usage=usage,
     )  # fmt: skip
+    user_rules = UserRules(
+        window_s=settings.rate_limit_window,
+        user_limit=settings.rate_limit_user_requests,
+        admin_limit=settings.rate_limit_admin_requests,
+        max_pending=settings.max_pending_jobs_per_user,
+    )
+    standings = Standings(user_rules, usage)
     idempotency = Idempotency(IdempotencyStore(database), publish_timeout_s=settings.publish_timeout_s)
     backpressure = Backpressure(
         max_wait_s=settings.max_queue_wait_s, allowed=settings.allowed_providers, default=settings.default_provider
@@ -186,10 +205,11 @@ def compose(settings: Settings) -> Services:
         allowed_providers=settings.allowed_providers,
         default_timeout_s=settings.llm_timeout,
         admission_wait_s=settings.admission_wait_ms / 1000,
-        window_s=settings.rate_limit_window,
-        user_limit=settings.rate_limit_user_requests,
-        admin_limit=settings.rate_limit_admin_requests,
+        expires_after_s=settings.expires_after_s,
         callback_allow_private=settings.webhook_allow_private,
+        callback_allowed=Allowed(
+            hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
+        ),
     )
     letters = DeadLetterStore(database)
     images = Images(PayloadStore(database), user_bytes=settings.max_payload_bytes_per_user)
@@ -209,6 +229,7 @@ def compose(settings: Settings) -> Services:
         idempotency=idempotency,
         backpressure=backpressure,
         images=images,
+        standings=standings,
     )
 
     async def stored_outcome(job_id: UUID) -> Outcome | None:
@@ -243,7 +264,16 @@ def compose(settings: Settings) -> Services:
         publisher=publisher,
         follower=follower,
         submissions=submissions,
-        bodies=Bodies(Places(), max_body_bytes=settings.max_body_bytes),
+        standings=standings,
+        limits=Limits(max_page=settings.max_page_size, max_listeners=settings.max_stream_listeners_per_user),
+        bodies=Bodies(
+            Places(),
+            max_body_bytes=settings.max_body_bytes,
+            read_within_s=settings.body_timeout_s,
+            json_limits=_json_limits(settings),
+            max_fields=settings.max_form_fields,
+            max_field_bytes=settings.max_form_field_bytes,
+        ),
         images=images,
         channels=channels,
         idempotency=idempotency,
@@ -264,6 +294,7 @@ def compose(settings: Settings) -> Services:
         webhooks=WebhookStore(database),
         webhook_secrets=WebhookSecrets(database, masters=secrets),
         dead_letters=letters,
+        incidents=IncidentStore(database),
         redriver=Redriver(
             letters,
             publisher,
@@ -286,12 +317,27 @@ def compose(settings: Settings) -> Services:
     )
 
 
+def _json_limits(settings: Settings) -> JsonLimits:
+    return JsonLimits(max_depth=settings.max_json_depth, max_values=settings.max_json_values)
+
+
 async def _start(table: CompactedTable[Any]) -> None:
     while True:
         try:
             await table.start()
         except (KafkaError, OSError) as error:
             logger.warning("a table cannot be read yet (%s); the ingress keeps trying", type(error).__name__)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+async def _recall(made: Services) -> None:
+    """What is under way already, also before this replica was here; once."""
+    while True:
+        try:
+            made.standings.recall(await made.jobs.under_way(limit=MAX_RECALLED))
+        except RetryableError:
             await asyncio.sleep(RETRY_S)
         else:
             return

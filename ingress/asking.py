@@ -43,7 +43,7 @@ async def ask_and_listen(
     def follow(job_id: UUID, is_new: bool) -> None:
         try:
             since_ms = None if is_new else float(JobIds.minted_at_ms(job_id))
-            heard.append(listen(found, job_id, after=None, since_ms=since_ms))
+            heard.append(listen(found, job_id, user, after=None, since_ms=since_ms))
         except Problem as problem:
             if is_new:  # it was not published: there is no job to look at
                 raise Problem(problem.status, problem.code, problem.detail, headers={"Retry-After": "2"}) from None

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ingress.idempotency import Keyed, checked_key, fingerprint
+from ingress.json_limits import JsonLimits
 from ingress.problems import Problem, invalid_body
 from ingress.uploads import Place, Places, Upload, decoded, too_large, upload_of
 from schemas.events import UserUpdated
@@ -29,6 +30,7 @@ LARGEST_BODY_BYTES = MAX_IMAGE_BYTES * 4 // 3 + 1_000_000  # the image in base64
 READ_WITHIN_S = 60.0  # of a large body: its place is wanted by others
 IN_A_THREAD_BYTES = 65_536
 MAX_FIELDS, MAX_FIELD_BYTES = 20, 131_072
+ANY_JSON = JsonLimits()
 AS_THEY_ARE = {"prompt", "instruction", "callback_url"}  # fields of a form; all others are JSON where they can be
 FORM = "multipart/form-data"
 
@@ -84,9 +86,22 @@ class Sent(Generic[B]):
 class Bodies:
     """Reads them, no more large ones at once than there are places."""
 
-    def __init__(self, places: Places, *, max_body_bytes: int, read_within_s: float = READ_WITHIN_S) -> None:
-        """`max_body_bytes`: of a body without its image."""
+    def __init__(
+        self, places: Places, *, max_body_bytes: int, read_within_s: float = READ_WITHIN_S,
+        json_limits: JsonLimits = ANY_JSON, max_fields: int = MAX_FIELDS, max_field_bytes: int = MAX_FIELD_BYTES,
+    ) -> None:  # fmt: skip
+        """What is taken.
+
+        Args:
+            places: For large ones.
+            max_body_bytes: Of a body without its image.
+            read_within_s: Of a large one.
+            json_limits: Of what is JSON in it.
+            max_fields: Of a form.
+            max_field_bytes: Of a form's field.
+        """
         self._places, self._most, self._read_within_s = places, max_body_bytes, read_within_s
+        self._json_limits, self._max_fields, self._max_field_bytes = json_limits, max_fields, max_field_bytes
 
     async def read(
         self, kind: type[B], request: Request, user: UserUpdated, key: str | None = None, *, image: ImageKey = FIELD
@@ -115,7 +130,7 @@ class Bodies:
                 fields, upload = await self._form(request)
             else:
                 raw, place = await self._bytes(request, user, reason=image.begins if is_json else None)
-                fields, upload = await _json_fields(raw, self._most, image, is_json=is_json)
+                fields, upload = await _json_fields(raw, self._most, image, is_json=is_json, limits=self._json_limits)
             if upload is not None:
                 upload.place, place = place, None
             body = _validated(kind, fields)
@@ -159,12 +174,12 @@ class Bodies:
     async def _form(self, request: Request) -> tuple[dict[str, Any], Upload | None]:
         try:
             async with asyncio.timeout(self._read_within_s):
-                form = await request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+                form = await request.form(max_files=1, max_fields=self._max_fields, max_part_size=self._max_field_bytes)
         except Exception as error:
             _tell(error)
             raise
         try:
-            return await _form_fields(form)
+            return await _form_fields(form, self._json_limits)
         finally:
             await form.close()
 
@@ -190,7 +205,7 @@ def _is_json(content_type: str) -> bool:
 
 
 async def _json_fields(
-    raw: bytes | bytearray, most: int, image: ImageKey, *, is_json: bool
+    raw: bytes | bytearray, most: int, image: ImageKey, *, is_json: bool, limits: JsonLimits
 ) -> tuple[dict[str, Any], Upload | None]:  # fmt: skip
     """The fields of a body in JSON, and its image where that is in it: the fields then have its reference."""
     if not is_json:
@@ -199,6 +214,7 @@ async def _json_fields(
     word, begin, end = "", 0, 0
     if is_large := len(raw) > most:
         rest, word, begin, end = _apart(raw, most, image.whole)
+    limits.check(rest if is_large else raw)
     fields = _parsed(rest if is_large else raw)
     holder = image.holder(fields)
     if is_large and (holder is None or holder.fields[image.key] != word):
@@ -256,7 +272,7 @@ def _parsed(raw: bytes | bytearray) -> dict[str, Any]:
     return fields
 
 
-async def _form_fields(form: FormData) -> tuple[dict[str, Any], Upload | None]:
+async def _form_fields(form: FormData, limits: JsonLimits) -> tuple[dict[str, Any], Upload | None]:
     """The fields of a form, and its image where that is in it: as a file, or as text."""
     fields: dict[str, Any] = {}
     upload: Upload | None = None
@@ -272,7 +288,7 @@ async def _form_fields(form: FormData) -> tuple[dict[str, Any], Upload | None]:
             upload = await _in_a_thread(len(content), lambda content=content: upload_of(content))  # type: ignore[misc]  # it is bound at once
             fields[name] = None
         else:
-            fields[name] = value if name in AS_THEY_ARE else _json_or_text(value)
+            fields[name] = value if name in AS_THEY_ARE else _json_or_text(value, limits)
     image = fields.get("image")
     if upload is None and isinstance(image, str):
         upload = _of_text(image.encode(errors="replace"))
@@ -281,7 +297,8 @@ async def _form_fields(form: FormData) -> tuple[dict[str, Any], Upload | None]:
     return fields, upload
 
 
-def _json_or_text(value: str) -> Any:
+def _json_or_text(value: str, limits: JsonLimits) -> Any:
+    limits.check(value.encode(errors="replace"))
     try:
         return json.loads(value)
     except (ValueError, RecursionError):

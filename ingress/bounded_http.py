@@ -1,7 +1,11 @@
-"""HTTP as uvicorn reads it, with a bound on all that is no body, and an orderly end.
+"""HTTP as uvicorn reads it, with a bound on all that is no body, a time for each part to come, and an orderly end.
 
-uvicorn's own bound is for its slower parser only, and it closes idle connections at once.
+uvicorn's own bound is for its slower parser only, it waits for ever for what does not come, and it closes idle
+connections at once.
 """
+
+from asyncio import BaseTransport, TimerHandle
+from typing import Any, Literal
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -9,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ingress.problems import CONTENT_TYPE, Problem, problem_response
 
 MAX_HEAD_BYTES = 16_384
+HEAD_TIMEOUT_S, BODY_TIMEOUT_S = 10.0, 60.0
 LINGER_S = 1.0
 ABORT = "assistant.abort"  # an ASGI extension
 
@@ -22,19 +27,42 @@ class BoundedHttp(HttpToolsProtocol):
 
     The parser tells of a header once it has all of it, and keeps the beginning: so beside what was told, what came
     since it last told anything is counted. Beyond the bound a connection can hold one read of its socket (256 KiB).
+
+    A head that does not come within its time, or a body, ends the connection too, whatever trickles in meanwhile.
     """
 
+    max_head_bytes = MAX_HEAD_BYTES
+    head_timeout_s, body_timeout_s = HEAD_TIMEOUT_S, BODY_TIMEOUT_S
     _told_bytes = _untold_bytes = 0
     _heard = _too_large = False
+    # What is awaited now, and how often that has changed; `_watched`: for which of these the timer runs.
+    _awaited: Literal["head", "body"] | None = None
+    _changes = _watched = 0
+    _timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """As asyncio calls it."""
+        super().connection_made(transport)  # type: ignore[arg-type]  # as uvicorn has it
+        self._await("head")
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio calls it."""
+        self._await(None)
+        self._watch()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """As asyncio calls it."""
         if self._too_large:
             return
         self._heard = False
+        if self._awaited is None:
+            self._await("head")
         super().data_received(data)
+        self._watch()
         self._untold_bytes = 0 if self._heard else self._untold_bytes + len(data)
-        if not self._too_large and self._told_bytes + self._untold_bytes > MAX_HEAD_BYTES:
+        if not self._too_large and self._told_bytes + self._untold_bytes > self.max_head_bytes:
             self._too_large = True
             self.send_400_response("")
 
@@ -52,6 +80,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         self._told_bytes = 0
+        self._await("head")
         super().on_message_begin()
         # For one who takes nothing more: what is still to be written would be kept for as long as TCP hopes.
         self.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
@@ -66,6 +95,16 @@ class BoundedHttp(HttpToolsProtocol):
         self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._await("body")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """So is the body."""
+        self._await(None)
+        super().on_message_complete()
+
     def on_body(self, body: bytes) -> None:
         """A part of the body; its size is the app's to bound."""
         self._heard = True
@@ -74,7 +113,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._heard = True
         self._told_bytes += size
-        if self._told_bytes > MAX_HEAD_BYTES:
+        if self._told_bytes > self.max_head_bytes:
             self._too_large = True
             raise _HeadTooLargeError
 
@@ -83,13 +122,53 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._too_large:
             super().send_400_response(msg)
             return
-        problem = Problem(431, "headers-too-large", f"request line and headers are over {MAX_HEAD_BYTES} bytes")
+        detail = f"request line and headers are over {self.max_head_bytes} bytes"
+        self._refuse(b"431 Request Header Fields Too Large", Problem(431, "headers-too-large", detail))
+
+    # --- time ---
+
+    def _await(self, what: Literal["head", "body"] | None) -> None:
+        self._awaited = what
+        self._changes += 1
+
+    def _watch(self) -> None:
+        """Once for what was read together: a request that came whole needs no timer."""
+        if self._watched == self._changes:
+            return
+        self._watched = self._changes
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._awaited is not None:
+            within_s = self.head_timeout_s if self._awaited == "head" else self.body_timeout_s
+            self._timer = self.loop.call_later(within_s, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self._awaited == "head" and self.cycle is not None and not self.cycle.response_complete:
+            self._timer = self.loop.call_later(self.head_timeout_s, self._too_slow)  # an answer is under way
+            return
+        has_begun = self._told_bytes > 0 if self._awaited == "head" else not self.cycle.response_started
+        if not has_begun:  # nobody has asked for anything, or has half an answer
+            self.transport.close()
+            return
+        detail = "the request did not come in time: send it faster, or less of it"
+        self._refuse(b"408 Request Timeout", Problem(408, "too-slow", detail))
+
+    def _refuse(self, status: bytes, problem: Problem) -> None:
         body = bytes(problem_response(problem, None).body)
         self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: %b\r\ncontent-length: %d\r\n"
-            b"connection: close\r\n\r\n%b" % (CONTENT_TYPE.encode(), len(body), body)
+            b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+            % (status, CONTENT_TYPE.encode(), len(body), body)
         )
         self.transport.close()
+
+
+def bounded_http(**bounds: Any) -> type[BoundedHttp]:
+    """The same with other bounds: `max_head_bytes`, `head_timeout_s`, `body_timeout_s`."""
+    return type("BoundedHttp", (BoundedHttp,), bounds)
 
 
 def abort(scope: Scope) -> None:

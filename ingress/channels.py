@@ -1,6 +1,7 @@
 """All jobs that somebody listens to at this replica: one channel each, however many listen."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
@@ -22,6 +23,10 @@ class TooManyListenersError(Exception):
     """This replica has as many as it can hold."""
 
 
+class TooManyOfUserError(TooManyListenersError):
+    """This user has as many as they may have here."""
+
+
 class Channels:
     """All jobs that somebody listens to here."""
 
@@ -36,6 +41,7 @@ class Channels:
         self.budget = Budget(max_bytes, max_job_bytes)
         self._channels: dict[UUID, Channel] = {}
         self._count = 0
+        self._of_users: Counter[str] = Counter()
         self._dropping: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
 
@@ -56,12 +62,23 @@ class Channels:
         await self._past.stop()
 
     @contextmanager
-    def listen(self, job_id: UUID, *, after: str | None, since_ms: float | None) -> Iterator[Listener]:
+    def listen(
+        self, job_id: UUID, *, after: str | None, since_ms: float | None, user_id: str = "", most: int | None = None
+    ) -> Iterator[Listener]:
         """Listen to a job, from where they were; see `Channel`.
+
+        Args:
+            job_id: Which.
+            after: The last event that they have.
+            since_ms: As `Channel` takes it.
+            user_id: Who listens.
+            most: How often they may at once, here.
 
         Raises:
             TooManyListenersError, NotFollowedError: Not here, not now.
         """
+        if most is not None and self._of_users[user_id] >= most:
+            raise TooManyOfUserError
         if self._count >= self._max_listeners or self.budget.held >= self.budget.max_bytes:
             raise TooManyListenersError
         channel = self._channels.get(job_id)
@@ -75,11 +92,15 @@ class Channels:
         listener = Listener(channel, after)
         channel.listeners.add(listener)
         self._count += 1
+        self._of_users[user_id] += 1
         LISTENERS.inc()
         try:
             yield listener
         finally:
             self._count -= 1
+            self._of_users[user_id] -= 1
+            if not self._of_users[user_id]:
+                del self._of_users[user_id]
             LISTENERS.dec()
             channel.listeners.discard(listener)
             if not channel.listeners:

@@ -15,8 +15,9 @@ from ingress.follower import Outcome
 from ingress.idempotency import REPLAYED, Key, KeyHeader
 from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
-from ingress.services import CurrentUser, Found, Services
+from ingress.services import CostingUser, Found, Services
 from ingress.streaming import STREAM, EventStream, canceller
+from processors.quarantine import QUARANTINED
 from schemas.events import RateLimit, UserUpdated
 from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
 
@@ -26,7 +27,7 @@ TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429", "postg
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
     "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "not-allowed": 403,
-    "unexpected-error": 500,
+    "quarantined": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
 }  # fmt: skip
 REFUSED = (400, 403, 429)  # nothing was done: an accepted job's caller is told at once, where it is known by then
@@ -84,7 +85,7 @@ class InferenceBody(RequestBody):
     "/chat/", tags=["chat"], responses=ANSWERS, openapi_extra=described_body(ChatBody),
     max_body_size=LARGEST_BODY_BYTES,
 )  # fmt: skip
-async def chat(user: CurrentUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
+async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """Ask and wait for the answer; to close the connection is to cancel the job (not with an Idempotency-Key).
 
     With `stream` the answer comes as it is made, by server-sent events, and to close the connection cancels nothing.
@@ -107,7 +108,7 @@ async def chat(user: CurrentUser, found: Found, request: Request, key: KeyHeader
     "/chat/async", tags=["chat"], status_code=202, responses=JOBS, openapi_extra=described_body(AsyncChatRequest),
     max_body_size=LARGEST_BODY_BYTES,
 )  # fmt: skip
-async def chat_async(user: CurrentUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
+async def chat_async(user: CostingUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook; `image` as for `/chat/`."""
     with await found.bodies.read(AsyncChatRequest, request, user, key) as sent:
         return _job(
@@ -118,7 +119,7 @@ async def chat_async(user: CurrentUser, found: Found, request: Request, key: Key
 
 
 @router.post("/inference/", tags=["chat"], status_code=202, responses=JOBS)
-async def inference(body: InferenceBody, user: CurrentUser, found: Found, key: Key) -> Response:
+async def inference(body: InferenceBody, user: CostingUser, found: Found, key: Key) -> Response:
     """The same with fewer words."""
     request = ChatRequest(
         prompt=body.prompt, provider=body.model, generation_config=GenerationConfig(temperature=body.temperature)
@@ -162,7 +163,7 @@ def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
     if outcome.replayed:
         headers |= REPLAYED
     extra: dict[str, Any] = {"job_id": str(job_id)}
-    if status in (429, 503):
+    if status in (429, 503) or code == QUARANTINED:
         headers["Retry-After"] = str(max(1, round(wait or 5)))
     if wait is not None:
         extra["retry_after_s"] = wait

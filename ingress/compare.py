@@ -15,7 +15,8 @@ from ingress.comparing import CANCELLED
 from ingress.idempotency import REPLAYED, Key
 from ingress.paced import PacedResponse
 from ingress.problems import Problem, not_found
-from ingress.services import CurrentUser, Found, Services
+from ingress.services import CostingUser, CurrentUser, Found, Services
+from ingress.standings import check_quarantine
 from schemas.events import UserUpdated
 from schemas.requests import ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Text
 from sinks.comparison_rows import Comparison, Grid, KeyReusedError, TooManyComparisonsError
@@ -73,10 +74,11 @@ class CompareBody(RequestBody):
 
 
 @router.post("/compare", status_code=202, responses={429: {"description": "As many are under way as may be"}})
-async def compare(body: CompareBody, user: CurrentUser, found: Found, key: Key) -> Response:
+async def compare(body: CompareBody, user: CostingUser, found: Found, key: Key) -> Response:
     """Run a grid of prompts and variants as ordinary jobs, under your rate limit; look at `Location` for the table."""
     if found.submissions.draining:
         raise Problem(503, "not-accepted", "this replica is stopping; try again", headers={"Retry-After": "2"})
+    check_quarantine(user)
     found.submissions.count(user)
     for variant in body.variants:
         found.submissions.check_offered((variant.provider,) if variant.provider else (), variant.generation_config)

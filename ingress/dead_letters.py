@@ -53,7 +53,7 @@ async def dead_letters(
     """Dead letters, newest first; `to` is exclusive, `next` is the cursor of the page after."""
     wanted = Filter(job_id=job_id, code=code, stage=stage, since=since, to=to)
     try:
-        letters, after = await found.dead_letters.page(wanted, limit=limit, cursor=cursor)
+        letters, after = await found.dead_letters.page(wanted, limit=found.limits.page(limit), cursor=cursor)
     except InvalidCursorError as error:
         raise Problem(400, error.code, error.message) from None
     return _json({"items": [_item(letter) for letter in letters], "next": after})

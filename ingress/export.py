@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from ingress.cancelling import When
 from ingress.paced import PacedResponse
 from ingress.problems import Problem
-from ingress.services import CurrentUser, Found
+from ingress.services import CostingUser, Found
 from processors.errors import RetryableError
 from schemas.requests import ProviderName
 from sinks.job_export import BEGINNING, END, InvalidPlaceError, JobExport, Page, Place, Position, Wanted
@@ -28,7 +28,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 @router.get("/jobs/export", response_class=Response, responses=RESPONSES)
 async def export(
-    user: CurrentUser,
+    user: CostingUser,
     found: Found,
     format: Literal["jsonl"] = "jsonl",  # noqa: A002, ARG001 the parameter's name
     begin: Annotated[When | None, Query(alias="from", description="Accepted then or later")] = None,

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 from uuid import UUID
 
+import orjson
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
 from processors.errors import RetryableError
+from processors.usage import Usage
 from schemas.events import JobFinished, JobProgressed, RateLimit, StreamedRange
 from sinks.postgres import JobRow, JobStore
 from transport.clients import KafkaAccess
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
 LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
+ADMITTED = b'"state":"admitted"'
+LONGEST_MS = 86_400_000  # that a job may be good for
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,14 @@ class Outcome:
     rate_limit: RateLimit | None = None
     replayed: bool = False
     stream: StreamedRange | None = None
+
+
+def _user_in(value: bytes) -> str | None:
+    try:
+        user_id = orjson.loads(value)["user_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return user_id if isinstance(user_id, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +98,19 @@ class Watch:
 class Follower:
     """Reads every outcome, and parses only those that somebody waits for."""
 
-    def __init__(self, access: KafkaAccess, *, progressed: str, finished: str, store: JobStore | None) -> None:
-        """`progressed`, `finished`: full names; `store`: where outcomes are looked up that were not heard of."""
-        self._finished, self._store = finished, store
+    def __init__(
+        self, access: KafkaAccess, *, progressed: str, finished: str, store: JobStore | None, usage: Usage | None = None
+    ) -> None:
+        """What is followed, and who hears of it.
+
+        Args:
+            access: The cluster.
+            progressed: Full name of the topic.
+            finished: Likewise.
+            store: Where outcomes are looked up that were not heard of.
+            usage: Told of every job that begins or ends, whoever asked for it.
+        """
+        self._finished, self._store, self._usage = finished, store, usage
         self._following = Following(access, (progressed, finished), self._take, what="job events")
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
@@ -151,6 +173,8 @@ class Follower:
             self._take_progressed(record.key, record.value)
 
     def _take_progressed(self, key: bytes, value: bytes) -> None:
+        if self._usage is not None and ADMITTED in value and (user_id := _user_in(value)) is not None:
+            self._usage.began(user_id, key, expires_at_ms=round(time() * 1000) + LONGEST_MS, is_heard=True)
         self._progress[key] = value
         self._progress.move_to_end(key)
         if len(self._progress) > MAX_PROGRESS:
@@ -166,6 +190,8 @@ class Follower:
 
     def _take_finished(self, key: bytes, value: bytes) -> None:
         self._progress.pop(key, None)
+        if self._usage is not None:
+            self._usage.ended(key)
         if watches := self._watches.get(key):
             with contextlib.suppress(ValidationError):
                 event = JobFinished.model_validate_json(value)

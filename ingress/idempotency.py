@@ -27,8 +27,10 @@ from sinks.idempotency import SWEEP_ROWS, IdempotencyStore, KeyRow
 logger = logging.getLogger(__name__)
 
 REPLAYED = {"Idempotency-Replayed": "true"}
-# Outcomes 400 and 429: nothing was done, the same may be asked again.
-FREEING = {"no-such-provider", "unsupported-parameter", "images-unsupported", "no-such-payload", "rate-limited"}
+# Outcomes 400 and 429, and a quarantine's 403: nothing was done, the same may be asked again.
+FREEING = {
+    "no-such-provider", "unsupported-parameter", "images-unsupported", "no-such-payload", "rate-limited", "quarantined",
+}  # fmt: skip
 FIRST_LOOK_S, MAX_LOOK_S = 0.05, 1.0
 SWEEP_EVERY_S = 60.0
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")

@@ -45,7 +45,7 @@ async def jobs(
     else:
         raise Problem(403, "not-allowed", "only admins see other users' jobs: leave `user_id` out")
     try:
-        rows, after = await found.jobs.page(user_id=whose, status=status, limit=limit, cursor=cursor)
+        rows, after = await found.jobs.page(user_id=whose, status=status, limit=found.limits.page(limit), cursor=cursor)
     except InvalidCursorError as error:
         raise Problem(400, error.code, error.message) from None
     return _json({"items": [row.view() for row in rows], "next": after})

@@ -10,7 +10,9 @@ from uuid import uuid4
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingress.problems import CONTENT_TYPE, Problem, a_bug, problem_response
+from ingress.caller import note_caller
+from ingress.problems import CONTENT_TYPE, STANDING, Problem, a_bug, problem_response, rate_limit_headers
+from schemas.events import RateLimit
 from transport.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Edge:
 
     def __init__(
         self, app: ASGIApp, *, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False,
-        larger: Mapping[str, int] = MappingProxyType({}),
+        larger: Mapping[str, int] = MappingProxyType({}), max_under_way: int | None = None,
     ) -> None:  # fmt: skip
         """Around an app.
 
@@ -50,9 +52,10 @@ class Edge:
             max_body_bytes: Of a body.
             is_stopping: True once callers should come to another replica; their connections end with an answer.
             larger: The bound of those paths that take larger ones.
+            max_under_way: Requests at once; None: 10,000.
         """
         self._app, self._max_body_bytes, self._is_stopping = app, max_body_bytes, is_stopping
-        self._larger = larger
+        self._larger, self._max_under_way = larger, max_under_way
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +63,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        note_caller(scope)
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given if _SANE_ID.match(given) else uuid4().hex.encode()
@@ -93,6 +97,8 @@ class Edge:
                 ]
                 said = {name.lower() for name, _ in message["headers"]}
                 message["headers"] += [default for default in DEFAULT_HEADERS if default[0] not in said]
+                if (standing := scope["state"].get(STANDING)) is not None:
+                    _add_standing(message["headers"], standing())
                 if self._is_stopping():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -102,7 +108,12 @@ class Edge:
             # Chunked bodies are counted by Starlette's middleware, inside this one.
             await problem_response(self._too_large(scope), scope)(scope, receive, send_headers)
             return
-        if self._under_way >= MAX_UNDER_WAY and scope["path"] not in ALWAYS_ANSWERED:
+        if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+            detail = "bodies are not unpacked here: send it as it is, without Content-Encoding"
+            packed = Problem(415, "content-encoding", detail, headers={"Accept-Encoding": "identity"})
+            await problem_response(packed, scope)(scope, receive, send_headers)
+            return
+        if self._under_way >= (self._max_under_way or MAX_UNDER_WAY) and scope["path"] not in ALWAYS_ANSWERED:
             busy = Problem(503, "overloaded", "too many requests are under way here; try again",
                            headers={"Retry-After": "2"})  # fmt: skip
             await problem_response(busy, scope)(scope, receive, send_headers)
@@ -121,6 +132,14 @@ class Edge:
     def _too_large(self, scope: Scope) -> Problem:
         most = max(self._max_body_bytes, self._larger.get(scope["path"], 0))
         return Problem(413, "body-too-large", f"the body is larger than {most} bytes: send less")
+
+
+def _add_standing(headers: list[tuple[bytes, bytes]], standing: RateLimit) -> None:
+    """What an answer says itself stays."""
+    told = {name.lower() for name, _ in headers}
+    every = {**rate_limit_headers(standing), "Retry-After": str(standing.reset_s)}
+    more = [(name.lower().encode(), text.encode()) for name, text in every.items()]
+    headers += [(name, text) for name, text in more if name not in told]
 
 
 def _is_problem(message: Message) -> bool:

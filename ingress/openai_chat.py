@@ -24,7 +24,7 @@ from ingress.openai_bodies import ChatCompletionBody
 from ingress.openai_chunks import AnotherAnswerError, Chunks, error_event, whole
 from ingress.openai_images import IMAGE_PART
 from ingress.problems import Problem, rate_limit_headers
-from ingress.services import CurrentUser, Found, Services
+from ingress.services import CostingUser, Found, Services
 from ingress.streaming import EventStream, Listening, canceller
 from schemas.events import UserUpdated
 from schemas.requests import ChatRequest
@@ -55,7 +55,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     "/v1/chat/completions", responses=RESPONSES, openapi_extra=described_body(ChatCompletionBody),
     max_body_size=LARGEST_BODY_BYTES,
 )  # fmt: skip
-async def chat_completions(user: CurrentUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
+async def chat_completions(user: CostingUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """OpenAI's API; the last user turn may have an image, as a `data:` URL.
 
     To close the connection of a call that waits is to cancel the job (not with an Idempotency-Key); of a stream it

@@ -18,7 +18,7 @@ from ingress.leaving import left
 from ingress.model_names import Model
 from ingress.openai_bodies import OpenAIBody
 from ingress.problems import Problem, rate_limit_headers
-from ingress.services import CurrentUser, Found
+from ingress.services import CostingUser, Found
 from processors.fit_generation import UNSUPPORTED
 from schemas.requests import MAX_EMBEDDED_CHARS, MAX_EMBEDDED_TEXTS, EmbeddingRequest, ModelName, Text, Timeout
 
@@ -66,7 +66,7 @@ class EmbeddingsBody(OpenAIBody):
 
 
 @router.post("/v1/embeddings", responses=RESPONSES)
-async def embeddings(body: EmbeddingsBody, user: CurrentUser, found: Found, key: Key, request: Request) -> Response:
+async def embeddings(body: EmbeddingsBody, user: CostingUser, found: Found, key: Key, request: Request) -> Response:
     """OpenAI's API. To close the connection is to cancel the job (not with an Idempotency-Key)."""
     asked = body.request(found.models().find_embedding(body.model))
     job_id, outcome = await found.submissions.answered(

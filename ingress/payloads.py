@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from ingress.bodies import LARGEST_BODY_BYTES
 from ingress.described import described_body
 from ingress.problems import invalid_body, not_found
-from ingress.services import CurrentUser, Found
+from ingress.services import CostingUser, CurrentUser, Found
+from ingress.standings import check_quarantine
 from schemas.requests import ImageReference, RequestBody
 
 router = APIRouter(prefix="/payloads", tags=["payloads"])
@@ -34,8 +35,9 @@ class PayloadBody(RequestBody):
         503: {"description": "It cannot be kept at the moment"},
     },
 )  # fmt: skip
-async def upload(user: CurrentUser, found: Found, request: Request) -> Response:
+async def upload(user: CostingUser, found: Found, request: Request) -> Response:
     """Keep an image for 15 days. `image` of the answer is `image` of a prompt: in `/chat/`, or in an event."""
+    check_quarantine(user)
     found.submissions.count(user)
     with await found.bodies.read(PayloadBody, request, user) as sent:
         if sent.upload is None:

@@ -21,6 +21,7 @@ TITLES = {
     503: "Not available at the moment", 504: "No answer in time",
 }  # fmt: skip
 MAX_TOLD_ERRORS, MAX_PATH_CHARS = 20, 100  # the names in a path are the sender's
+STANDING = "standing"  # in a request's state: tells where its user stands with their rate
 NOT_FOUND = "there is no such thing, or it is somebody else's"
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 import uvicorn
 
 from ingress.app import create_app
-from ingress.bounded_http import BoundedHttp
+from ingress.bounded_http import bounded_http
 from settings import Settings
 from transport import garbage
 from transport.ports import why_not
@@ -39,7 +39,11 @@ def serve_ingress(settings: Settings) -> None:
     listener = _listen(settings.ingress_host, settings.ingress_port)
     config = uvicorn.Config(
         app, access_log=False, log_config=None, timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_S,
-        server_header=False, backlog=2048, http=BoundedHttp, ws="none",
+        server_header=False, backlog=2048, ws="none",
+        http=bounded_http(
+            max_head_bytes=settings.max_head_bytes, head_timeout_s=settings.head_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
+        ),
     )  # fmt: skip
     garbage.collect_seldom()
     logger.info("listening on http://%s:%d", *listener.getsockname()[:2])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -21,12 +22,14 @@ from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
 from ingress.key_ring import KeyRing
+from ingress.limits import Limits
 from ingress.login_limit import LoginLimit
 from ingress.model_names import Models
 from ingress.passwords import Passwords
-from ingress.problems import Problem
+from ingress.problems import STANDING, Problem
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
+from ingress.standings import Standings
 from ingress.submission import Submissions
 from ingress.tokens import Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
@@ -37,6 +40,7 @@ from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.login_failures import LoginFailures
+from sinks.incidents import IncidentStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -53,6 +57,8 @@ class Services:
     publisher: Publisher
     follower: Follower
     submissions: Submissions
+    standings: Standings
+    limits: Limits
     bodies: Bodies
     images: Images
     cancel_requests: CancelRequests
@@ -72,6 +78,7 @@ class Services:
     webhooks: WebhookStore
     webhook_secrets: WebhookSecrets
     dead_letters: DeadLetterStore
+    incidents: IncidentStore
     redriver: Redriver
     tokens: Tokens
     access: Access
@@ -132,6 +139,12 @@ async def asking_user(request: Request, token: Token) -> UserUpdated:
     return session.user
 
 
+async def costing_user(request: Request, user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpdated:
+    """The same, on a route that costs something: its answer says where the user stands (see `Edge`)."""
+    request.scope["state"][STANDING] = partial(services(request).standings.of, user)
+    return user
+
+
 async def admin(user: Annotated[UserUpdated, Depends(current_user)]) -> UserUpdated:
     """The same, and an admin; of API keys those with the scope `admin`."""
     if user.role != "admin":
@@ -178,6 +191,7 @@ def until_revoked(scope: ASGIScope, end: Callable[[], None]) -> Iterator[None]:
 Found = Annotated[Services, Depends(_services)]
 CurrentUser = Annotated[UserUpdated, Depends(current_user)]
 AskingUser = Annotated[UserUpdated, Depends(asking_user)]
+CostingUser = Annotated[UserUpdated, Depends(costing_user)]
 Admin = Annotated[UserUpdated, Depends(admin)]
 UserAdmin = Annotated[UserUpdated, Depends(user_admin)]
 LoggedInUser = Annotated[UserUpdated, Depends(logged_in_user)]

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from ingress.bounded_http import abort
-from ingress.channels import TooManyListenersError
+from ingress.channels import TooManyListenersError, TooManyOfUserError
 from ingress.jobs import visible
 from ingress.listener import DROPPED, Listener
 from ingress.live import NotFollowedError
@@ -50,6 +50,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "with `Last-Event-ID`, at any replica.",
         "content": {"text/event-stream": {"example": EXAMPLE}},
     },
+    429: {"description": "You have as many listeners as you may have; see Retry-After"},
     503: {"description": "This replica has too many listeners, or is not ready; see Retry-After"},
 }
 LastEventId = Annotated[str | None, Header(max_length=64, description="The `id` of the last event that you have")]
@@ -68,7 +69,7 @@ async def job_stream(
     if cancel_on_disconnect:
         require("jobs", request.state.session)
     since_ms = await visible(job_id, user, found)
-    listening = listen(found, job_id, after=last_event_id, since_ms=since_ms)
+    listening = listen(found, job_id, user, after=last_event_id, since_ms=since_ms)
     on_left = canceller(found, user, job_id) if cancel_on_disconnect else None
     return EventStream(listening, job_id, on_left=on_left)
 
@@ -85,7 +86,7 @@ class Listening:
         self._stack.close()
 
 
-def listen(found: Services, job_id: UUID, *, after: str | None, since_ms: float | None) -> Listening:
+def listen(found: Services, job_id: UUID, user: UserUpdated, *, after: str | None, since_ms: float | None) -> Listening:
     """Begin to listen; `since_ms`: as `Channels.listen`.
 
     Raises:
@@ -95,7 +96,17 @@ def listen(found: Services, job_id: UUID, *, after: str | None, since_ms: float 
     if found.submissions.draining:
         raise Problem(503, "not-ready", "this replica is stopping; try again", headers=again)
     try:
-        return Listening(found.channels.listen(job_id, after=after or None, since_ms=since_ms))
+        most = found.limits.listeners_of(user)
+        listener = found.channels.listen(
+            job_id, after=after or None, since_ms=since_ms, user_id=user.user_id, most=most
+        )  # fmt: skip
+        return Listening(listener)
+    except TooManyOfUserError:
+        detail = f"you listen to as many answers as you may at once ({most}); end one of them, or poll the job"
+        again["Retry-After"] = "5"
+        raise Problem(
+            429, "too-many-listeners", detail, headers=again, job_id=str(job_id), retry_after_s=5
+        ) from None  # fmt: skip
     except TooManyListenersError:
         detail = "too many listen at this replica; try again, or poll the job"
         raise Problem(503, "too-many-listeners", detail, headers=again, job_id=str(job_id)) from None

@@ -5,33 +5,33 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from ingress.backpressure import Backpressure
+from ingress.caller import caller_address
 from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower, Outcome, Watch
 from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.images import Images
-from ingress.problems import Problem, rate_limit_headers
+from ingress.problems import Problem
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
+from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
 from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
 from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
 from processors.with_image import cannot_see
+from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import AnyRequest, ChatRequest, EmbeddingRequest, GenerationConfig, ImageReference, JobKind
-from sinks.egress import EgressRefusedError, check_url
+from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
 
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
-FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
-MAX_FLOOD_USERS = 10_000
 NO_METADATA: Mapping[str, str] = {}
 Follow = Callable[[UUID, bool], None]
 Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
@@ -45,10 +45,9 @@ class Rules:
     allowed_providers: Sequence[str]
     default_timeout_s: float
     admission_wait_s: float
-    window_s: int
-    user_limit: int
-    admin_limit: int
+    expires_after_s: float
     callback_allow_private: bool
+    callback_allowed: Allowed = NOTHING_ELSE
 
 
 class Submissions:
@@ -57,7 +56,7 @@ class Submissions:
     def __init__(
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
-        idempotency: Idempotency, backpressure: Backpressure, images: Images,
+        idempotency: Idempotency, backpressure: Backpressure, images: Images, standings: Standings,
         offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
@@ -65,7 +64,7 @@ class Submissions:
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
         self._idempotency, self._backpressure, self._images = idempotency, backpressure, images
-        self._counts: dict[str, tuple[float, int]] = {}
+        self._standings = standings
         self.draining = False
 
     # --- the two ways to ask ---
@@ -97,7 +96,7 @@ class Submissions:
             return job_id, turn.outcome
         if (image := _image_of(request)) is not None:
             await self._keep_image(user, image, turn, upload)
-        with self._published(user, requested, turn) as (watch, publishing):
+        with self._published(user, requested, turn, address=caller_address()) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
             if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
                 await self.cancel_unless_needed(user, job_id)
@@ -111,6 +110,8 @@ class Submissions:
         await self._idempotency.ended(user.user_id, turn, outcome)
         if outcome.rate_limit is None and watch.verdict.done():
             outcome = replace(outcome, rate_limit=watch.verdict.result())
+        if not turn.replayed:
+            self._standings.heard(user.user_id, outcome.rate_limit)
         return job_id, replace(outcome, replayed=turn.replayed)
 
     async def accepted(
@@ -153,11 +154,12 @@ class Submissions:
             return turn.job_id, turn.outcome, None, True
         if (image := _image_of(request)) is not None:
             await self._keep_image(user, image, turn, upload)
-        with self._published(user, requested, turn) as (watch, publishing):
+        with self._published(user, requested, turn, address=caller_address()) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
             standing = watch.verdict.result() if watch.verdict.done() else None
             outcome = watch.finished.result() if watch.finished.done() else None
+        self._standings.heard(user.user_id, standing)
         await self._idempotency.ended(user.user_id, turn, outcome)
         return turn.job_id, outcome, standing, turn.replayed
 
@@ -182,11 +184,13 @@ class Submissions:
         if not is_repeated:
             self._check(user, request)
         requested = JobRequested(user_id=user.user_id, kind=_kind(request), request=request, metadata=metadata)
-        turn = Turn(job_id)
-        with self._published(user, requested, turn) as (watch, publishing):
+        turn = Turn(job_id, replayed=is_repeated)
+        with self._published(user, requested, turn, address=None) as (watch, publishing):  # no call is at hand
             await self._accepted(user, turn, publishing)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
-            return watch.verdict.result() if watch.verdict.done() else None
+            standing = watch.verdict.result() if watch.verdict.done() else None
+        self._standings.heard(user.user_id, standing)
+        return standing
 
     def check_offered(self, wanted: Sequence[str], generation: GenerationConfig | None) -> None:
         """Raise Problem where one of the providers is not present, or has not what is asked of it."""
@@ -205,7 +209,7 @@ class Submissions:
         Raises:
             Problem: The user makes far more of them than the limit allows.
         """
-        self._check_flood(user)
+        self._standings.take(user)
 
     def allows(self, provider: str) -> bool:
         """True for a name that may be asked for."""
@@ -228,7 +232,7 @@ class Submissions:
 
     @contextmanager
     def _published(
-        self, user: UserUpdated, requested: JobRequested, turn: Turn
+        self, user: UserUpdated, requested: JobRequested, turn: Turn, *, address: str | None
     ) -> "Iterator[tuple[Watch, asyncio.Future[None] | None]]":
         with self._follower.watch(turn.job_id) as watch:
             if not turn.publish:
@@ -236,7 +240,10 @@ class Submissions:
                 return
             attributes = Attributes(str(turn.job_id), "/ingress", "job-requested")
             value = requested.model_dump_json(exclude_none=True).encode()
-            record = Record(self._rules.topic, user.user_id.encode(), value, attributes.headers())
+            headers = [*attributes.headers(), *address_headers(address)]
+            record = Record(self._rules.topic, user.user_id.encode(), value, headers)
+            good_for_s = requested.expires_after or self._rules.expires_after_s
+            self._standings.began(user.user_id, turn.job_id, good_for_s=good_for_s, may_have_ended=turn.replayed)
             yield watch, asyncio.ensure_future(self._publisher.publish(record))
 
     async def _keep_image(self, user: UserUpdated, image: ImageReference, turn: Turn, upload: Upload | None) -> None:
@@ -263,6 +270,7 @@ class Submissions:
         try:
             await publishing
         except NotAcceptedError as error:
+            self._standings.not_accepted(turn.job_id)
             await self._idempotency.not_accepted(user.user_id, turn)
             if upload is not None:
                 await self._images.forget(user, upload.reference)
@@ -286,7 +294,9 @@ class Submissions:
     def _check(self, user: UserUpdated, request: AnyRequest) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
-        self._check_flood(user)
+        check_quarantine(user)
+        self._standings.take(user)
+        self._standings.check_pending(user)
         generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
@@ -320,31 +330,11 @@ class Submissions:
         who = named if wanted else "the providers that are present"
         raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who, seeing), providers=seeing)
 
-    def _check_flood(self, user: UserUpdated) -> None:
-        """A coarse count of this replica's own; the exact limit is the gate's."""
-        limit = user.rate_limit_requests
-        if limit is None:
-            limit = self._rules.admin_limit if user.role == "admin" else self._rules.user_limit
-        now = monotonic()
-        began, count = self._counts.get(user.user_id, (now, 0))
-        if now - began >= self._rules.window_s:
-            began, count = now, 0
-        if count >= FLOOD_FACTOR * max(limit, 1):
-            wait = max(1, round(self._rules.window_s - (now - began)))
-            standing = RateLimit(limit=limit, remaining=0, window_s=self._rules.window_s, reset_s=wait)
-            raise Problem(
-                429, "rate-limited", f"far more than {limit} requests in {self._rules.window_s} s; wait {wait} s",
-                headers={"Retry-After": str(wait), **rate_limit_headers(standing)}, retry_after_s=wait,
-            )  # fmt: skip
-        if len(self._counts) > MAX_FLOOD_USERS:
-            self._counts.clear()
-        self._counts[user.user_id] = (began, count + 1)
-
     def _check_callback(self, url: str | None) -> None:
         if url is None:
             return
         try:
-            check_url(url, allow_private=self._rules.callback_allow_private)
+            check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
 

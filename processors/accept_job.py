@@ -17,6 +17,7 @@ def accept_job(
     users: Mapping[str, UserUpdated],
     job_ids: JobIds,
     expires_after_s: float,
+    address: str | None = None,
 ) -> JobAccepted:
     """The request as a job.
 
@@ -27,11 +28,13 @@ def accept_job(
         users: All known users; the role of one who is unknown is `user`, and `sanitize_prompt` ends the job.
         job_ids: Tells an id that the ingress made for this user.
         expires_after_s: Where the request does not say it.
+        address: What the record says of its caller's; believed of what an ingress of ours has sent.
     """
     user = users.get(requested.user_id)
+    made = made_here(requested.user_id, attributes, job_ids)
     expires_after = requested.expires_after or expires_after_s
     job = Job(
-        job_id=job_id_of(requested.user_id, attributes, job_ids),
+        job_id=made or _derived(requested.user_id, attributes),
         user_id=requested.user_id,
         role=user.role if user else "user",
         kind=requested.kind,
@@ -40,12 +43,21 @@ def accept_job(
         expires_at=accepted_at + timedelta(seconds=expires_after),
         metadata=requested.metadata,
     )
-    return JobAccepted(job=job, request=requested.request)
+    if made is None:
+        return JobAccepted(job=job, request=requested.request)
+    return JobAccepted(job=job, request=requested.request, source="rest", address=address)
 
 
 def job_id_of(user_id: str, attributes: Attributes, job_ids: JobIds) -> UUID:
     """The id that the ingress made, if it is one of this user; else derived from the publisher's own."""
+    return made_here(user_id, attributes, job_ids) or _derived(user_id, attributes)
+
+
+def made_here(user_id: str, attributes: Attributes, job_ids: JobIds) -> UUID | None:
+    """The id that the ingress made, if it is one of this user."""
     made = is_uuid(attributes.event_id)
-    if made is not None and job_ids.belongs(made, user_id):
-        return made
+    return made if made is not None and job_ids.belongs(made, user_id) else None
+
+
+def _derived(user_id: str, attributes: Attributes) -> UUID:
     return direct_job_id(attributes.source, user_id, attributes.event_id)

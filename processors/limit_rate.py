@@ -4,6 +4,10 @@ The verdict is a pure function of the log: an event is admitted if, with the use
 offset, no window of that length then holds more than the limit. Times are `accepted_at`, the broker's append time;
 the same id at the same time is the same event. So each owner of a partition, also one that does not know that it
 has lost it, reaches the same verdicts, and nothing is stored beside the log (docs/adr/0004).
+
+Limits beside the rate (tokens, jobs in flight) are no function of the log: an event that they refuse may be admitted
+when it comes again. So what was admitted once stays so, and one that comes again among later admissions is counted
+with all of them: whatever those limits said the first time, no window holds more than the rate allows.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,6 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from processors.soft_limits import Excess, SoftLimiter
 from processors.stage import Emit, RecordFacts, StageResult
 from schemas.events import Job, JobAdmitted, JobError, JobFinished, PromptSanitized, RateLimit, ms_from_utc
 
@@ -68,9 +73,11 @@ def fits(times: Sequence[int], at: int, *, limit: int, window_ms: int) -> bool:
 class RateLimiter:
     """The stage, with its memory of each partition; `streams.admission_log` restores what memory lacks."""
 
-    def __init__(self, *, limit_of: Callable[[Job], int | None], window_s: int) -> None:
-        """`limit_of`: requests per window of a job's user; None: no limit; 0: none is admitted."""
-        self._limit_of, self.window_ms = limit_of, window_s * 1000
+    def __init__(
+        self, *, limit_of: Callable[[Job], int | None], window_s: int, soft: SoftLimiter | None = None
+    ) -> None:
+        """`limit_of`: requests per window of a job's user; None: no limit; 0: none is admitted. `soft`: the others."""
+        self._limit_of, self.window_ms, self._soft = limit_of, window_s * 1000, soft
         self.partitions: dict[int, Admissions] = {}
 
     def __call__(self, event: PromptSanitized, *, now: datetime, record: RecordFacts) -> StageResult:
@@ -82,29 +89,59 @@ class RateLimiter:
         job, admissions = event.job, self.partitions[record.partition]
         admissions.next = max(admissions.next, record.offset + 1)
         limit = self._limit_of(job)
-        if limit is None:
-            return Emit((JobAdmitted(job=job, request=event.request),))
+        soft = self._soft if self._soft is not None and self._soft.concerns(job) else None
         at = ms_from_utc(job.accepted_at)
-        times, known = self._past(admissions, job.user_id, at, record)
+        if limit is None and soft is None:
+            return Emit((JobAdmitted(job=job, request=event.request),))
+        times, known = self._past(admissions, job.user_id, at, record, counts_all=soft is not None)
+        if soft is not None and not known:
+            now_ms = ms_from_utc(now)
+            if (excess := soft.excess(job, now_ms=now_ms)) is not None:
+                return self._refused(job, now, excess, limit)
+        if limit is None:
+            return self._admitted(event, admissions, (at, record.offset, record.event_id), None, soft)
         # Fewer in reach than the limit: then no window holds too many, wherever it lies. Most events end here.
         admitted = known or len(times) < limit or fits(times, at, limit=limit, window_ms=self.window_ms)
         standing = self._standing(times, at, limit, admitted=admitted)
         if admitted:
-            admissions.add(job.user_id, (at, record.offset, record.event_id))
-            return Emit((JobAdmitted(job=job, request=event.request, rate_limit=standing),))
+            return self._admitted(event, admissions, (at, record.offset, record.event_id), standing, soft)
         message = f"more than {limit} requests in {self.window_ms // 1000} s; try again in {standing.reset_s} s"
         error = JobError(code=RATE_LIMITED, message=message, retry_after_s=standing.reset_s)
         return Emit((JobFinished.failed(job, error=error, at=now, rate_limit=standing),))
 
-    def _past(self, admissions: Admissions, user_id: str, at: int, record: RecordFacts) -> tuple[Sequence[int], bool]:
-        """Times of the user's other admissions of lower offset less than a window away, in order; and if it is one."""
+    def _admitted(
+        self, event: PromptSanitized, admissions: Admissions, entry: Entry, standing: RateLimit | None,
+        soft: SoftLimiter | None,
+    ) -> StageResult:  # fmt: skip
+        job = event.job
+        admissions.add(job.user_id, entry)
+        if soft is not None:
+            soft.admitted(job, expires_at_ms=ms_from_utc(job.expires_at))
+        return Emit((JobAdmitted(job=job, request=event.request, rate_limit=standing),))
+
+    def _refused(self, job: Job, now: datetime, excess: Excess, limit: int | None) -> StageResult:
+        """By a limit beside the rate, of which the user's standing then tells."""
+        error = JobError(code=RATE_LIMITED, message=excess.message, retry_after_s=excess.wait_s)
+        standing = None
+        if limit is not None:
+            standing = RateLimit(limit=limit, remaining=0, window_s=self.window_ms // 1000, reset_s=excess.wait_s)
+        return Emit((JobFinished.failed(job, error=error, at=now, rate_limit=standing),))
+
+    def _past(
+        self, admissions: Admissions, user_id: str, at: int, record: RecordFacts, *, counts_all: bool
+    ) -> tuple[Sequence[int], bool]:
+        """Times of the user's other admissions less than a window away, in order; and if it is one.
+
+        Those of lower offset; with `counts_all` also the later ones, where a part of the log is gone through again.
+        """
         entries = admissions.of(user_id)
         first, last = bisect_left(entries, (at - self.window_ms + 1,)), bisect_left(entries, (at + self.window_ms,))
         same_time = entries[bisect_left(entries, (at,), first) : bisect_left(entries, (at + 1,), first)]
         known = any(event_id == record.event_id for _, _, event_id in same_time)
         if known or admissions.is_ahead_of(record.offset):
             near = entries[first:last]
-            return [t for t, offset, event_id in near if offset < record.offset and event_id != record.event_id], known
+            lower = [near_by for near_by in near if (counts_all and not known) or near_by[1] < record.offset]
+            return [t for t, _, event_id in lower if event_id != record.event_id], known
         return _Times(entries, first, last), False
 
     def _standing(self, times: Sequence[int], at: int, limit: int, *, admitted: bool) -> RateLimit:

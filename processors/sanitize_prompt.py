@@ -1,13 +1,18 @@
-"""Stage: job-requested -> prompt-sanitized, or job-finished where the prompt is refused."""
+"""Stage: job-requested -> prompt-sanitized, or job-finished where the prompt is refused.
+
+A prompt that met a rule is an incident, too: security-incident-detected beside the refusal.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from processors.mask_secrets import excerpt
 from processors.normalize_text import clean
-from processors.prompt_policy import PromptPolicy
+from processors.prompt_policy import Finding, PromptPolicy
+from processors.quarantine import quarantined
 from processors.stage import DeadLetter, Emit, StageResult
-from schemas.events import JobAccepted, JobFinished, PromptSanitized, UserUpdated
+from schemas.events import JobAccepted, JobFinished, PromptSanitized, SecurityIncidentDetected, UserUpdated
 from schemas.requests import EmbeddingRequest, Turn
 
 ANSWER = "I cannot help with this request as it is worded. Please say it in another way."
@@ -28,13 +33,16 @@ def sanitize_prompt(
 
     Returns:
         `Emit` with `PromptSanitized`, or with a `JobFinished` whose result is
-        `{status: "refused", reason, answer, confidence}`; `DeadLetter` for a user who is unknown or disabled.
+        `{status: "refused", reason, answer, confidence}` (and a `SecurityIncidentDetected` where it met a rule), or
+        whose error is `quarantined`; `DeadLetter` for a user who is unknown or disabled.
     """
     user = users.get(event.job.user_id)
     if user is None:
         return DeadLetter("unknown-user", "there is no such user: an admin registers users with POST /auth/register")
     if user.disabled:
         return DeadLetter("user-disabled", "this user is disabled")
+    if user.is_quarantined(now):
+        return Emit((JobFinished.failed(event.job, error=quarantined(user, now), at=now),))
     request = event.request
     if isinstance(request, EmbeddingRequest):
         return Emit((PromptSanitized(job=event.job, request=request),))
@@ -49,9 +57,10 @@ def sanitize_prompt(
         answer = f"The prompt is longer than {policy.max_prompt_chars} characters. Please shorten it."
         return _refused(event, "prompt-too-long", 1.0, now, answer)
     schema = request.generation_config.schema_text()  # a model reads what stands in it
-    finding = next(filter(None, (policy.judge(text) for text in (said, instruction, schema) if text)), None)
-    if finding is not None:
-        return _refused(event, finding.reason, finding.confidence, now, ANSWER)
+    for text, shown in ((said, prompt), (instruction, instruction), (schema, schema)):
+        if text and (finding := policy.judge(text)) is not None:
+            refused = _refused(event, finding.reason, finding.confidence, now, ANSWER)
+            return Emit((*refused.events, _incident(event, finding, shown or text)))
     if prompt != request.prompt or instruction != request.instruction or history != request.history:
         request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
     return Emit((PromptSanitized(job=event.job, request=request),))
@@ -63,6 +72,14 @@ def _clean_turns(history: tuple[Turn, ...]) -> tuple[Turn, ...] | None:
     return (
         tuple(turn if text == turn.text else Turn(role=turn.role, text=text) for turn, text in cleaned if text) or None
     )
+
+
+def _incident(event: JobAccepted, finding: Finding, text: str) -> SecurityIncidentDetected:
+    job = event.job
+    return SecurityIncidentDetected(
+        at=job.accepted_at, user_id=job.user_id, reason=finding.reason, stage="sanitize_prompt", job_id=job.job_id,
+        run=job.run, source=event.source, address=event.address, score=finding.confidence, excerpt=excerpt(text),
+    )  # fmt: skip
 
 
 def _refused(event: JobAccepted, reason: str, confidence: float, now: datetime, answer: str) -> Emit:

@@ -23,6 +23,8 @@ from schemas.requests import (
 )
 
 FORGOTTEN_WORKER_S = 3600.0
+FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # a quarantine until somebody lifts it
+JobSource = Literal["rest", "kafka"]
 MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
 
 
@@ -84,9 +86,14 @@ class JobEvent(Event):
 
 
 class JobAccepted(JobEvent):
-    """`job-requested` once the gate knows whose it is. Never on a topic: the first stage's input."""
+    """`job-requested` once the gate knows whose it is. Never on a topic: the first stage's input.
+
+    `source`: the way in; `address`: the caller's, of a job that an ingress of ours was asked for.
+    """
 
     request: AnyRequest
+    source: JobSource = "kafka"
+    address: str | None = None
 
 
 class PromptSanitized(JobEvent):
@@ -241,11 +248,31 @@ class JobCancelRequested(Event):
     user_id: UserId
 
 
+class SecurityIncidentDetected(Event):
+    """Somebody tried what a rule is against. Its `ce_id` is the incident's: the same event makes the same one.
+
+    `reason`: the kind of rule, never the pattern; `source`: the way in; `address`: the caller's, where an ingress knew
+    it; `score`: how sure we are (0-1); `excerpt`: the beginning of the text, its secrets masked.
+    """
+
+    at: datetime
+    user_id: Annotated[str, Field(max_length=128)]
+    reason: Annotated[str, Field(max_length=100)]
+    stage: Annotated[str, Field(max_length=100)]
+    job_id: UUID | None = None
+    run: int = 1
+    source: JobSource | None = None
+    address: Annotated[str, Field(max_length=45)] | None = None
+    score: float = 1.0
+    excerpt: Annotated[str, Field(max_length=200)] = ""
+
+
 class UserUpdated(Event):
     """A user as the gate and the ingress must know it (compacted by user_id).
 
     `disabled` is for ever where the user was deleted; `token_epoch`: tokens of a lower one are worth nothing. The
-    limits are this user's own, None where the settings' hold.
+    limits are this user's own, None where those of the user's role hold. `quarantined_until`: until then nothing of
+    theirs is taken.
     """
 
     user_id: UserId
@@ -256,6 +283,11 @@ class UserUpdated(Event):
     tokens_per_minute: int | None = None
     max_in_flight: int | None = None
     max_pending: int | None = None
+    quarantined_until: datetime | None = None
+
+    def is_quarantined(self, now: datetime) -> bool:
+        """Nothing of theirs is taken now."""
+        return self.quarantined_until is not None and now < self.quarantined_until
 
 
 class ProviderOffer(Event):

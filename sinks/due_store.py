@@ -19,10 +19,10 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (due_id) DO NOTHING
 """
 
-# `rate-limited` yields to any other outcome of its run, so what it ended still runs (see `sinks.postgres`).
+# What yields to any other outcome of its run (see `sinks.postgres`) has ended nothing: it still runs.
 ENDED = """
     EXISTS (SELECT FROM jobs j WHERE j.job_id = d.job_id AND j.status <> 'pending' AND j.run >= d.run
-                                 AND j.error->>'code' IS DISTINCT FROM 'rate-limited')
+                                 AND coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined'))
 """
 
 DELETE_ENDED = f"""

@@ -1,7 +1,8 @@
 """Jobs in Postgres: what the sink writes, and what the ingress reads. Every statement on them lives here.
 
-Of the outcomes of a job the highest run wins; within a run the first in log order stays, but `rate-limited` yields
-to any other (a direct publisher's retry may be refused after the first was admitted).
+Of the outcomes of a job the highest run wins; within a run the first in log order stays, but `rate-limited` and
+`quarantined` yield to any other (what was admitted may be delivered, or sent by its publisher, once more, and then be
+refused).
 """
 
 import base64
@@ -27,7 +28,7 @@ from sinks.webhook_body import due_webhook
 
 logger = logging.getLogger(__name__)
 
-RATE_LIMITED = "rate-limited"
+YIELDING = {"rate-limited", "quarantined"}
 MAX_PAGE = 100
 
 INSERT_PENDING = """
@@ -58,8 +59,9 @@ ON CONFLICT (job_id) DO UPDATE SET
 WHERE j.user_id = excluded.user_id
   AND (excluded.run > j.run
        OR excluded.run = j.run AND (j.status = 'pending'
-                                    OR j.error->>'code' = 'rate-limited'
-                                       AND excluded.error->>'code' IS DISTINCT FROM 'rate-limited'))
+                                    OR j.error->>'code' IN ('rate-limited', 'quarantined')
+                                       AND coalesce(excluded.error->>'code', '')
+                                           NOT IN ('rate-limited', 'quarantined')))
 RETURNING job_id, run, error
 """
 
@@ -67,7 +69,8 @@ RETURNING job_id, run, error
 STORE_OUTCOMES = f"""
 WITH written AS ({UPSERT_OUTCOMES}), no_longer_due AS (
     DELETE FROM due_events d USING written w
-    WHERE d.job_id = w.job_id AND d.run <= w.run AND w.error->>'code' IS DISTINCT FROM 'rate-limited')
+    WHERE d.job_id = w.job_id AND d.run <= w.run
+      AND coalesce(w.error->>'code', '') NOT IN ('rate-limited', 'quarantined'))
 SELECT job_id FROM written
 """  # noqa: S608 constant
 
@@ -78,7 +81,7 @@ ON CONFLICT (webhook_id) DO UPDATE SET
     body = excluded.body, url = excluded.url, state = excluded.state, due_at = excluded.due_at, lease_id = NULL,
     leased_until = NULL
 """
-# Its id exists already only where the outcome replaced one of the same run that was `rate-limited`: whatever was told
+# Its id exists already only where the outcome replaced one of the same run that yields: whatever was told
 # of that, or is being told, is void, and what stays is told anew.
 
 SAY_WHY_GIVEN_UP = """
@@ -176,7 +179,7 @@ def winners(outcomes: Sequence[Envelope[JobFinished]]) -> list[Envelope[JobFinis
 def _replaces(later: JobFinished, earlier: JobFinished) -> bool:
     if later.job.run != earlier.job.run:
         return later.job.run > earlier.job.run
-    return _code(earlier) == RATE_LIMITED and _code(later) != RATE_LIMITED
+    return _code(earlier) in YIELDING and _code(later) not in YIELDING
 
 
 def _code(finished: JobFinished) -> str | None:
@@ -286,7 +289,7 @@ class JobStore:
     async def ended_runs(self, runs: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """Those (job, run) of which nothing is left to do: the run has its outcome, or a later one has begun.
 
-        One that is stored as rate-limited may have been admitted all the same (see above), so it is none.
+        One that is stored as refused may have been admitted all the same (see above), so it is none.
         """
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
@@ -294,10 +297,20 @@ class JobStore:
                    FROM unnest($1::uuid[], $2::int[]) AS r (job_id, run) JOIN jobs j USING (job_id)
                    WHERE j.run > r.run
                       OR j.run = r.run AND j.status <> 'pending'
-                         AND j.error->>'code' IS DISTINCT FROM 'rate-limited'""",
+                         AND coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined')""",
                 [job_id for job_id, _ in runs], [run for _, run in runs],
             )  # fmt: skip
         return {(row["job_id"], row["run"]) for row in rows}
+
+    async def under_way(self, *, limit: int) -> list[tuple[UUID, str, datetime]]:
+        """Jobs that are pending and whose time is not up, with their users and the end of their time."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT job_id, user_id, expires_at FROM jobs
+                   WHERE status = 'pending' AND expires_at > now() ORDER BY expires_at LIMIT $1""",
+                limit,
+            )  # fmt: skip
+        return [(row["job_id"], row["user_id"], row["expires_at"]) for row in rows]
 
     async def overdue(self, *, before: datetime, limit: int) -> list[Job]:
         """Jobs that are pending although they expired before then, the oldest first; as much as rows know of them."""

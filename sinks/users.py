@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from processors.errors import PermanentError
+from schemas.envelope import Attributes, Record
 from schemas.events import UserUpdated
 from schemas.requests import Role
 from sinks.pool import Pool
@@ -16,6 +17,10 @@ from sinks.pool import Pool
 CHANGEABLE = (
     "role", "disabled", "password_hash", "rate_limit_requests", "tokens_per_minute", "max_in_flight", "max_pending",
 )  # fmt: skip
+LIFT = """
+UPDATE users SET quarantined_until = NULL, incidents_count_from = now(), announced = false WHERE user_id = $1
+RETURNING *
+"""
 
 
 class UserExistsError(PermanentError):
@@ -49,6 +54,7 @@ class UserRow:
     max_pending: int | None = None
     created_at: datetime | None = None
     deleted_at: datetime | None = None
+    quarantined_until: datetime | None = None
 
     def event(self) -> UserUpdated:
         """As the others know it."""
@@ -61,7 +67,13 @@ class UserRow:
             tokens_per_minute=self.tokens_per_minute,
             max_in_flight=self.max_in_flight,
             max_pending=self.max_pending,
+            quarantined_until=self.quarantined_until,
         )
+
+    def announcement(self, topic: str, *, source: str = "/ingress") -> Record:
+        """The user as a record of `user-updated`; `source`: who says it."""
+        attributes = Attributes(f"{self.user_id}/{self.token_epoch}", source, "user-updated")
+        return Record(topic, self.user_id.encode(), self.event().model_dump_json().encode(), attributes.headers())
 
 
 class UserStore:
@@ -180,6 +192,12 @@ class UserStore:
             row = await connection.fetchrow("SELECT * FROM users WHERE user_id = $1 FOR UPDATE", user_id)
             yield _user(row) if row else None
             await connection.execute("UPDATE users SET announced = true WHERE user_id = $1 AND NOT announced", user_id)
+
+    async def lift_quarantine(self, user_id: str) -> UserRow | None:
+        """End a user's quarantine, if they are in one; what brought them there counts no more. None: no such user."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(LIFT, user_id)
+        return _user(row) if row else None
 
     async def unannounced(self, *, limit: int) -> list[str]:
         """Users whose newest state is not on `user-updated` yet, as far as is known."""

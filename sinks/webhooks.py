@@ -13,6 +13,7 @@ import httpx
 
 from processors.errors import RetryableError
 from sinks.egress import EgressClient, EgressRefusedError, EgressReply
+from sinks.egress_targets import NOTHING_ELSE, Allowed
 from sinks.pool import Pool
 from sinks.webhook_signing import WebhookSecrets, signed_headers
 from sinks.webhook_store import LeasedWebhook, WebhookStore
@@ -38,12 +39,13 @@ class WebhookSender:
         *,
         allow_private: bool,
         timeout_s: float,
+        allowed: Allowed = NOTHING_ELSE,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         random: Random | None = None,
     ) -> None:
-        """`allow_private`, `timeout_s`: as `EgressClient` takes them."""
+        """`allow_private`, `timeout_s`, `allowed`: as `EgressClient` takes them."""
         self._store, self._secrets, self._now = WebhookStore(pool), secrets, now
-        self._client = EgressClient(allow_private=allow_private, timeout_s=timeout_s)
+        self._client = EgressClient(allow_private=allow_private, allowed=allowed, timeout_s=timeout_s)
         self._random = random or Random()  # noqa: S311 jitter is no secret
         self._woken = asyncio.Event()
         self._by_host: Counter[str] = Counter()

@@ -6,6 +6,7 @@
                                      └-> completion-requested-<the next provider>, where this one fails
         -> embedding-requested-<provider> -> embed_texts -> job-finished
     what can never work, at any of them                -> dead-letters -> Postgres
+    what met a rule, at sanitize_prompt                -> security-incident-detected -> Postgres, user-updated
 
 Each role is a Faust app, that is, a consumer group; `worker.py` composes what it needs.
 """
@@ -31,6 +32,7 @@ from schemas.events import (
     JobAdmitted,
     JobFinished,
     PromptSanitized,
+    SecurityIncidentDetected,
     UserUpdated,
 )
 from schemas.topics import Catalog
@@ -43,6 +45,7 @@ from streams.entry import Entry
 from streams.guard import ProviderGuard
 from streams.serve import StageServer, Stream
 from streams.serve_sink import GiveUp, serve_sink
+from streams.usage_log import UsageLog
 from transport.table import CompactedTable
 
 GATE_LIMIT = 1_000  # unfinished inputs of an in-order stage
@@ -59,6 +62,7 @@ class GateParts:
     policy: PromptPolicy
     limiter: RateLimiter
     admission_log: AdmissionLog
+    usage_log: UsageLog
     known_providers: Callable[[], KnownProviders]
     allowed_providers: Sequence[str]
     default_provider: str | None
@@ -84,6 +88,10 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
         stage = _without_record(partial(sanitize_prompt, users=parts.users.values, policy=parts.policy))
         await server.in_order(stream, parts.entry, stage, name="sanitize_prompt", prepare=know_users)
 
+    async def know_the_past(batch: Batch) -> None:
+        await parts.usage_log.prepare()
+        await parts.admission_log.prepare(batch)
+
     @app.agent(prompt_sanitized, name="limit_rate")
     async def limit_rate_agent(stream: Stream) -> None:
         await server.in_order(
@@ -91,7 +99,7 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
             decoder(PromptSanitized),
             parts.limiter,
             name="limit_rate",
-            prepare=parts.admission_log.prepare,
+            prepare=know_the_past,
             beside_source=admitted_topic,
         )
 
@@ -168,9 +176,10 @@ def declare_embedding(
 
 
 def declare_sink(
-    app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink, give_up: GiveUp
-) -> None:
-    """What stays: a row per job, the webhooks that are due, and what could never work.
+    app: StreamApp, catalog: Catalog, *, pending: Sink, outcomes: Sink, dead_letters: Sink, incidents: Sink,
+    give_up: GiveUp,
+) -> None:  # fmt: skip
+    """What stays: a row per job, the webhooks that are due, what could never work, and what met a rule.
 
     `give_up`: of outcomes that are none; what is no `job-admitted` is a dead letter of `route_job` already.
     """
@@ -178,6 +187,10 @@ def declare_sink(
     job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT, is_sink=True)
     dead_lettered = app.lane(
         catalog.full_name("dead-letters"), "store_dead_letter", limit=DEAD_LETTER_LIMIT, is_sink=True
+    )
+
+    incident = app.lane(
+        catalog.full_name("security-incident-detected"), "store_incident", limit=SINK_LIMIT, is_sink=True
     )
 
     @app.agent(job_admitted, name="store_pending")
@@ -191,6 +204,10 @@ def declare_sink(
     @app.agent(dead_lettered, name="store_dead_letter")
     async def store_dead_letter_agent(stream: Stream) -> None:
         await serve_sink(stream, any_dead_letter, dead_letters, name="store_dead_letter")
+
+    @app.agent(incident, name="store_incident")
+    async def store_incident_agent(stream: Stream) -> None:
+        await serve_sink(stream, SecurityIncidentDetected, incidents, name="store_incident")
 
 
 def _without_record(stage: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,11 +13,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from processors.fall_over import FallOver
-from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
 from processors.stage import DeadLetter
 from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
+from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
@@ -26,10 +26,14 @@ from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
 from sinks.login_failures import LoginFailures
 from sinks.login_failures import sweep as sweep_login_failures
+from sinks.egress_targets import Allowed
+from sinks.incidents import IncidentSink, IncidentStore, QuarantineRules
+from sinks.incidents import sweep as sweep_incidents
 from sinks.payloads import PayloadStore
 from sinks.payloads import sweep as sweep_payloads
 from sinks.pool import Pool
 from sinks.postgres import JobStore, OutcomeSink, PendingSink
+from sinks.users import UserRow
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams.admission_log import AdmissionLog
@@ -50,6 +54,7 @@ from streams.providers import configured
 from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.serve import StageServer
+from streams.user_limits import UserLimits
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
@@ -141,6 +146,10 @@ class Composition:
             )
         return offers or tuple
 
+    def _hear_of_user(self, user_id: str, user: UserUpdated | None) -> None:
+        for tell in self._told_of_users:
+            tell(user_id, user)
+
     def _new_app(self, role: str) -> StreamApp:
         settings = self._settings
         return StreamApp(
@@ -182,13 +191,6 @@ class Composition:
         workers = await self._worker_table(stack)
         secrets = self._master_secrets()
 
-        def limit_of(job: Job) -> int | None:
-            user: UserUpdated | None = users.values.get(job.user_id)
-            if user is not None and user.rate_limit_requests is not None:
-                return user.rate_limit_requests
-            admin = job.role == "admin"
-            return settings.rate_limit_admin_requests if admin else settings.rate_limit_user_requests
-
         have = list(configured(settings))
 
         def known_providers() -> KnownProviders:
@@ -196,7 +198,11 @@ class Composition:
                 present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
             )
 
-        limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
+        limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)
+        for user in users.values.values():
+            limits.hear(user)
+        self._told_of_users.append(limits.hear)
+        stack.push_async_callback(limits.usage_log.stop)
         policy = PromptPolicy(
             max_prompt_chars=settings.max_prompt_length,
             forbidden_commands=settings.forbidden_commands,
@@ -210,8 +216,9 @@ class Composition:
             entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
             users=users,
             policy=policy,
-            limiter=limiter,
-            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
+            limiter=limits.limiter,
+            admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limits.limiter),
+            usage_log=limits.usage_log,
             known_providers=kept(known_providers),
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
@@ -263,7 +270,13 @@ class Composition:
             raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
         secrets = WebhookSecrets(pool, masters=self._master_secrets())
         sender = WebhookSender(
-            pool, secrets, allow_private=settings.webhook_allow_private, timeout_s=settings.webhook_timeout_s
+            pool,
+            secrets,
+            allow_private=settings.webhook_allow_private,
+            allowed=Allowed(
+                hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
+            ),
+            timeout_s=settings.webhook_timeout_s,
         )
         sending = asyncio.create_task(sender.run(), name="webhooks")
         stack.push_async_callback(end, sending)
@@ -280,16 +293,26 @@ class Composition:
         for sweeping in (
             sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool)),
             sweep_login_failures(LoginFailures(pool), kept_days=settings.login_failures_kept_days),
+            sweep_incidents(IncidentStore(pool), kept_days=settings.incident_ttl_days),
         ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
-            dead_letters=DeadLetterSink(pool), give_up=partial(_give_up, app, self._encoder),
+            dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
+            give_up=partial(_give_up, app, self._encoder),
         )  # fmt: skip
 
-    def _hear_of_user(self, user_id: str, user: UserUpdated | None) -> None:
-        for tell in self._told_of_users:
-            tell(user_id, user)
+    def _incident_sink(self, app: StreamApp, pool: Pool) -> IncidentSink:
+        settings, users = self._settings, self._catalog.full_name("user-updated")
+
+        async def announce(user: UserRow) -> None:
+            await app.publish([user.announcement(users, source="/sink")])
+
+        rules = QuarantineRules(
+            after=settings.quarantine_after, window_s=settings.quarantine_window_s, lasts_s=settings.quarantine_s,
+            admins=settings.quarantine_admins,
+        )  # fmt: skip
+        return IncidentSink(pool, rules, announce=announce)
 
     async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
         known = self.tables.get("worker-heartbeat")

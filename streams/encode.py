@@ -3,19 +3,30 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
 
 from processors.stage import DeadLetter
 from schemas.dead_letter import LEFT_OUT
 from schemas.envelope import Attributes, Headers, Record
-from schemas.events import Event, Job, JobError, JobEvent, JobFinished, JobProgressed, StageTiming
+from schemas.events import (
+    Event,
+    Job,
+    JobError,
+    JobEvent,
+    JobFinished,
+    JobProgressed,
+    SecurityIncidentDetected,
+    StageTiming,
+)
 from schemas.ids import derived_event_id
 from schemas.topics import PROVIDER, Catalog, Topic, event_type
 
 MAX_REASON_CHARS = 500
 SOURCE = "/assistant/"
 OWN_NAMES = "metadata"  # the field whose names senders choose
+NO_JOB = UUID(int=0)  # of an incident whose record names none
 
 
 class TooLargeError(Exception):
@@ -54,13 +65,15 @@ class Encoder:
         """
         topic = self._topics[type(event).__name__]
         job = event.job if isinstance(event, JobEvent) else event
-        if not isinstance(job, (Job, JobProgressed)):
+        if not isinstance(job, (Job, JobProgressed, SecurityIncidentDetected)):
             raise TypeError(f"{type(event).__name__} is not about a job")
         value = event.model_dump_json(exclude_none=True).encode()
         if len(value) > topic.max_message_bytes - 8192:  # room for headers and the batch around it
             raise TooLargeError(f"{topic.name}: {len(value)} bytes")
         attributes = Attributes(
-            event_id=derived_event_id(job.job_id, cause=cause.event_id, stage=stage, run=job.run, index=index),
+            event_id=derived_event_id(
+                job.job_id or NO_JOB, cause=cause.event_id, stage=stage, run=job.run, index=index
+            ),
             source=SOURCE + stage,
             type=self._types[topic.name],
             caused_by=cause.event_id,

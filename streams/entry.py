@@ -9,6 +9,7 @@ from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
 from processors.accept_job import accept_job, job_id_of
+from schemas.caller import address_in
 from schemas.envelope import Attributes, Envelope, InvalidEnvelopeError
 from schemas.events import Job, JobAccepted, JobRequested, UserUpdated, utc_from_ms
 from schemas.ids import JobIds
@@ -47,6 +48,7 @@ class Entry:
             users=self._users.values,
             job_ids=self._job_ids,
             expires_after_s=self._expires_after_s,
+            address=address_in(record.headers),
         )
         if (run := self._redrives.run(record.headers, event.job.job_id)) > 1:
             event = event.model_copy(update={"job": event.job.model_copy(update={"run": run})})

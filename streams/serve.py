@@ -31,6 +31,7 @@ from streams.cancellations import Cancellations
 from streams.decode import Decode, Undecodable
 from streams.encode import Encoder, TooLargeError, failure, timed
 from streams.guard import ProviderGuard
+from streams.incidents import incident_records
 from streams.later import Postponer, as_released, put_off
 from streams.ledger import MAX_CRASHES, Ledger
 
@@ -337,7 +338,8 @@ class StageServer:
         letter = DeadLetter(found.code, found.reason)
         if found.attributes is None or found.job is None:
             self._count_dead(record, letter, name)
-            return [self._encoder.dead_letter(record, letter, stage=name, outcome_id=None, at=at)]
+            dead = self._encoder.dead_letter(record, letter, stage=name, outcome_id=None, at=at)
+            return [dead, *incident_records(self._encoder, record, found.attributes, found.job, letter, stage=name)]
         return self._dead(record, found.attributes, found.job, letter, name, at)
 
     def _dead(
@@ -351,6 +353,7 @@ class StageServer:
         return [
             outcome,
             self._encoder.dead_letter(record, letter, stage=name, outcome_id=outcome_id, at=_utc_now(), job=job),
+            *incident_records(self._encoder, record, cause, job, letter, stage=name),
         ]
 
     def _count_dead(self, record: ConsumerRecord, letter: DeadLetter, name: str) -> None:

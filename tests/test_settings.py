@@ -130,3 +130,16 @@ def test_fall_overs_are_switched_by_class(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings(monkeypatch, FALLOVER_ON="[]").fallover_on == ()
     with pytest.raises(ValidationError):
         settings(monkeypatch, FALLOVER_ON="timeouts")
+
+
+def test_hosts_that_may_be_called_are_names_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(
+        monkeypatch, EGRESS_ALLOWED_HOSTS="Hooks.Exämple., 10.0.0.1, [fd00::1]", EGRESS_ALLOWED_PORTS="8443"
+    )
+    assert found.egress_allowed_hosts == ("hooks.xn--exmple-cua", "10.0.0.1", "fd00::1")
+    assert found.egress_allowed_ports == (8443,)
+    for wrong in ("https://x.example", "*.example", "x.example/path", "a b"):
+        with pytest.raises(ValidationError, match="names or addresses"):
+            settings(monkeypatch, EGRESS_ALLOWED_HOSTS=f'["{wrong}"]')
+    with pytest.raises(ValidationError):
+        settings(monkeypatch, EGRESS_ALLOWED_PORTS="0")

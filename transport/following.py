@@ -76,11 +76,11 @@ class Following:
                 self.problem = None
                 await self._read(consumer)
             except (KafkaError, OSError) as error:
-                self.problem = f"{self._what} are not followed: Kafka cannot be reached; the ingress keeps trying"
+                self.problem = f"{self._what} are not followed: Kafka cannot be reached; this process keeps trying"
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(RETRY_S)
             except Exception:  # nobody else would start it again
-                self.problem = f"{self._what} are not followed: a bug, which the log has; the ingress keeps trying"
+                self.problem = f"{self._what} are not followed: a bug, which the log has; this process keeps trying"
                 logger.exception("a bug in following %s", self._what)
                 await asyncio.sleep(RETRY_S)
             finally:

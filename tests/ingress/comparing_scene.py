@@ -21,6 +21,8 @@ from ingress.middleware import Edge
 from ingress.problems import Problem
 from ingress.problems import install as install_problems
 from ingress.services import current_user
+from ingress.standings import Standings, UserRules
+from processors.usage import Usage
 from schemas.events import RateLimit, UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import ChatRequest, GenerationConfig
@@ -138,6 +140,7 @@ class Scene:
         prices = {"openai/mini": {"input": 1.0, "output": 2.0}}
         self.services = app.state.services = SimpleNamespace(
             submissions=pipeline, comparisons=self.store, comparing=self.comparing,
+            standings=Standings(UserRules(60, 5, 10), Usage()),
             compare_rules=CompareRules(per_user, prices), exports=Exports(JobExport(self.pool)),  # type: ignore[arg-type]
         )  # fmt: skip
         edge = Edge(app, max_body_bytes=2_000_000)

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 import uvicorn
 
-from ingress.bounded_http import MAX_HEAD_BYTES, BoundedHttp
+from ingress.bounded_http import MAX_HEAD_BYTES, BoundedHttp, bounded_http
 from tests.waiting import until
 
 MUCH = 20_000_000
@@ -16,6 +16,11 @@ MUCH = 20_000_000
 async def _app(scope, receive, send) -> None:
     assert scope["type"] == "http"
     size = 0
+    if scope["path"] == "/early":  # it answers before it has heard all
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"o", "more_body": True})
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.6)
     while True:
         message = await receive()
         size += len(message.get("body", b""))
@@ -26,8 +31,9 @@ async def _app(scope, receive, send) -> None:
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
-    server = uvicorn.Server(uvicorn.Config(_app, port=0, http=BoundedHttp, lifespan="off", log_config=None))
+async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
+    http = getattr(request, "param", BoundedHttp)
+    server = uvicorn.Server(uvicorn.Config(_app, port=0, http=http, lifespan="off", log_config=None))
     serving = asyncio.create_task(server._serve())
     await until(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()[1]
@@ -109,3 +115,90 @@ async def test_large_bodies_and_long_lived_connections_pass(port: int) -> None:
         writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % headers)
         assert (await asyncio.wait_for(reader.readuntil(b"       0"), 10)).startswith(b"HTTP/1.1 200 ")
     writer.close()
+
+
+HASTY = bounded_http(head_timeout_s=0.2, body_timeout_s=0.3, max_head_bytes=2000)
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+
+
+async def trickled(port: int, begin: bytes, drop: bytes) -> tuple[bytes, float]:
+    """Send the beginning, then a drop every 50 ms until the other side has enough; the reply, and how long it took."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    began = asyncio.get_running_loop().time()
+    reading = asyncio.create_task(reader.read(10_000))
+    with suppress(ConnectionError):
+        writer.write(begin)
+        while not reading.done() and asyncio.get_running_loop().time() < began + 10:
+            await asyncio.wait({reading}, timeout=0.05)
+            if not reading.done() and drop:
+                writer.write(drop)
+                await writer.drain()
+    reply = b""
+    with suppress(ConnectionError):
+        reply = await asyncio.wait_for(reading, 10)
+    writer.close()
+    return reply, asyncio.get_running_loop().time() - began
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+@pytest.mark.parametrize(
+    ("begin", "drop", "answer"),
+    [
+        (b"GET / HTTP/1.1\r\nhost: x\r\n", b"a: b\r\n", b"HTTP/1.1 408 "), (b"GET /", b"x", b"HTTP/1.1 408 "),
+        (b"GET / HTTP/1.1\r\nhost: x\r\n", b"", b"HTTP/1.1 408 "), (b"", b"", b""), (b"\r\n", b"\r\n", b""),
+        (POST, b"x", b"HTTP/1.1 408 "), (POST, b"", b"HTTP/1.1 408 "),
+        (CHUNKED, b"1\r\nx\r\n", b"HTTP/1.1 408 "), (CHUNKED + b"0\r\n", b"a: b\r\n", b"HTTP/1.1 408 "),
+    ],
+    ids=["headers", "url", "silence", "nothing", "blank lines", "body", "no body", "chunks", "trailers"],
+)  # fmt: skip
+async def test_what_trickles_is_left_after_its_time(port: int, begin: bytes, drop: bytes, answer: bytes) -> None:
+    reply, took_s = await trickled(port, begin, drop)
+    assert reply.startswith(answer)
+    assert not reply or b'"code":"too-slow"' in reply
+    assert 0.15 < took_s < 5
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+async def test_half_an_answer_gets_no_other_one_behind_it(port: int) -> None:
+    reply, _ = await trickled(port, POST.replace(b"POST / ", b"POST /early "), b"")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert b"408" not in reply
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+async def test_who_waits_for_an_answer_is_not_slow_whatever_stands_behind_the_request(port: int) -> None:
+    for stray in (b"", b"\r\n"):  # some old clients send one line's end too many
+        reply, took_s = await trickled(
+            port, b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx" + stray, b""
+        )
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert took_s > 0.5
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+async def test_the_time_is_each_requests_own(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(4):  # of one connection, together longer than the time of one
+        for part in (b"POST / HTTP/1.1\r\nhost: x\r\n", b"content-length: 1\r\n\r\n", b"x"):
+            writer.write(part)
+            await asyncio.sleep(0.03)
+        assert (await asyncio.wait_for(reader.readuntil(b"       1"), 10)).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+async def test_the_bound_of_a_head_is_the_one_that_was_set(port: int) -> None:
+    reply, _ = await exchange(port, b"GET / HTTP/1.1\r\nhost: x\r\nlong: " + b"v" * 2000 + b"\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 431 ")
+    assert b"over 2000 bytes" in reply
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+async def test_many_who_trickle_hold_up_nobody(port: int) -> None:
+    slow = [asyncio.create_task(trickled(port, b"GET / HTTP/1.1\r\nhost: x\r\n", b"a: b\r\n")) for _ in range(200)]
+    await asyncio.sleep(0.05)
+    for _ in range(20):
+        reply, _ = await asyncio.wait_for(exchange(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"), 2)
+        assert reply.startswith(b"HTTP/1.1 200 ")
+    for reply, _ in await asyncio.gather(*slow):
+        assert reply.startswith(b"HTTP/1.1 408 ")

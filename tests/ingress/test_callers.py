@@ -12,7 +12,9 @@ from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower, Outcome
 from ingress.idempotency import Idempotency
 from ingress.problems import Problem
+from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
+from processors.usage import Usage
 from schemas.envelope import Record
 from schemas.events import JobCancelRequested
 from schemas.ids import JobIds
@@ -21,8 +23,8 @@ from tests.factories import chat_request, user_updated
 from transport.clients import KafkaAccess
 
 RULES = Rules(
-    topic="job-requested", allowed_providers=("openai",), default_timeout_s=30, admission_wait_s=0.1, window_s=60,
-    user_limit=100, admin_limit=100, callback_allow_private=False,
+    topic="job-requested", allowed_providers=("openai",), default_timeout_s=30, admission_wait_s=0.1,
+    expires_after_s=3600, callback_allow_private=False,
 )  # fmt: skip
 
 
@@ -48,6 +50,7 @@ class Scene:
         self.submissions = Submissions(
             publisher, self.follower, JobIds([SECRET]), RULES, cancel_requests=cancel_requests,
             present_providers=lambda: ["openai"], images=nobody,
+            standings=Standings(UserRules(window_s=60, user_limit=100, admin_limit=100), Usage()),
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
         )  # fmt: skip

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 
-from ingress.channels import TooManyListenersError
+from ingress.channels import TooManyListenersError, TooManyOfUserError
 from tests.ingress.channel_scene import FIRST, JOB, OTHER, Client, FakeTopic, Replica, close_all, completed
 
 
@@ -110,3 +111,19 @@ async def test_one_who_leaves_at_once_leaves_nothing_behind() -> None:
         pass  # before anything has begun
     await asyncio.sleep(0.01)
     assert (topic.takers, replica.follower.waiters(JOB)) == ([], 0)
+
+
+async def test_one_user_listens_to_so_many_at_once_and_others_to_theirs() -> None:
+    channels = Replica(FakeTopic()).channels
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(channels.listen(JOB, after=None, since_ms=None, user_id="alice", most=2))
+        with (
+            pytest.raises(TooManyOfUserError),
+            channels.listen(OTHER, after=None, since_ms=None, user_id="alice", most=2),
+        ):
+            pass
+        stack.enter_context(channels.listen(JOB, after=None, since_ms=None, user_id="bob", most=2))
+    with channels.listen(JOB, after=None, since_ms=None, user_id="alice", most=1):
+        pass
+    assert not channels._of_users

@@ -18,7 +18,9 @@ from ingress.export_limit import Exports
 from ingress.middleware import Edge
 from ingress.problems import install as install_problems
 from ingress.services import current_user
+from ingress.standings import Standings, UserRules
 from processors.errors import RetryableError
+from processors.usage import Usage
 from schemas.events import UserUpdated
 from sinks.job_export import JobExport, Page, Position, Wanted
 from sinks.pool import Pool
@@ -54,7 +56,9 @@ class Scene:
         app.include_router(module.router)
         app.dependency_overrides[current_user] = self.asking
         submissions = SimpleNamespace(draining=False, count=self.count)
-        app.state.services = SimpleNamespace(exports=self.exports, submissions=submissions)
+        app.state.services = SimpleNamespace(
+            exports=self.exports, submissions=submissions, standings=Standings(UserRules(60, 5, 10), Usage())
+        )
         self.app = Edge(app, max_body_bytes=1000)
 
     async def asking(self) -> UserUpdated:

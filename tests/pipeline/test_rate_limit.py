@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
+from random import Random
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from schemas.envelope import Attributes
 from schemas.events import JobAdmitted, JobFinished
 from tests.deployment import Deployment, client_of, register
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
-LIMIT, WINDOW_S, USERS = 5, 2, 4
+LIMIT, WINDOW_S, USERS, KILLS = 5, 2, 8, 4
+SEED = int(os.environ.get("SEED", "7"))  # of which gate is killed, and when
 
 
 async def test_verdicts_stay_exact_while_gate_workers_are_killed(deployment: Deployment) -> None:
@@ -19,8 +24,9 @@ async def test_verdicts_stay_exact_while_gate_workers_are_killed(deployment: Dep
     gates = [deployment.worker("gate"), deployment.worker("gate")]
     deployment.worker("completion,sink")
     await deployment.ready()
-    stop = asyncio.Event()
-    async with client_of(ingress) as client:
+    stop, random = asyncio.Event(), Random(SEED)
+    producer = AIOKafkaProducer(bootstrap_servers=deployment.kafka.bootstrap)
+    async with client_of(ingress) as client, producer:
         headers = [await register(client, f"user-{n}") for n in range(USERS)]
 
         async def ask(header: dict[str, str]) -> int:
@@ -31,18 +37,29 @@ async def test_verdicts_stay_exact_while_gate_workers_are_killed(deployment: Dep
                 await asyncio.sleep(0.05)
             return count
 
-        asking = [asyncio.create_task(ask(header)) for header in headers]
-        for _ in range(3):
-            decided = len(await deployment.finished_rows())
+        async def publish(user_id: str) -> None:  # direct publishers are counted alike
+            count = 0
+            while not stop.is_set():
+                attributes = Attributes(f"{user_id}/{count}", "/elsewhere", "job-requested")
+                value = json.dumps({"user_id": user_id, "kind": "chat", "request": {"prompt": f"{count}"}}).encode()
+                topic = f"{deployment.prefix}job-requested"
+                await producer.send_and_wait(topic, value, key=user_id.encode(), headers=attributes.headers())
+                count += 1
+                await asyncio.sleep(0.05)
 
-            async def goes_on(decided: int = decided) -> bool:
-                return len(await deployment.finished_rows()) > decided + 30
+        asking = [asyncio.create_task(ask(header)) for header in headers[: USERS // 2]]
+        publishing = [asyncio.create_task(publish(f"user-{n}")) for n in range(USERS // 2, USERS)]
+        for _ in range(KILLS):
+            decided, more = len(await deployment.finished_rows()), random.randint(5, 60)
+
+            async def goes_on(decided: int = decided, more: int = more) -> bool:
+                return len(await deployment.finished_rows()) > decided + more
 
             await until(goes_on, within_s=60)
-            gates.pop(0).kill()
+            gates.pop(random.randrange(2)).kill()
             gates.append(deployment.worker("gate"))
         stop.set()
-        await asyncio.gather(*asking)
+        await asyncio.gather(*asking, *publishing)
 
         requested = {dict(record.headers)["ce_id"] for record in await deployment.records("job-requested")}
 

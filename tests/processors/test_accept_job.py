@@ -31,7 +31,18 @@ def test_a_request_of_the_ingress_keeps_its_id() -> None:
             accepted_at=ACCEPTED_AT, expires_at=ACCEPTED_AT + timedelta(seconds=5), metadata={"order": "7"},
         ),
         request=chat_request(),
+        source="rest",
     )  # fmt: skip
+
+
+def test_an_address_is_believed_beside_an_id_that_an_ingress_made() -> None:
+    for event_id, told in ((str(JOB_IDS.mint("alice")), ("rest", "203.0.113.7")), ("1", ("kafka", None)),
+                           (str(JOB_IDS.mint("bob")), ("kafka", None))):  # fmt: skip
+        found = accept_job(
+            job_requested(), Attributes(event_id, "/ingress", "job-requested"), accepted_at=ACCEPTED_AT, users=USERS,
+            job_ids=JOB_IDS, expires_after_s=3600, address="203.0.113.7",
+        )  # fmt: skip
+        assert (found.source, found.address) == told
 
 
 def test_without_a_time_of_its_own_it_is_good_for_as_long_as_the_settings_say() -> None:

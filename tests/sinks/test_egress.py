@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sinks.egress import EgressClient, EgressRefusedError, check_url
+from sinks.egress import Allowed, EgressClient, EgressRefusedError, check_url
 
 REFUSED = [
     "https://127.0.0.1/", "https://127.1/", "https://2130706433/", "https://0x7f000001/", "https://0x7f.0.0.1/",
@@ -61,6 +61,53 @@ async def test_a_name_with_any_address_that_is_not_public_is_refused(addresses: 
     client = EgressClient(resolve=resolve)
     with pytest.raises(EgressRefusedError):
         await client.post("https://rebinding.example/", b"{}", {})
+    await client.close()
+
+
+HERE = Allowed(hosts=frozenset({"hooks.corp.example", "10.1.2.3", "127.0.0.9"}), ports=frozenset({8443}))
+
+
+def test_the_table_is_long_enough_to_mean_something() -> None:
+    assert len(set(REFUSED)) >= 60
+
+
+@pytest.mark.parametrize("url", [
+    "http://hooks.corp.example/x", "http://HOOKS.corp.example./x", "https://example.com:8443/", "https://10.1.2.3/",
+    "http://127.0.0.9:8443/", "https://example.com:80/",
+])  # fmt: skip
+def test_what_the_operator_has_named_is_taken(url: str) -> None:
+    check_url(url, allowed=HERE)
+
+
+@pytest.mark.parametrize("url", [
+    "http://example.com/", "http://hooks.corp.example.evil.example/", "http://xhooks.corp.example/",
+    "https://example.com:8444/", "https://10.1.2.4/", "https://127.0.0.1/", "https://0177.0.0.9/", "https://2130706441/",
+    "https://[::ffff:10.1.2.3]/", "ftp://hooks.corp.example/", "http://user@hooks.corp.example/",
+])  # fmt: skip
+def test_what_is_beside_it_is_not(url: str) -> None:
+    with pytest.raises(EgressRefusedError):
+        check_url(url, allowed=HERE)
+
+
+@pytest.mark.parametrize(("addresses", "is_taken"), [
+    (["10.0.0.7"], True), (["192.168.1.1"], True), (["fd00::1"], True), (["93.184.216.34", "10.0.0.7"], True),
+    (["127.0.0.1"], False), (["169.254.169.254"], False), (["10.0.0.7", "169.254.169.254"], False), (["::1"], False),
+    (["fe80::1"], False), (["0.0.0.0"], False), (["224.0.0.1"], False), (["::ffff:10.0.0.7"], False),
+])  # fmt: skip
+async def test_a_named_host_may_be_in_a_private_network_and_never_on_this_machine_or_where_clouds_keep_keys(
+    addresses: list[str], is_taken: bool
+) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return addresses
+
+    client = EgressClient(allowed=HERE, resolve=resolve)
+    try:
+        await client._checked_address("hooks.corp.example", 443)
+        assert is_taken
+    except EgressRefusedError:
+        assert not is_taken
+    with pytest.raises(EgressRefusedError):
+        await client._checked_address("other.example", 443)
     await client.close()
 
 
@@ -211,6 +258,74 @@ async def test_tls_verifies_each_name_also_where_two_share_an_address(tmp_path: 
             await client.post(f"https://victim.example:{port}/", b"{}", {})
         assert len(heard) == 1
     await client.close()
+
+
+async def test_a_get_hands_back_the_beginning_of_the_body_and_asks_for_no_coding() -> None:
+    client = EgressClient(allow_private=True, max_reply_bytes=10)
+    whole = replying(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0123456789")
+    longer = replying(b"HTTP/1.1 404 Not Found\r\ncontent-length: 11\r\n\r\n0123456789a")
+    for answer, status, is_cut in ((whole, 200, False), (longer, 404, True)):
+        async with get_target(answer) as (port, heard):
+            reply = await client.get(f"http://127.0.0.1:{port}/?q=1", {"x-mine": "1", "accept-encoding": "gzip"})
+        assert (reply.status_code, reply.body, reply.is_cut) == (status, b"0123456789", is_cut)
+        assert heard[0].startswith(b"GET /?q=1 HTTP/1.1\r\n")
+        assert b"x-mine: 1\r\n" in heard[0]
+        assert b"accept-encoding: identity\r\n" in heard[0].lower()
+    await client.close()
+
+
+@pytest.mark.parametrize(("head", "why"), [
+    (b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\n", "redirects"),
+    (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n", "coding"),
+])  # fmt: skip
+async def test_a_get_follows_no_redirect_and_unpacks_nothing(head: bytes, why: str) -> None:
+    client = EgressClient(allow_private=True)
+    async with get_target(replying(head + b"content-length: 0\r\n\r\n")) as (port, heard):
+        with pytest.raises(EgressRefusedError, match=why):
+            await client.get(f"http://127.0.0.1:{port}/")
+        assert len(heard) == 1
+    await client.close()
+
+
+async def test_a_nameserver_that_moves_a_name_meanwhile_moves_nothing() -> None:
+    """What was checked is what is connected to: the name is asked for once, whatever it would say the next time."""
+    answers = [["93.184.216.34"], ["127.0.0.1"], ["127.0.0.1"]]
+    connected: list[str] = []
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return answers.pop(0)
+
+    client = EgressClient(resolve=resolve, timeout_s=0.5)
+
+    def transport(request: httpx.Request) -> httpx.Response:
+        connected.append(request.url.host)
+        assert request.extensions["sni_hostname"] == "rebinding.example"
+        return httpx.Response(200, stream=httpx.ByteStream(b"ok"))
+
+    client._client = httpx.AsyncClient(transport=httpx.MockTransport(transport))
+    assert (await client.get("https://rebinding.example/")).body == b"ok"
+    with pytest.raises(EgressRefusedError):  # the next call sees the new address, and is refused
+        await client.get("https://rebinding.example/")
+    assert connected == ["93.184.216.34"]
+    await client.close()
+
+
+@asynccontextmanager
+async def get_target(answer: Answer) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """As `target`, for calls that have no body."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        await answer(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], heard
+    finally:
+        server.close()
+        await server.wait_closed()
 
 
 def certificate_of(name: str) -> bytes:

@@ -21,11 +21,11 @@ ATTRIBUTES = Attributes("1", "/shop", "job-requested")
 JOB_ID = job_id_of("alice", ATTRIBUTES, JOB_IDS)
 
 
-def entered(request: dict[str, Any], mark: Headers) -> Envelope[Any] | Undecodable:
+def entered(request: dict[str, Any], mark: Headers, attributes: Attributes = ATTRIBUTES) -> Envelope[Any] | Undecodable:
     users = SimpleNamespace(values={"alice": user_updated()})
     entry = Entry(cast(Any, users), JOB_IDS, MARKS, expires_after_s=60)
     value = json.dumps({"user_id": "alice", "kind": "chat", "request": request}).encode()
-    headers = [*ATTRIBUTES.headers(), *mark]
+    headers = [*attributes.headers(), *mark]
     return entry(ConsumerRecord("t", 0, 0, 1, 1, b"k", value, None, 1, 1, headers))
 
 
@@ -41,3 +41,13 @@ def test_a_request_that_still_does_not_fit_ends_the_later_run() -> None:
     assert isinstance(found, Undecodable)
     assert found.job is not None
     assert (found.job.job_id, found.job.run) == (JOB_ID, 2)
+
+
+def test_where_a_call_came_from_is_told_by_the_ingress_and_by_nobody_else() -> None:
+    told: Headers = [("client-address", b"203.0.113.7")]
+    ours = entered({"prompt": "hi"}, told, Attributes(str(JOB_IDS.mint("alice")), "/ingress", "job-requested"))
+    assert isinstance(ours, Envelope)
+    assert (ours.payload.source, ours.payload.address) == ("rest", "203.0.113.7")
+    direct = entered({"prompt": "hi"}, told)
+    assert isinstance(direct, Envelope)
+    assert (direct.payload.source, direct.payload.address) == ("kafka", None)
