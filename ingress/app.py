@@ -48,8 +48,8 @@ from ingress.export_limit import Exports
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.images import Images
-from ingress.key_ring import KeyRing
 from ingress.json_limits import BoundedJson, JsonLimits
+from ingress.key_ring import KeyRing
 from ingress.limits import Limits
 from ingress.live import LiveDeltas
 from ingress.login_limit import LoginLimit

@@ -12,8 +12,7 @@ from pydantic import Field
 from ingress.cancelling import When
 from ingress.paced import PacedResponse
 from ingress.problems import Problem, not_found
-from ingress.publisher import NotAcceptedError, OutcomeUnknownError
-from ingress.services import Admin, Found, Services
+from ingress.services import Admin, Found, UserAdmin
 from ingress.users import tell
 from processors.errors import RetryableError
 from sinks.incidents import Filter, IncidentRow, IncidentStore

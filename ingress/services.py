@@ -39,8 +39,8 @@ from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
-from sinks.login_failures import LoginFailures
 from sinks.incidents import IncidentStore
+from sinks.login_failures import LoginFailures
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore

@@ -16,7 +16,6 @@ from processors.fall_over import FallOver
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
 from processors.stage import DeadLetter
-from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -24,11 +23,11 @@ from schemas.topics import Catalog
 from settings import Settings
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
-from sinks.login_failures import LoginFailures
-from sinks.login_failures import sweep as sweep_login_failures
 from sinks.egress_targets import Allowed
 from sinks.incidents import IncidentSink, IncidentStore, QuarantineRules
 from sinks.incidents import sweep as sweep_incidents
+from sinks.login_failures import LoginFailures
+from sinks.login_failures import sweep as sweep_login_failures
 from sinks.payloads import PayloadStore
 from sinks.payloads import sweep as sweep_payloads
 from sinks.pool import Pool
@@ -200,7 +199,7 @@ class Composition:
 
         limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)
         for user in users.values.values():
-            limits.hear(user)
+            limits.hear(user.user_id, user)
         self._told_of_users.append(limits.hear)
         stack.push_async_callback(limits.usage_log.stop)
         policy = PromptPolicy(
