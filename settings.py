@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     instruction_regex: str | None = None
     role_override_regex: str | None = None
     meta_system_regex: str | None = None
+    risk_flag_from: float = Field(0.3, ge=0.01, le=1.01)
+    risk_refuse_from: float = Field(0.5, ge=0.01, le=1.01)
 
     # --- ingress ---
     ingress_host: str = "127.0.0.1"

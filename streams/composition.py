@@ -196,6 +196,8 @@ class Composition:
             instruction_regex=settings.instruction_regex,
             role_override_regex=settings.role_override_regex,
             meta_system_regex=settings.meta_system_regex,
+            flag_from=settings.risk_flag_from,
+            refuse_from=settings.risk_refuse_from,
         )
         return GateParts(
             entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
