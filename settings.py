@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     meta_system_regex: str | None = None
     risk_flag_from: float = Field(0.3, ge=0.01, le=1.01)
     risk_refuse_from: float = Field(0.5, ge=0.01, le=1.01)
+    forbidden_llm_output: Annotated[tuple[str, ...], NoDecode] = ()
+    leaked_instruction_share: float = Field(0.6, ge=0, le=1)
 
     # --- ingress ---
     ingress_host: str = "127.0.0.1"
@@ -131,7 +133,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
-        mode="before",
+        "forbidden_llm_output", mode="before",
     )  # fmt: skip
     @classmethod
     def _list(cls, value: object) -> object:

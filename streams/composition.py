@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
 
+from processors.answer_policy import AnswerPolicy
 from processors.fall_over import FallOver
 from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
@@ -240,11 +241,23 @@ class Composition:
             app, server, self._catalog, adapters, concurrency=concurrency, guards=guards, fall_over=fall_over,
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
-            max_response_chars=self._settings.max_response_length,
+            max_response_chars=settings.max_response_length, answers=self._answer_policy(),
         )  # fmt: skip
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
+
+    def _answer_policy(self) -> AnswerPolicy:
+        settings = self._settings
+        held = (
+            settings.jwt_secret_key, settings.jwt_secret_key_previous, settings.root_usr_pass, settings.db_pass,
+            settings.openai_api_key, settings.gemini_api_key, settings.lmstudio_api_key,
+        )  # fmt: skip
+        return AnswerPolicy(
+            forbidden=settings.forbidden_llm_output,
+            own_secrets=[secret.get_secret_value() for secret in held if secret is not None],
+            leaked_share=settings.leaked_instruction_share,
+        )
 
     async def _declare_sink(self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations) -> None:
         settings = self._settings
