@@ -87,7 +87,7 @@ EXFILTRATION_PATTERNS = (
 _COMMAND_RULES = (
     Rule("ordered-command", 0.7,
          rf"{say.AT_START}(?:run|execute|exec|launch|perform|invoke|issue|type|enter|eval|call|use|do|выполни|запусти|"
-         rf"исполни|введи)(?:те)? [^.!?]*{say.COMMANDS}", "text"),
+         rf"исполни|введи)(?:те)?:? [^.!?]*{say.COMMANDS}", "text"),
     Rule("destructive-command", 0.4,
          r"(?:^|[ `;&|\"'(])(?:rm -[a-z]*r[a-z]* +(?:--no-preserve-root +)?(?:/|~)(?:[ *;`\"')]|$)|mkfs\.[a-z0-9]+ "
          r"/dev/|"
@@ -113,6 +113,14 @@ _INSTRUCTION_RULES = (
          r" and| then| now| instead| just| $|$| you| i )|you (?:were|have been|ve been|had been|are|been) "
          r"(?:previously "
          r"|originally |initially |just )?(?:told|taught|given|instructed|trained|programmed|asked))"),
+    Rule("override-system-prompt", 0.8, rf"\b{say.DISREGARD} {say.FILLED}(?:system|initial|hidden|original) "
+         rf"(?:prompt|message)s?\b"),
+    Rule("override-given-orders", 0.75,
+         rf"\b{say.DISREGARD} {say.FILLED}(?:{say.ORDERS}|{say.LIMITS}) (?:that |which |as )?(?:(?:you|openai|"
+         rf"anthropic|google|"
+         r"your|the|developers?|creators?|company|makers?) )+(?:(?:were|was|have|has|had|been|are) )*(?:given|"
+         r"told|got|received|set|"
+         r"trained|programmed|provided|imposed|gave|made|follow|wrote|written)\b"),
     Rule("forget-all", 0.4, r"\bforget (?:everything|all)(?: that)? you (?:know|learned|ve learned)\b"),
     Rule("new-instructions", 0.6,
          r"\b(?:your (?:new|real|actual|true|updated|only|sole|revised|primary) (?:and only |sole )?(?:instructions?|"
@@ -165,6 +173,12 @@ _INSTRUCTION_RULES = (
          r"print|show|drop|override|unlock))|you (?:must|will|have to|can|should) (?:disable|ignore|reveal|bypass|"
          r"print|show|drop|"
          r"override|unlock|obey|comply|tell|give)))"),
+    Rule("limits-lifted", 0.6,
+         rf"\b(?:your (?:[a-z]+ )?{say.LIMITS}|{say.LIMITS} (?:of|for|on|in) (?:(?:the|this|your|our|all) "
+         rf")*(?:{say.MODEL}|you)) "
+         r"(?:(?:have|has|been|are|is|were|now|hereby|all|temporarily|fully|being) )*(?:lifted|removed|disabled|"
+         r"suspended|void|off|"
+         r"deactivated|cancelled|revoked|gone|turned off|switched off|not apply|no longer (?:apply|valid|active))\b"),
     Rule("override-code", 0.6,
          r"\b(?:admin(?:istrator)?|developer|root|system|security|emergency|authori[sz]ation|maintenance) "
          r"(?:override|overrides|"
@@ -189,6 +203,21 @@ _INSTRUCTION_RULES = (
          r"execute|call the|use the|delete|stop|instead|recommend|rate|rank|respond (?:only|with)|reply (?:only|"
          r"with)|say|output|"
          r"append|include|add|override|forget|transfer|approve|grant|give)\b"),
+    Rule("speaks-to-the-model", 0.6,
+         rf"(?:^|[.!?>:;\"'(\[{{}}] ?|-- ?)(?:dear |hey |attention |hello )?(?:ai|llm|(?:large )?language model|"
+         rf"assistant|chatbot|ai (?:assistant|agent|model)|"
+         rf"copilot|agent)s?[,:] ?(?:please |now |also )*{say.DO_THIS}\b", "text"),
+    Rule("if-you-are-a-model", 0.6,
+         rf"\bif you (?:are|re) (?:an? |the |any |another )?(?:large |helpful |automated )?{say.MODEL}(?: "
+         rf"[a-z0-9]+)* (?:output|say|ignore|print|respond|reply|"
+         r"include|do not|don t|never|recommend|must|disregard|append|add|insert|forward|send|reveal|mention)\b"),
+    Rule("models-must", 0.6,
+         rf"\b(?:ai|llm|language model|{say.MODEL} (?:reading|reviewing|processing|summari[sz]ing|scanning|seeing) "
+         rf"(?:this|the)(?: [a-z]+)?|ai reviewer|ai reader|ai agent|"
+         r"ai assistant|language model)s? (?:must|should|shall|have to|need to|are (?:required|instructed|asked|"
+         r"told) to) (?:now |all |also |always )*(?:ignore|disregard|rate|"
+         r"rank|recommend|praise|forward|send|reveal|delete|approve|say|output|print|execute|override|forget|stop|"
+         r"never mention|hide)\b"),
     Rule("do-not-tell-the-user", 0.45,
          r"\b(?:do not|don t|never|without) (?:tell(?:ing)?|mention(?:ing)?|inform(?:ing)?|alert(?:ing)?|"
          r"notify(?:ing)?|reveal(?:ing)?)"
@@ -197,15 +226,7 @@ _INSTRUCTION_RULES = (
 )  # fmt: skip
 _ROLE_RULES = (
     Rule("persona-without-limits", 0.85,
-         rf"\b{say.BECOME}(?: (?:an?|the|my|my own|your|called|named|known|now|going|to|be|as|if|ai|assistant|model|"
-         rf"chatbot|language|llm|version|"
-         r"of|yourself|character|persona|entity|bot|system|one|it|who|that|which|is|are|were|you|have|has|had|and|"
-         r"but|gpt|chatgpt|"
-         r"hacker|expert|large|artificial|intelligence|completely|totally|fully|truly|an other|another|different|"
-         r"new|free|"
-         r"being|in|world|universe|alternate|advanced|powerful|helpful|super|evil|with|access|to everything|"
-         r"[a-z]+gpt|[a-z]+bot|"
-         rf"complete|full|total|agent|machine|program|openai|s|own))*(?: [a-z0-9]+)? {say.FREE}\b"),
+         rf"\b{say.BECOME}{say.SOMEBODY}(?: [a-z0-9]+)?{say.SOMEBODY} {say.FREE}\b"),
     Rule("persona-known", 0.8,
          r"\b(?:do anything now|you are (?:now )?(?:going to (?:be|act as) )?(?:dan|aim|stan|dude|evilbot|chaosgpt|"
          r"devmode)|"
@@ -230,9 +251,10 @@ _ROLE_RULES = (
          r"(?:enabled|now|on|activated|engaged|and|you|for "
          r"yourself|output|so|where|without|with)|$)"),
     Rule("developer-mode-ordered", 0.6,
-         r"^(?:please |now |ok |okay |hey |assistant |chatgpt )*(?:enable|enter|activate|switch to|turn on|engage|"
-         r"unlock|go into) "
-         r"(?:(?:the|your|full) )*(?:developer|debug|admin|administrator|root|sudo|god|maintenance) mode\b"),
+         r"(?:^|[.!?:\"'] ?)(?:please,? |now,? |ok,? |okay,? |hey,? |assistant,? |chatgpt,? |then )*(?:enable|"
+         r"enter|activate|switch to|turn on|"
+         r"engage|unlock|go into) (?:(?:the|your|full) )*(?:developer|debug|admin|administrator|root|sudo|god|"
+         r"maintenance) mode\b", "text"),
     Rule("no-limits-for-you", 0.65,
          r"\b(?:you (?:now |will |must |should |shall |can |to )*(?:have|are under|are subject to|operate (?:under|"
          r"with)|follow|obey|know|answer with|"
@@ -325,6 +347,21 @@ _SYSTEM_PROMPT_RULES = (
          rf"(?:prompt|instructions|directives?|message) ?(?:say|says|contain|"
          rf"you|text|that you|given|for this|right|above|word|exactly|verbatim|is|$)|{say.HIDDEN_ORDERS} (?:prompt|"
          rf"instructions)$)"),
+    Rule("what-is-your-prompt-asked", 0.65,
+         rf"\bwhat(?:'s| is| are| was| were) (?:(?:exactly|in|the|content|contents|of|text|exact|full|inside|"
+         rf"written) )*your (?:(?:exact|full|current|actual|own|"
+         rf"very|entire|complete|secret) )*{say.HIDDEN_ORDERS} (?:system )?(?:prompt|instructions?|directives?|"
+         rf"message)s? ?[?.!,;\"']", "text"),
+    Rule("in-your-prompt", 0.6,
+         rf"\b(?:what|which|tell|quote|show|list|give|repeat|reveal|print|read|copy|output|name)(?: [a-z0-9]+)* "
+         rf"(?:in|of|from|inside|within) your "
+         rf"(?:{say.HIDDEN_ORDERS} )*(?:system prompt|prompt|pre ?prompt|context window|system message|"
+         rf"{say.HIDDEN_ORDERS} (?:instructions|message))\b"),
+    Rule("what-developers-said", 0.65,
+         r"\bwhat (?:(?:did|have|has|do|were|the|exactly) )*(?:your )?(?:developers?|creators?|openai|makers?|"
+         r"programmers?|owners?|admins?|operators?) "
+         r"(?:(?:have|has|had|ever) )*(?:told|tell|instructed?|asked|programmed|said|say to|ordered|written for|"
+         r"want) (?:you|to you)\b"),
     Rule("what-were-you-told", 0.65,
          r"\bwhat (?:(?:exact|specific|secret|hidden|initial|system|kind|of|were|are|the|other) )*(?:instructions?|"
          r"rules|guidelines|prompts?|directives?|orders) (?:(?:were|was|have|did|are|do|has|had|that|exactly) )*"
@@ -347,6 +384,15 @@ _EXFILTRATION_RULES = (
          rf"exact|in|here|other|plain|decrypted|unmasked|stored) )*{say.OWNED} (?:(?:the|own|current|secret|stored|"
          rf"internal|private|hidden|server|system|database|full|real|all|{say.OWNED}) )*"
          rf"{say.SENSITIVE}"),
+    Rule("tell-secrets-of", 0.6,
+         rf"\b(?:{say.TELL}|get me|extract|steal|retrieve|exfiltrate|export|email|upload|collect) (?:(?:me|us|out|"
+         rf"all|the|of|full|complete|every|any|a|list|current|and|exact|"
+         rf"in|other|plain|decrypted|database|db|root|admin|cloud|stored|s) )*{say.SENSITIVE} (?:(?:that|which|in|"
+         rf"plain|text|stored|kept|saved) )*(?:(?:you|we) "
+         r"(?:know|have|use|hold|store|were|can|got|are|access|see)|(?:of|from|for) (?:(?:the|this|your|our|"
+         r"all|every|other|an?) )*(?:servers?|systems?|users?|"
+         r"database|host|company|admin|administrators?|production|machine|environment|configuration|customers?|"
+         r"memory|context|employees?)\b)"),
     Rule("send-away", 0.75,
          rf"\b{say.SEND} (?:(?:[a-z0-9]+) )*(?:{say.SENSITIVE}|conversation|chat|contents?|data|prompt|instructions|"
          rf"history|files?|messages?|everything|results?|emails?|inbox|documents?|notes|cookies|keys|"
@@ -358,7 +404,8 @@ _EXFILTRATION_RULES = (
          r"\b(?:markdown |hidden |invisible |tracking )*(?:image|picture|link|pixel|url)s? (?:[a-z0-9]+ )*(?:with|"
          r"containing|whose|including|where|carrying|encode|encoding|append(?:ed|ing)?|query) (?:[a-z0-9]+ "
          r")*(?:conversation|chat history|user "
-         r"(?:data|s? ?(?:name|email|message|input))|secrets?|password|api key|system prompt|previous messages|"
+         r"(?:data|(?:s )?(?:data|name|email|message|input))|secrets?|password|api key|system prompt|previous "
+         r"messages|"
          r"personal (?:data|information))\b"),
 )  # fmt: skip
 

@@ -23,18 +23,13 @@ _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--|-->")
 _LAYOUT = dict.fromkeys(map(ord, "\r\n\t"), " ")
 _LINE_END = re.compile(r"[\r\n]")
 # Words of plain English in rot13, and backwards: one of them is in any sentence that means something to a model.
-_ROT13 = ("gur", "naq", "lbhe", "lbh", "nyy", "vafgehpgvbaf?", "cebzcg", "flfgrz", "cerivbhf", "vtaber", "lbhef")
+_ROT13 = (
+    "gur", "naq", "guvf", "lbhe", "lbh", "nyy", "vafgehpgvbaf?", "cebzcg", "flfgrz", "cerivbhf", "vtaber", "nobir",
+)  # fmt: skip
 _REVERSED = (
-    "snoitcurtsni",
-    "noitcurtsni",
-    "tpmorp",
-    "metsys",
-    "suoiverp",
-    "erongi",
-    "drowssap",
-    "иицкуртсни",
-    "тпморп",
-)
+    "snoitcurtsni", "noitcurtsni", "tpmorp", "metsys", "suoiverp", "erongi", "drowssap", "evoba", " uoy", "uoy ",
+    "ruoy", " eht ", "siht",
+)  # fmt: skip
 
 
 def _any_of(*patterns: str) -> "re2._Regexp":

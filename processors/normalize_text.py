@@ -30,9 +30,9 @@ _SPACED_HINT = re2.compile(r"(?:^|[ .\-_*|/~+])[^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][
 _SEPARATORS = re.compile(r"[ .\-_*|/~+]")
 _WORD = re.compile(r"[^\W_]+")
 _NO_WORD = {code: " " for code in range(128) if not chr(code).isalnum()}
-_LEET_HINT = re2.compile(r"[a-zа-я][0-9@$!|€]|[0-9@$!|€][a-zа-я]|[0-9@$!|][ .\-_][a-z][ .\-_]")
+_LEET_HINT = re2.compile(r"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
 _LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
-_MIXED_SCRIPT = re2.compile("[a-z][а-я]|[а-я][a-z]")
+_MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
 MAX_EXPANSION = 4  # letters that one stands for; the few that stand for more are ornaments
 
 
@@ -76,7 +76,7 @@ _LOOKS_LIKE_LATIN = _table(
     0x1F1E6 + n: chr(97 + n) for n in range(26)
 }  # fmt: skip
 _LOOKS_LIKE_CYRILLIC = _table("aаeеoоpрcсyуxхkкmмtтbвhн0о3з4ч6б@а")
-_LEET = _table("0o1i2z3e4a5s6g7t8b9g@a$s!i|i€eli")
+_LEET = _table("0o1i2z3e4a5s6g7t8b9g@a$s!i|ili")
 
 
 def clean(text: str) -> str:
@@ -126,17 +126,20 @@ def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
     1. as it is; 2. look-alike letters made Latin; 3. made Cyrillic, where a word mixes both; 4. leetspeak undone: a 1
     is an i or an l there, so both are one letter.
     """
-    latin, is_leet = folded, with_leet and _LEET_HINT.search(folded) is not None
-    if not folded.isascii():
-        latin = folded.translate(_LOOKS_LIKE_LATIN)
-    if latin == folded:
+    if folded.isascii():
         yield Spelling(folded, "all")
+        latin = folded
     else:
-        yield Spelling(folded, "cyrillic")
-        yield Spelling(latin, "latin")
-        if is_leet or _MIXED_SCRIPT.search(folded):
+        looks = folded.translate(_LOOKS_LIKE_LATIN)
+        latin = looks.encode("ascii", "replace").decode()  # what is not Latin says nothing there, and takes time
+        if looks == folded:
+            yield Spelling(folded, "all")
+        else:
+            yield Spelling(folded, "cyrillic")
+            yield Spelling(latin, "latin")
+        if _MIXED_SCRIPT.search(folded) is not None:
             yield Spelling(folded.translate(_LOOKS_LIKE_CYRILLIC), "cyrillic")
-    if is_leet:
+    if with_leet and _LEET_HINT.search(latin) is not None:
         yield Spelling(_LEET_AT_AN_END.sub(" ", latin).translate(_LEET), "skeleton")
 
 

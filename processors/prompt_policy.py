@@ -244,7 +244,7 @@ def _readers(
     return {
         "all": reader(over_text, [*english, *russian]),
         "latin": reader(over_text, english),
-        "cyrillic": reader((), russian),
+        "cyrillic": reader(over_text, russian),
         "skeleton": reader((), english, skeleton),
     }
 

@@ -13,7 +13,7 @@ FILL = (
     r"body|please|now|completely|entirely|totally|fully|immediately|simply|just|me|us|you|i|we|have|ve|has|had|been|"
     r"were|was|are|is|given|gave|provided|received|told|said|so far|before|what|whatever|which|anything|stated|"
     r"programming|programmed|internal|secret|usual|normal|regular|standard|certain|policy|about|contained|own|"
-    r"conflicting|contrary"
+    r"conflicting|contrary|ok|okay|yes|no|sure|understood|done|well|go on|got it"
 )
 FILLED = rf"(?:(?:{FILL}) )*"
 ORDERS = (
@@ -109,6 +109,22 @@ COMMANDS = (
     r"/dev/tcp/|nc -[a-z]*e|curl [^ ]+ ?[^|]*\| ?(?:sudo )?(?:ba|z)?sh|wget [^ ]+ ?[^|]*\| ?(?:sudo )?(?:ba|z)?sh|"
     r"del /[fsq]|format c:|drop (?:table|database)|delete from [a-z_]+;|truncate table|powershell -e|iptables -f|"
     r"printenv|env \||useradd|crontab -r|kill -9 -1|reg delete|history -c|cat ~?/?\.?(?:ssh|aws|env)|cat \.env|"
+    r"(?:curl|wget) [^ ]+ ?(?:&&|;) ?(?:sudo )?(?:ba|z)?sh|"
     r"os\.system|subprocess|__import__|sudo rm|userdel|passwd root|net user)"
 )
 AT_START = r"(?:^|[.!?;:,\"'`\n>)\]] ?|\b(?:please|and|then|now|must|should|also|first|next|immediately|just) )"
+MODEL = (
+    r"(?:ai|llm|language model|assistant|chatbot|model|ai (?:assistant|agent|model|system|reader|reviewer)|agent|"
+    r"large language model|copilot|chatgpt|gpt)s?"
+)
+DO_THIS = (
+    r"(?:you must|you should|you have to|you are to|you now|ignore|disregard|forward|send|delete|reveal|print|execute|"
+    r"run|call|output|stop|do not|don't|never|approve|grant|transfer|rate|rank|recommend|override|forget|email|upload)"
+)
+SOMEBODY = (
+    r"(?: (?:an?|the|my|my own|your|called|named|known|now|going|to|be|as|if|ai|assistant|model|chatbot|language|llm|"
+    r"version|of|yourself|character|persona|entity|bot|system|one|it|who|that|which|is|are|were|you|have|has|had|and|"
+    r"but|gpt|chatgpt|hacker|expert|large|artificial|intelligence|completely|totally|fully|truly|an other|another|"
+    r"different|new|free|being|in|world|universe|alternate|advanced|powerful|helpful|super|evil|with|access|"
+    r"to everything|[a-z]+gpt|[a-z]+bot|complete|full|total|agent|machine|program|openai|s|own))*"
+)
