@@ -14,8 +14,9 @@ from processors.prompt_policy import PromptPolicy
 CHARS = 20_000
 AGAIN = 50
 _TRIGGERS = (
-    "ignore", "all", "your", "these", "previous", "show", "me", "the", "system", "repeat", "print", "tell", "you", "are",
-    "now", "act", "as", "pretend", "enable", "prompt", "disregard", "any", "every", "without", "rules", "restrictions",
+    "ignore", "all", "your", "these", "previous", "show", "me", "the", "system", "repeat", "print", "tell", "you",
+    "are", "now", "act", "as", "pretend", "enable", "prompt", "disregard", "any", "every", "without", "rules",
+    "restrictions",
     "mode", "send", "data", "to", "with", "forget", "everything", "above", "instructions", "do", "not", "игнорируй",
     "покажи", "ты", "теперь", "забудь", "все", "твои", "правила", "без",
 )  # fmt: skip

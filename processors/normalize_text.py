@@ -13,14 +13,16 @@ from typing import Literal
 import re2
 
 # Zero-width, bidirectional, tag, variation and other marks that show nothing and hide words from rules.
-_INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+_HIDING = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0e\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
+)
+_JOINERS = "\u200c\u200d\ufe0f"
+_INVISIBLE = re.compile(f"[{_HIDING}{_JOINERS}]")
+_NOT_IN_USE = re.compile(
+    f"[{_HIDING}]|(?<![\u0600-\u06ff\u0900-\u0dff\U0001f000-\U0001faff\u2600-\u27bf\ufe0f])[{_JOINERS}]"
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
-_JOINERS_IN_USE = re.compile(
-    "(?<=[\u0600-\u06ff\u0900-\u0dff\U0001f000-\U0001faff\u2600-\u27bf\ufe0f])[\u200c\u200d\ufe0f]"
-)
 _COMBINING = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]")
 # No language has as many on one letter. Source: UAX 15, "Stream-Safe Text Format".
 _HEAP_OF_MARKS = re2.compile(r"\p{M}{31,}")
@@ -33,6 +35,7 @@ _NO_WORD = {code: " " for code in range(128) if not chr(code).isalnum()}
 _LEET_HINT = re2.compile(r"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
 _LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
 _MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
+MAX_KEPT_CODE = 0x20000  # tables are filled as they are used, and there are a million code points above
 MAX_EXPANSION = 4  # letters that one stands for; the few that stand for more are ornaments
 
 
@@ -51,7 +54,7 @@ class _Folding(dict[int, str | None]):
         else:
             plain = unicodedata.normalize("NFKD", letter)
             folded = _COMBINING.sub("", plain).casefold() if len(plain) <= MAX_EXPANSION else " "
-        if code < 0x20000:  # else it could be filled with a million of them
+        if code < MAX_KEPT_CODE:
             self[code] = folded or None
         return folded or None
 
@@ -75,6 +78,18 @@ _LOOKS_LIKE_LATIN = _table(
 ) | {0x1F150 + n: chr(97 + n) for n in range(26)} | {0x1F170 + n: chr(97 + n) for n in range(26)} | {
     0x1F1E6 + n: chr(97 + n) for n in range(26)
 }  # fmt: skip
+
+
+class _Latin(dict[int, str]):
+    """What looks Latin as what it looks like, and any other letter as one that no rule speaks of."""
+
+    def __missing__(self, code: int) -> str:
+        if code < MAX_KEPT_CODE:
+            self[code] = "?"
+        return "?"
+
+
+_LATIN = _Latin(_LOOKS_LIKE_LATIN | {code: chr(code) for code in range(128)})
 _LOOKS_LIKE_CYRILLIC = _table("aаeеoоpрcсyуxхkкmмtтbвhн0о3з4ч6б@а")
 _LEET = _table("0o1i2z3e4a5s6g7t8b9g@a$s!i|ili")
 
@@ -89,9 +104,7 @@ def clean(text: str) -> str:
         return visible.strip()
     bounded = _without_heaps(text.replace("\r\n", "\n").replace("\r", "\n"))
     normal = unicodedata.normalize("NFC", bounded)
-    kept = {match.start() for match in _JOINERS_IN_USE.finditer(normal)}
-    visible = _INVISIBLE.sub(lambda match: match.group() if match.start() in kept else "", normal)
-    return _CONTROL.sub("", visible).strip()
+    return _CONTROL.sub("", _NOT_IN_USE.sub("", normal)).strip()
 
 
 def _without_heaps(text: str) -> str:
@@ -130,17 +143,19 @@ def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
         yield Spelling(folded, "all")
         latin = folded
     else:
-        looks = folded.translate(_LOOKS_LIKE_LATIN)
-        latin = looks.encode("ascii", "replace").decode()  # what is not Latin says nothing there, and takes time
-        if looks == folded:
-            yield Spelling(folded, "all")
-        else:
-            yield Spelling(folded, "cyrillic")
-            yield Spelling(latin, "latin")
+        yield Spelling(folded, "cyrillic")
+        latin = folded.translate(_LATIN)
+        yield Spelling(latin, "latin")
         if _MIXED_SCRIPT.search(folded) is not None:
-            yield Spelling(folded.translate(_LOOKS_LIKE_CYRILLIC), "cyrillic")
+            yield Spelling(_as_cyrillic(folded), "cyrillic")
     if with_leet and _LEET_HINT.search(latin) is not None:
         yield Spelling(_LEET_AT_AN_END.sub(" ", latin).translate(_LEET), "skeleton")
+
+
+def _as_cyrillic(folded: str) -> str:
+    for code, letter in _LOOKS_LIKE_CYRILLIC.items():  # they are few: quicker than translate
+        folded = folded.replace(chr(code), letter)
+    return folded
 
 
 def skeleton(folded: str) -> str:
