@@ -16,9 +16,9 @@ from typing import Literal
 import re2
 
 from processors import default_rules
-from processors.default_rules import Kind, Rule
 from processors.hidden_text import hidden
 from processors.normalize_text import fold, skeleton, spaced_letters, spellings, words
+from processors.rule import Kind, Rule
 
 FLAG_FROM, REFUSE_FROM = 0.3, 0.5
 REGEX_WEIGHT = 0.8  # of a regular expression that an operator set
