@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     instruction_regex: str | None = None
     role_override_regex: str | None = None
     meta_system_regex: str | None = None
+    risk_flag_from: float = Field(0.3, ge=0.01, le=1.01)
+    risk_refuse_from: float = Field(0.5, ge=0.01, le=1.01)
+    forbidden_llm_output: Annotated[tuple[str, ...], NoDecode] = ()
+    leaked_instruction_share: float = Field(0.6, ge=0, le=1)
 
     # --- ingress ---
     ingress_host: str = "127.0.0.1"
@@ -151,7 +155,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
-        "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", mode="before",
+        "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", "forbidden_llm_output",
+        mode="before",
     )  # fmt: skip
     @classmethod
     def _list(cls, value: object) -> object:

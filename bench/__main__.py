@@ -30,6 +30,7 @@ from bench.newcomer import newcomer
 from bench.pace import Pace
 from bench.place import OURS, Place, place
 from bench.plain_chain import plain_chain
+from bench.sanitizing import sanitizing
 from tests.deployment import PASSWORD, Deployment, Process, register
 
 GATE_JOBS, SINK_JOBS = 20_000, 40_000
@@ -201,11 +202,13 @@ def main() -> None:
         "streams": streams_told,
         "plain": plain,
     }
-    if unknown := set(given.only) - parts.keys() - {"newcomer"}:
-        parser.error(f"no such part: {', '.join(unknown)}; there are newcomer, {', '.join(parts)}")
+    if unknown := set(given.only) - parts.keys() - {"newcomer", "sanitize"}:
+        parser.error(f"no such part: {', '.join(unknown)}; there are newcomer, sanitize, {', '.join(parts)}")
     rows: list[Row] = []
     if not given.only or "newcomer" in given.only:
         rows += newcomer()  # before anything else runs here
+    if not given.only or "sanitize" in given.only:
+        rows += sanitizing()
 
     async def measure(place: Place) -> None:
         for name, part in parts.items():

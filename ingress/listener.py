@@ -67,6 +67,11 @@ class Listener:
         # Where it stands now is told to who comes while it goes on.
         self._progressed = channel.progressed if channel.end is not None else max(0, channel.progressed - 1)
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """Of the job, as soon as it is known; its text may not all have been told yet."""
+        return self._channel.outcome
+
     async def events(self, *, comment_every_s: float = COMMENT_EVERY_S) -> AsyncGenerator[bytes, None]:
         """Server-sent events, some at a time; a comment where nothing comes for long. Ends at the end, or when gone."""
         async with aclosing(self.news(comment_every_s=comment_every_s)) as news:

@@ -133,6 +133,9 @@ class ChatStream(EventStream):
                     if news.outcome is not None:
                         yield chunks.end(_result(self._job_id, news.outcome))
                 except AnotherAnswerError:
+                    if (withheld := _withheld(self._listening.listener.outcome)) is not None:
+                        yield chunks.withheld(withheld)
+                        return
                     why = "another worker has taken the answer over and says it in other words: what was told is void"
                     raise self._cut("stream-restarted", why) from None
                 if not (news.progress or news.pieces or news.is_void or news.outcome):
@@ -141,6 +144,12 @@ class ChatStream(EventStream):
     def _cut(self, code: str, why: str) -> Problem:
         detail = f"{why}; GET /jobs/{self._job_id} has the answer"
         return Problem(503, code, detail, headers={"Location": f"/jobs/{self._job_id}"}, job_id=str(self._job_id))
+
+
+def _withheld(outcome: Outcome | None) -> dict[str, Any] | None:
+    """The body that stands in place of an answer that is not told."""
+    result = outcome.result if outcome is not None and outcome.status == "completed" else None
+    return result if result is not None and result.get("status") == "fallback" else None
 
 
 def _result(job_id: UUID, outcome: Outcome) -> dict[str, Any]:

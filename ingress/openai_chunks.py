@@ -85,6 +85,11 @@ class Chunks:
             told += _event(self._head | {"choices": [], "usage": usage})
         return told + DONE
 
+    def withheld(self, result: dict[str, Any]) -> bytes:
+        """The end of an answer of which a part was told, and which is withheld: what was told is void, and is left."""
+        delta = {"refusal": result["answer"]}
+        return self._begin() + self._chunk(delta) + self._chunk({}, "content_filter", status=result["status"]) + DONE
+
     def _begin(self) -> bytes:
         if self.has_begun:
             return b""

@@ -8,15 +8,18 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from processors.answer_policy import AnswerPolicy, Reason, Sent, WithheldError
 from processors.errors import PermanentError, RetryableError
 from processors.fall_over import FILTERED, TIMEOUT, FallOver
 from processors.fit_generation import UNSUPPORTED, fitted, refusal
 from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter, Execution, Guard, Image
 from processors.stage import DeadLetter, Emit, StageResult
-from schemas.events import CompletionRequested, JobError, JobFinished
+from processors.watched_execution import WatchedExecution
+from schemas.events import CompletionRequested, JobError, JobFinished, Risk
 from schemas.requests import without_unstorable
 
 WITHHELD = "The provider has withheld its answer to this prompt. Please say it in another way."
+FILTERED_ANSWER = "The answer to this prompt was withheld. Please say it in another way."
 SIMULATED_S = 60.0  # of an outage that is rehearsed: long enough not to be waited for
 
 
@@ -30,6 +33,7 @@ async def generate_completion(
     max_response_chars: int,
     now: datetime,
     images: tuple[Image, ...] = (),
+    answers: AnswerPolicy = AnswerPolicy(),  # noqa: B008 it has no state
 ) -> StageResult:
     """Ask the provider for the job's answer.
 
@@ -42,11 +46,13 @@ async def generate_completion(
         max_response_chars: A longer answer is cut, with finish reason `length`.
         now: The time of the call.
         images: That belong to the prompt; see `with_image`.
+        answers: What is not to be told. Its verdict is our own and final: no other provider is asked for an answer
+            that passes, and the provider has not failed.
 
     Returns:
         `Emit` with one `JobFinished`: the answer, `unsupported-parameter` where the provider has not all that was
-        asked for, or `{status: "fallback", answer, confidence}` where it withheld the answer; or
-        `DeadLetter("empty-completion")` when the answer is only white space.
+        asked for, or `{status: "fallback", answer, confidence}` where the provider withheld the answer, or we did
+        (with `reason`); or `DeadLetter("empty-completion")` when the answer is only white space.
 
     Raises:
         RetryableError, PermanentError: As the provider and its guard raised them; and where the job has a next
@@ -75,9 +81,14 @@ async def generate_completion(
     onward = fall_over.of(event)
     is_awaited_briefly = onward is not None and onward.takes(TIMEOUT)
     patience_s = fall_over.patience_s(event, now=now) if is_awaited_briefly else None
-    with deltas.execution(event.job, max_chars=max_response_chars) as execution:
+    sent = _sent(event)
+    telling = deltas.execution(event.job, max_chars=max_response_chars)
+    with WatchedExecution(telling, answers.watch(sent)) as execution:
         with guard.calling(execution):
-            completion = _storable(await _answer(provider, request, execution, patience_s=patience_s))
+            try:
+                completion = _storable(await _answer(provider, request, execution, patience_s=patience_s))
+            except WithheldError as filtered:  # what was told of it is void, and the provider is well
+                return _withheld(event, filtered.reason, meta, now)
         if completion.finish_reason == "content_filter" and onward is not None and onward.takes(FILTERED):
             raise PermanentError(FILTERED, f"{event.provider} has withheld its answer")
         if not completion.text.strip():
@@ -85,10 +96,26 @@ async def generate_completion(
                 withheld = {"status": "fallback", "answer": WITHHELD, "confidence": "low", "meta": meta}
                 return Emit((JobFinished.completed(event.job, result=withheld, at=now, rate_limit=event.rate_limit),))
             return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
+        if (reason := answers.judge(completion.text, sent)) is not None:
+            return _withheld(event, reason, meta, now)
         result = _body(event, completion, max_response_chars) | {"meta": meta}
         told = await execution.end(result["result"]["text"])
     finished = JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit, stream=told)
     return Emit((finished,))
+
+
+def _sent(event: CompletionRequested) -> Sent:
+    request = event.request
+    turns = tuple(turn.text for turn in request.history or ())
+    return Sent(request.instruction, (request.prompt, *turns, request.generation_config.schema_text()))
+
+
+def _withheld(event: CompletionRequested, reason: Reason, meta: dict[str, Any], now: datetime) -> Emit:
+    result = {
+        "status": "fallback", "reason": reason, "answer": FILTERED_ANSWER, "confidence": "low", "meta": meta,
+    }  # fmt: skip
+    job = event.job.with_risk(Risk(score=1.0, action="refuse", reason=reason, rules=(reason,), where="answer"))
+    return Emit((JobFinished.completed(job, result=result, at=now, rate_limit=event.rate_limit),))
 
 
 async def _answer(

@@ -9,10 +9,18 @@ from typing import Any
 
 from processors.mask_secrets import excerpt
 from processors.normalize_text import clean
-from processors.prompt_policy import Finding, PromptPolicy
+from processors.prompt_policy import PromptPolicy, Verdict
 from processors.quarantine import quarantined
 from processors.stage import DeadLetter, Emit, StageResult
-from schemas.events import JobAccepted, JobFinished, PromptSanitized, SecurityIncidentDetected, UserUpdated
+from schemas.events import (
+    Job,
+    JobAccepted,
+    JobFinished,
+    PromptSanitized,
+    Risk,
+    SecurityIncidentDetected,
+    UserUpdated,
+)
 from schemas.requests import EmbeddingRequest, Turn
 
 ANSWER = "I cannot help with this request as it is worded. Please say it in another way."
@@ -21,7 +29,7 @@ ANSWER = "I cannot help with this request as it is worded. Please say it in anot
 def sanitize_prompt(
     event: JobAccepted, *, users: Mapping[str, UserUpdated], policy: PromptPolicy, now: datetime
 ) -> StageResult:
-    """Pass on what is harmless, in normal form; refuse the rest politely.
+    """Pass on what is harmless, in normal form; refuse the rest politely. What is told of is in the job's `risk`.
 
     Texts of which vectors are made are passed on as they are: no model follows what stands in them.
 
@@ -50,20 +58,36 @@ def sanitize_prompt(
     instruction = clean(request.instruction) if request.instruction is not None else None
     history = _clean_turns(request.history) if request.history is not None else None
     if not prompt:
-        return _refused(event, "empty-prompt", 1.0, now, "The prompt holds nothing that can be read.")
+        return _refused(event.job, "empty-prompt", 1.0, now, "The prompt holds nothing that can be read.")
     # A model reads a conversation as one text: what is spread over its turns is judged as one, too.
     said = "\n".join([*(turn.text for turn in history or ()), prompt])
     if len(said) > policy.max_prompt_chars:
         answer = f"The prompt is longer than {policy.max_prompt_chars} characters. Please shorten it."
-        return _refused(event, "prompt-too-long", 1.0, now, answer)
+        return _refused(event.job, "prompt-too-long", 1.0, now, answer)
     schema = request.generation_config.schema_text()  # a model reads what stands in it
-    for text, shown in ((said, prompt), (instruction, instruction), (schema, schema)):
-        if text and (finding := policy.judge(text)) is not None:
-            refused = _refused(event, finding.reason, finding.confidence, now, ANSWER)
-            return Emit((*refused.events, _incident(event, finding, shown or text)))
+    job = event.job
+    for where, text, shown in (
+        ("prompt", said, prompt), ("instruction", instruction, instruction), ("schema", schema, schema),
+    ):  # fmt: skip
+        verdict = policy.judge(text) if text else None
+        if verdict is None:
+            continue
+        job = _with_verdict(job, verdict, where)
+        if verdict.action == "refuse":
+            refused = _refused(job, verdict.reason or "", verdict.risk, now, ANSWER)
+            return Emit((*refused.events, _incident(event, verdict, shown or "")))
     if prompt != request.prompt or instruction != request.instruction or history != request.history:
         request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
-    return Emit((PromptSanitized(job=event.job, request=request),))
+    return Emit((PromptSanitized(job=job, request=request),))
+
+
+def _with_verdict(job: Job, verdict: Verdict, where: Any) -> Job:
+    if verdict.action == "pass" or verdict.reason is None:
+        return job
+    found = Risk(
+        score=verdict.risk, action=verdict.action, reason=verdict.reason, rules=verdict.rules, where=where
+    )  # fmt: skip
+    return job.with_risk(found)
 
 
 def _clean_turns(history: tuple[Turn, ...]) -> tuple[Turn, ...] | None:
@@ -74,14 +98,15 @@ def _clean_turns(history: tuple[Turn, ...]) -> tuple[Turn, ...] | None:
     )
 
 
-def _incident(event: JobAccepted, finding: Finding, text: str) -> SecurityIncidentDetected:
+def _incident(event: JobAccepted, verdict: Verdict, text: str) -> SecurityIncidentDetected:
     job = event.job
     return SecurityIncidentDetected(
-        at=job.accepted_at, user_id=job.user_id, reason=finding.reason, stage="sanitize_prompt", job_id=job.job_id,
-        run=job.run, source=event.source, address=event.address, score=finding.confidence, excerpt=excerpt(text),
+        at=job.accepted_at, user_id=job.user_id, reason=verdict.reason or "", stage="sanitize_prompt",
+        job_id=job.job_id, run=job.run, source=event.source, address=event.address, score=verdict.risk,
+        excerpt=excerpt(text),
     )  # fmt: skip
 
 
-def _refused(event: JobAccepted, reason: str, confidence: float, now: datetime, answer: str) -> Emit:
+def _refused(job: Job, reason: str, confidence: float, now: datetime, answer: str) -> Emit:
     result: dict[str, Any] = {"status": "refused", "reason": reason, "answer": answer, "confidence": confidence}
-    return Emit((JobFinished.completed(event.job, result=result, at=now),))
+    return Emit((JobFinished.completed(job, result=result, at=now),))

@@ -60,8 +60,21 @@ class StageTiming(Event):
     ended_at: datetime
 
 
+class Risk(Event):
+    """What our filter found in a job's text, which went on (`flag`) or did not (`refuse`).
+
+    `score`: 0-1; `reason`: the kind of rule; `rules`: names, never patterns; `where`: in which of the texts.
+    """
+
+    score: float
+    action: Literal["flag", "refuse"]
+    reason: str
+    rules: tuple[str, ...] = ()
+    where: Literal["prompt", "instruction", "schema", "answer"] = "prompt"
+
+
 class Job(Event):
-    """What every event after the first carries."""
+    """What every event after the first carries. `risk`: None where our filter found nothing worth telling."""
 
     job_id: UUID
     run: int = 1
@@ -73,6 +86,15 @@ class Job(Event):
     expires_at: datetime
     metadata: dict[str, str] = {}
     timings: tuple[StageTiming, ...] = ()
+    risk: Risk | None = None
+
+    def with_risk(self, risk: Risk | None) -> Self:
+        """The job with what our filter found; what was found before stays where nothing weighs more."""
+        if risk is None or (
+            self.risk is not None and self.risk.score >= risk.score and self.risk.action == risk.action
+        ):
+            return self
+        return self.model_copy(update={"risk": risk})
 
     def with_timing(self, timing: StageTiming) -> Self:
         """The job as it leaves a stage."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from processors.answer_policy import AnswerPolicy
 from processors.embed_texts import embed_texts
 from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
@@ -132,6 +133,7 @@ def declare_completion(
     fall_over: FallOver,
     concurrency: Mapping[str, int],
     max_response_chars: int,
+    answers: AnswerPolicy,
 ) -> None:
     """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other.
 
@@ -144,7 +146,7 @@ def declare_completion(
         app.lanes[topic].pace = guard.begin
         generate = partial(
             generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
-            max_response_chars=max_response_chars,
+            max_response_chars=max_response_chars, answers=answers,
         )  # fmt: skip
         stage = partial(with_image, stage=generate, provider=provider, images=images(), fall_over=fall_over)
 

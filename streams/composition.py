@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
+from processors.answer_policy import AnswerPolicy
 from processors.fall_over import FallOver
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
@@ -210,6 +211,8 @@ class Composition:
             instruction_regex=settings.instruction_regex,
             role_override_regex=settings.role_override_regex,
             meta_system_regex=settings.meta_system_regex,
+            flag_from=settings.risk_flag_from,
+            refuse_from=settings.risk_refuse_from,
         )
         return GateParts(
             entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
@@ -254,11 +257,23 @@ class Composition:
             app, server, self._catalog, adapters, concurrency=concurrency, guards=guards, fall_over=fall_over,
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
-            max_response_chars=self._settings.max_response_length,
+            max_response_chars=settings.max_response_length, answers=self._answer_policy(),
         )  # fmt: skip
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
+
+    def _answer_policy(self) -> AnswerPolicy:
+        settings = self._settings
+        held = (
+            settings.jwt_secret_key, settings.jwt_secret_key_previous, settings.root_usr_pass, settings.db_pass,
+            settings.openai_api_key, settings.gemini_api_key, settings.lmstudio_api_key,
+        )  # fmt: skip
+        return AnswerPolicy(
+            forbidden=settings.forbidden_llm_output,
+            own_secrets=[secret.get_secret_value() for secret in held if secret is not None],
+            leaked_share=settings.leaked_instruction_share,
+        )
 
     async def _declare_sink(
         self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]

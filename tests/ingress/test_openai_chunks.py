@@ -170,6 +170,20 @@ async def test_another_execution_that_says_another_thing_is_an_error(text: str) 
     )
 
 
+async def test_an_answer_that_is_withheld_after_some_of_it_was_told_ends_as_filtered() -> None:
+    replica = Replica(topic := FakeTopic())
+    told = Told(replica)
+    topic.tell(FIRST, 0, "Air scatters")
+    await told.until("Air scatters")
+    result = {"status": "fallback", "reason": "secret", "answer": "It was withheld.", "confidence": "low"}
+    replica.finish(Outcome("completed", result, None))
+    await told.whole()
+    assert (told.text, told.done, told.error) == ("Air scatters", True, None)
+    assert told.chunks[-2].choices[0].delta.refusal == "It was withheld."
+    assert told.chunks[-1].choices[0].finish_reason == "content_filter"
+    assert told.bodies[-1]["status"] == "fallback"
+
+
 async def test_a_third_execution_begins_its_comparison_anew() -> None:
     replica = Replica(topic := FakeTopic())
     told = Told(replica)

@@ -1,0 +1,103 @@
+"""What it takes to sanitize a text: of common length, and of 20,000 characters that were chosen to take long."""
+
+import base64
+import codecs
+import random
+import statistics
+from collections.abc import Iterator
+from time import perf_counter
+
+from bench.measure import Row
+from processors.normalize_text import clean
+from processors.prompt_policy import PromptPolicy
+
+CHARS = 20_000
+AGAIN = 50
+_TRIGGERS = (
+    "ignore", "all", "your", "these", "previous", "show", "me", "the", "system", "repeat", "print", "tell", "you",
+    "are", "now", "act", "as", "pretend", "enable", "prompt", "disregard", "any", "every", "without", "rules",
+    "restrictions",
+    "mode", "send", "data", "to", "with", "forget", "everything", "above", "instructions", "do", "not", "игнорируй",
+    "покажи", "ты", "теперь", "забудь", "все", "твои", "правила", "без",
+)  # fmt: skip
+_ENGLISH = [word for word in _TRIGGERS if word.isascii()]
+COMMON = (
+    "Why is the sky blue? Explain it to a child in a few sentences, please.",
+    "Write a Python function that reads a file and prints each line before the first empty one.",
+    "Почему небо голубое? Объясни ребёнку в нескольких предложениях.",
+    "SELECT name FROM users WHERE id = 7; -- why is this slow on 2 million rows?",
+)
+
+
+def hostile(seed: int = 1) -> Iterator[tuple[str, str]]:
+    """Texts of 20,000 characters by what makes them hostile; no seed's are another's."""
+    dice = random.Random(seed)
+    triggers = " ".join(dice.choice(_TRIGGERS) for _ in range(CHARS))[:CHARS]
+    english = " ".join(dice.choice(_ENGLISH) for _ in range(CHARS))[:CHARS]
+    pieces = "".join(
+        dice.choice(["ig", "nore", "all", "sho", "w ", "your ", " the ", "1", "ins"]) for _ in range(CHARS)
+    )
+    texts = {
+        "plain": "The quick brown fox jumps over the lazy dog. " * 500,
+        "trigger words": triggers,
+        "pieces of trigger words": pieces,
+        "nested quantifiers": "a" * 9_999 + "!" + "((((" * 2_500,
+        "all spaces": " \t\n" * 7_000,
+        "one letter": "i" * CHARS,
+        "spaced letters": "i g n o r e 1 " * 2_000,
+        "combining marks": "a" + "\u0316\u0301" * 10_000,
+        "letters that expand": "\ufdfa" * CHARS,
+        "look-alikes": english.translate(str.maketrans("aeopc", "аеорс")),
+        "leetspeak": english.translate(str.maketrans("aeios", "43105")),
+        "mathematical letters": "𝓲𝓰𝓷𝓸𝓻𝓮 " * 3_000,
+        "joined emoji": "👩‍👩‍👧\u200d" * 4_000,
+        "zero-width": "i\u200bg\u200b" * 5_000,
+        "any letters": "".join(chr(dice.randrange(32, 0x2FFF)) for _ in range(CHARS)),
+        "Cyrillic": "Почему небо голубое, и что такое правила игры? " * 450,
+        "one base64": base64.b64encode(english.encode()).decode(),
+        "many base64": " ".join(base64.b64encode(dice.randbytes(20)).decode() for _ in range(700)),
+        "hex": dice.randbytes(10_000).hex(),
+        "hex in pairs": "69 67 6e 6f 72 65 " * 1_200,
+        "rot13": codecs.encode(english, "rot13"),
+        "backwards": english[::-1],
+        "tags and escapes": "<b>ig</b>nore &#105; %41%42 \\u0041 " * 600,
+        "entities": "&#105;" * 3_400,
+        "brackets": "<a<!--" * 3_400,
+    }
+    texts["all of it"] = "".join(text[: CHARS // len(texts)] for text in texts.values())
+    for name, text in texts.items():
+        yield name, text[:CHARS]
+
+
+def seconds(policy: PromptPolicy, text: str) -> float:
+    """Of one text, cleaned and judged, by the clock."""
+    began = perf_counter()
+    policy.verdict(clean(text))
+    return perf_counter() - began
+
+
+def sanitizing() -> list[Row]:
+    """Every kind of hostile text, each of them another one every time."""
+    policy = PromptPolicy()
+    short = [seconds(policy, f"{text} {n}") for n in range(500) for text in COMMON][len(COMMON) :]
+    by_kind: dict[str, list[float]] = {}
+    for seed in range(AGAIN):
+        for name, text in hostile(seed):
+            by_kind.setdefault(name, []).append(seconds(policy, text))
+    every = sorted(second for found in by_kind.values() for second in found[1:])  # RE2 builds its automata as it goes
+    slowest = max(by_kind, key=lambda name: statistics.median(by_kind[name]))
+    told = (
+        f"p50 {every[len(every) // 2] * 1e3:.1f} ms, p99 {every[int(len(every) * 0.99)] * 1e3:.1f} ms, "
+        f"max {every[-1] * 1e3:.1f} ms"
+    )
+    first = max(found[0] for found in by_kind.values())
+    return [
+        ("sanitizing a prompt of some 80 characters", f"p50 {statistics.median(short) * 1e6:.0f} us", "-"),
+        ("sanitizing 20,000 characters, 26 hostile kinds", told, "p99 10 ms"),
+        (f"  slowest kind: {slowest}", f"p50 {statistics.median(by_kind[slowest]) * 1e3:.1f} ms", "-"),
+        ("  the first of its kind in a process, slowest", f"{first * 1e3:.1f} ms", "-"),
+        *(
+            (f"  {name}", f"p50 {statistics.median(found) * 1e3:.1f} ms, max {max(found[1:]) * 1e3:.1f} ms", "-")
+            for name, found in by_kind.items()
+        ),
+    ]

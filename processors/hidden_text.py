@@ -1,0 +1,105 @@
+"""What a text holds in another writing: base64, hex, escapes, entities, rot13, reversed, or cut by tags.
+
+One level is undone: what is hidden twice is not found, and what is hidden once costs no more than the text itself,
+since together the payloads of a text decode to no more letters than it has.
+"""
+
+import base64
+import binascii
+import codecs
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+import re2
+
+MIN_LETTERS = 8  # shorter payloads say nothing
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*={0,2}")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,]?){12,}|(?:\\x[0-9A-Fa-f]{2}|0x[0-9A-Fa-f]{2}[ ,]*){6,}")
+_HEX_NOISE = re.compile(r"0x|\\x|[ :,]")
+_ESCAPES = re.compile(r"\\u([0-9A-Fa-f]{4})")
+_ENTITIES = re.compile(r"&#(?:([0-9]{1,7})|[xX]([0-9A-Fa-f]{1,6}));?")
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--|-->")
+_LAYOUT = dict.fromkeys(map(ord, "\r\n\t"), " ")
+_LINE_END = re.compile(r"[\r\n]")
+# Words of plain English in rot13, and backwards: one of them is in any sentence that means something to a model.
+_ROT13 = (
+    "gur", "naq", "guvf", "lbhe", "lbh", "nyy", "vafgehpgvbaf?", "cebzcg", "flfgrz", "cerivbhf", "vtaber", "nobir",
+)  # fmt: skip
+_REVERSED = (
+    "snoitcurtsni", "noitcurtsni", "tpmorp", "metsys", "suoiverp", "erongi", "drowssap", "evoba", " uoy", "uoy ",
+    "ruoy", " eht ", "siht",
+)  # fmt: skip
+
+
+def _any_of(*patterns: str) -> "re2._Regexp":
+    options = re2.Options()
+    options.never_capture, options.case_sensitive = True, False
+    return re2.compile("|".join(patterns), options)
+
+
+_IN_ROT13 = rf"\b(?:{'|'.join(_ROT13)})\b"
+_IS_ROT13, _IS_REVERSED = _any_of(_IN_ROT13), _any_of(*_REVERSED)
+_HINT = _any_of(
+    r"[a-z0-9+/_-]{16}|(?:[0-9a-f]{2}[ :,]){6}|\\[xu][0-9a-f]{2}|0x[0-9a-f]{2}[ ,]+0x|%[0-9a-f]{2}%|&#|<[a-z/!]",
+    _IN_ROT13, *_REVERSED,
+)  # fmt: skip
+
+
+def hidden(text: str) -> Iterator[str]:
+    """The texts that stand in it in another writing; nothing, after one look, for nearly all texts."""
+    if _HINT.search(text) is None:
+        return
+    payloads = [*_of_base64(text), *_of_hex(text)]
+    if payloads:
+        yield "\n".join(payloads)
+    plain = text
+    if "%" in text:
+        plain = unquote(plain, errors="ignore")
+    if "&#" in text:
+        plain = _ENTITIES.sub(_letter_of_entity, plain)
+    if "\\u" in text:
+        plain = _ESCAPES.sub(lambda match: chr(int(match.group(1), 16)), plain)
+    if "<" in text:
+        plain = _TAG.sub("", plain)
+    if plain != text:
+        yield plain
+    if _IS_ROT13.search(text) is not None:
+        yield codecs.encode(text, "rot13")
+    if _IS_REVERSED.search(text) is not None:
+        yield text[::-1]
+
+
+def _letter_of_entity(match: "re.Match[str]") -> str:
+    decimal, hexadecimal = match.groups()
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    return chr(code) if code < 0x110000 else ""
+
+
+def _of_base64(text: str) -> Iterator[str]:
+    for match in _BASE64.finditer(text):
+        payload = _LINE_END.sub("", match.group()).rstrip("=").replace("-", "+").replace("_", "/")
+        payload = payload[: len(payload) - (len(payload) % 4 == 1)]
+        try:
+            raw = base64.b64decode(payload + "=" * (-len(payload) % 4))
+        except binascii.Error:
+            continue
+        yield from _readable(raw)
+
+
+def _of_hex(text: str) -> Iterator[str]:
+    for match in _HEX.finditer(text):
+        digits = _HEX_NOISE.sub("", match.group())
+        yield from _readable(bytes.fromhex(digits[: len(digits) & ~1]))
+
+
+def _readable(raw: bytes) -> Iterator[str]:
+    """The text, if it is one."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        if len(raw) < 2 or (raw[0] and raw[1]):
+            return
+        text = raw.decode("utf-16", "ignore")  # as PowerShell has it
+    if len(text) >= MIN_LETTERS and text.translate(_LAYOUT).isprintable():
+        yield text
