@@ -1,6 +1,7 @@
 """The `assistant` command: one function per command, no logic of its own."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,6 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from settings import ROLES, Settings
+from transport.kafka_security import KafkaSecurityError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
 topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and those of the cluster.")
@@ -27,7 +29,11 @@ def main() -> None:
     except ValidationError as error:
         for found in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in found["loc"]).upper()
-            print(f"{name}: {found['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+            message = found["msg"].removeprefix("Value error, ")
+            print(f"{name}: {message}" if name else message, file=sys.stderr)
+        raise SystemExit(2) from None
+    except KafkaSecurityError as error:
+        print(error, file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -213,6 +219,7 @@ def compare(
 def ingress() -> None:
     """Serve the REST API."""
     from ingress.app import MissingSettingError
+    from ingress.cluster import ClusterRefusesError
     from ingress.server import PortTakenError, serve_ingress
     from transport import logs
 
@@ -220,7 +227,7 @@ def ingress() -> None:
     logs.set_up(debug=settings.debug_mode)
     try:
         serve_ingress(settings)
-    except (PortTakenError, MissingSettingError) as error:
+    except (PortTakenError, MissingSettingError, ClusterRefusesError) as error:
         _fail(error)
 
 
@@ -301,6 +308,29 @@ def topics_check(partitions: Partitions = None) -> None:
     _topics("check", partitions)
 
 
+@topics.command("acls")
+def topics_acls(
+    roles: Annotated[str | None, typer.Option(help="Only of these, with commas; all otherwise")] = None,
+    principal_prefix: Annotated[str, typer.Option(help="In front of a role's name")] = "assistant-",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Print what each role may do, as lines for Kafka's own kafka-acls.sh; asks and changes nothing."""
+    from schemas.topics import Catalog
+    from transport import acls
+
+    settings = Settings()
+    chosen = [role.strip() for role in roles.split(",") if role.strip()] if roles else acls.ROLES
+    if unknown := [role for role in chosen if role not in acls.ROLES]:
+        _fail(f"no such role: {', '.join(unknown)}; there are {', '.join(acls.ROLES)}")
+    found = acls.acls(Catalog.load(prefix=settings.kafka_topic_prefix), settings.allowed_providers, chosen)
+    if as_json:
+        print(json.dumps(acls.as_public(found, prefix=principal_prefix), indent=1))
+        return
+    there = settings.kafka_bootstrap_servers or "localhost:9092"
+    for line in acls.as_commands(found, prefix=principal_prefix, bootstrap_servers=there):
+        print(line)
+
+
 def _topics(verb: str, partitions: int | None) -> None:
     from schemas.topics import Catalog
     from transport import admin
@@ -309,7 +339,8 @@ def _topics(verb: str, partitions: int | None) -> None:
     settings = Settings()
     if settings.kafka_bootstrap_servers is None:
         _fail("KAFKA_BOOTSTRAP_SERVERS is not set")
-    access, catalog = KafkaAccess(settings.kafka_bootstrap_servers), Catalog.load(prefix=settings.kafka_topic_prefix)
+    access = KafkaAccess(settings.kafka_bootstrap_servers, settings.kafka_security)
+    catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     do = admin.apply if verb == "apply" else admin.plan
     try:
         differences = asyncio.run(do(access, catalog, settings.allowed_providers, partitions=partitions))

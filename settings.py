@@ -13,6 +13,8 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from transport.kafka_security import KafkaSecurity, Mechanism, Protocol
+
 logger = logging.getLogger(__name__)
 
 MIN_SECRET_BYTES = 32
@@ -32,6 +34,20 @@ class Settings(BaseSettings):
     # --- where the parts are; one that is not named is started by `assistant up` ---
     kafka_bootstrap_servers: str | None = None
     kafka_topic_prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]*$")
+    kafka_security_protocol: Protocol = "PLAINTEXT"
+    kafka_sasl_mechanism: Mechanism | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_sasl_oauth_token_url: str | None = None
+    kafka_sasl_oauth_client_id: str | None = None
+    kafka_sasl_oauth_client_secret: SecretStr | None = None
+    kafka_sasl_oauth_scope: str | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    kafka_ssl_key_password: SecretStr | None = None
+    kafka_allow_plaintext_sasl: bool = False
+    production: bool = False
     database_url: SecretStr | None = None
     db_host: str | None = None
     db_user: str = "postgres"
@@ -166,7 +182,10 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
-        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url", mode="before",
+        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
+        "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_oauth_token_url",
+        "kafka_sasl_oauth_client_id", "kafka_sasl_oauth_client_secret", "kafka_sasl_oauth_scope", "kafka_ssl_cafile",
+        "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", mode="before",
     )  # fmt: skip
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
@@ -209,6 +228,11 @@ class Settings(BaseSettings):
             raise ValueError("is too regular to be random; make one with: openssl rand -base64 48")
         return value
 
+    @model_validator(mode="after")
+    def _kafka_security_fits(self) -> "Settings":
+        self.kafka_security.check(self.kafka_bootstrap_servers, allow_plaintext_sasl=self.kafka_allow_plaintext_sasl)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _warn_of_unused(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +242,15 @@ class Settings(BaseSettings):
         if unused:
             logger.warning("these settings mean nothing here and are ignored: %s", ", ".join(unused))
         return given
+
+    @cached_property
+    def kafka_security(self) -> KafkaSecurity:
+        """How Kafka is spoken to; goes with every `KafkaAccess`."""
+        given = {name: getattr(self, f"kafka_{name}") for name in KafkaSecurity.__dataclass_fields__}
+        plain: dict[str, Any] = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()
+        }
+        return KafkaSecurity(**plain)
 
     @cached_property
     def postgres_dsn(self) -> str | None:

@@ -145,7 +145,7 @@ def compose(settings: Settings) -> Services:
     ):
         if value is None:
             raise MissingSettingError(f"{name} is not set: set it to {example}, or run `assistant up`")
-    access = KafkaAccess(settings.kafka_bootstrap_servers or "")
+    access = KafkaAccess(settings.kafka_bootstrap_servers or "", settings.kafka_security)
     catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     keys = [key.get_secret_value() for key in (settings.jwt_secret_key, settings.jwt_secret_key_previous) if key]
     database = Pool(settings.postgres_dsn or "", size=8)

@@ -69,7 +69,9 @@ class Publisher:
                 await producer.start()
             except (KafkaError, OSError) as error:
                 await producer.stop()
-                self.problem = f"Kafka at {self._access.bootstrap_servers} cannot be reached; the ingress keeps trying"
+                self.problem = self._access.refusal or (
+                    f"Kafka at {self._access.bootstrap_servers} cannot be reached; the ingress keeps trying"
+                )
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(CONNECT_RETRY_S)
             else:
