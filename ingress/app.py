@@ -52,7 +52,6 @@ from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.services import Services
 from ingress.submission import Rules, Submissions
-from ingress.tokens import Tokens
 from ingress.uploads import Places
 from processors.errors import RetryableError
 from schemas.events import UserUpdated, WorkerHeartbeat
@@ -73,6 +72,7 @@ from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.tokens import Tokens
 from transport.workers import kept, offered_providers, present_providers
 
 logger = logging.getLogger(__name__)

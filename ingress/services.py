@@ -23,7 +23,6 @@ from ingress.problems import Problem
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.submission import Submissions
-from ingress.tokens import InvalidTokenError, Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
@@ -36,6 +35,7 @@ from sinks.users import UserStore
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.table import CompactedTable
+from transport.tokens import InvalidTokenError, Tokens
 
 
 @dataclass
