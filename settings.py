@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     jwt_secret_key: SecretStr | None = None
     jwt_secret_key_previous: SecretStr | None = None
     jwt_expires_min: int = Field(60, ge=1, le=1440)
+    event_token_required: bool = False
     root_usr_pass: SecretStr | None = None
     login_failures_per_min: int = Field(10, ge=1, le=1000)
     rate_limit_user_requests: int = Field(5, ge=0)

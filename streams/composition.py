@@ -45,6 +45,7 @@ from streams.releaser import Releaser
 from streams.serve import StageServer
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.tokens import Tokens
 from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,15 @@ class Composition:
             meta_system_regex=settings.meta_system_regex,
         )
         return GateParts(
-            entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
+            entry=Entry(
+                users,
+                JobIds(secrets),
+                RedriveMarks(secrets),
+                expires_after_s=settings.expires_after_s,
+                tokens=Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60)
+                if settings.event_token_required
+                else None,
+            ),
             users=users,
             policy=policy,
             limiter=limiter,
