@@ -10,8 +10,9 @@ from uuid import UUID
 import typer
 from pydantic import ValidationError
 
-from settings import ROLES, Settings
+from settings import ROLES, Settings, SettingsWithoutVault
 from transport.kafka_security import KafkaSecurityError
+from vault.errors import VaultStoreError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
 topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and those of the cluster.")
@@ -32,7 +33,7 @@ def main() -> None:
             message = found["msg"].removeprefix("Value error, ")
             print(f"{name}: {message}" if name else message, file=sys.stderr)
         raise SystemExit(2) from None
-    except KafkaSecurityError as error:
+    except (KafkaSecurityError, VaultStoreError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -58,7 +59,7 @@ def down(delete_data: Annotated[bool, typer.Option(help="Leave nothing of it")] 
     """Stop what `up` has started; the data is kept."""
     from embedded import commands
 
-    raise SystemExit(commands.down(Settings(), delete_data=delete_data))
+    raise SystemExit(commands.down(SettingsWithoutVault(), delete_data=delete_data))
 
 
 @app.command()
@@ -66,7 +67,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     """Show what runs; fails where not all of it is ready."""
     from embedded import commands
 
-    raise SystemExit(commands.status(Settings(), as_json=as_json))
+    raise SystemExit(commands.status(SettingsWithoutVault(), as_json=as_json))
 
 
 @app.command()
@@ -273,7 +274,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     """Look at every part, say what is wrong and what to do; changes nothing, fails where something is wrong."""
     from doctor import commands
 
-    raise SystemExit(commands.doctor(Settings(), as_json=as_json))
+    problem = None
+    try:
+        settings = Settings()
+    except VaultStoreError as error:
+        settings, problem = SettingsWithoutVault(), str(error)
+    raise SystemExit(commands.doctor(settings, as_json=as_json, vault_problem=problem))
 
 
 @app.command()

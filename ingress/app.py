@@ -74,6 +74,7 @@ from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
 from transport.workers import kept, offered_providers, present_providers
+from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -112,13 +113,15 @@ def create_app(settings: Settings) -> FastAPI:
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
                 stack.push_async_callback(_cancel, starting)
+            following = asyncio.create_task(app.state.live.run(), name="vault")
+            stack.push_async_callback(_cancel, following)
             yield
 
     app = FastAPI(
         title="assistant-stream", version="0.1.0", description=DESCRIPTION, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url=None,
     )  # fmt: skip
-    app.state.services = made
+    app.state.services, app.state.live = made, LiveSettings(settings)
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,

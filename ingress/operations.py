@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from ingress.openapi import document
 from ingress.services import Services, admin, current_user, services
 from transport.workers import live_workers
+from vault.live import told_of
 
 router = APIRouter(tags=["operations"])
 DATABASE_WITHIN_S = 1.0  # whoever asks for readiness has a deadline of their own
@@ -44,6 +45,7 @@ async def ready(request: Request) -> Response:
     wrong = problems(found)
     stored = await found.database.answers(within_s=DATABASE_WITHIN_S)
     warnings = {} if stored else {"postgres": "stored jobs cannot be looked at now"}
+    warnings |= told_of(request.app.state.live)
     body = {"ready": not wrong, "problems": wrong, "warnings": warnings, "workers": len(live_workers(found.workers))}
     return Response(orjson.dumps(body), 503 if wrong else 200, media_type="application/json")
 

@@ -38,6 +38,7 @@ from streams.encode import Encoder
 from streams.entry import Entry
 from streams.guards import make_guard
 from streams.images import StoredImages
+from streams.live_providers import LiveProviders
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
@@ -47,6 +48,7 @@ from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
 from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
+from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Composition:
         *,
         clock_is_right: Callable[[], bool],
         on_beat: Callable[[str, WorkerHeartbeat | None], None],
+        live: LiveSettings,
     ) -> None:
         """What it is made from.
 
@@ -81,9 +84,10 @@ class Composition:
             catalog: Its topics.
             clock_is_right: False while nobody knows what time it is.
             on_beat: Told of each worker's heartbeat where they are followed.
+            live: What becomes of the settings.
         """
         self._settings, self._roles, self._access, self._catalog = settings, roles, access, catalog
-        self._clock_is_right, self._on_beat = clock_is_right, on_beat
+        self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
         self.apps: list[StreamApp] = []
@@ -189,15 +193,13 @@ class Composition:
             )
 
         limiter = RateLimiter(limit_of=limit_of, window_s=settings.rate_limit_window)
-        policy = PromptPolicy(
-            max_prompt_chars=settings.max_prompt_length,
-            forbidden_commands=settings.forbidden_commands,
-            instruction_patterns=settings.instruction_patterns,
-            exfiltration_patterns=settings.exfiltration_patterns,
-            instruction_regex=settings.instruction_regex,
-            role_override_regex=settings.role_override_regex,
-            meta_system_regex=settings.meta_system_regex,
-        )
+        policy = _policy(settings)
+
+        def take_policy(new: Settings) -> None:
+            nonlocal policy
+            policy = _policy(new)  # whole or not at all: the next record is judged by it
+
+        self._live.subscribe(take_policy)
         return GateParts(
             entry=Entry(
                 users,
@@ -209,7 +211,7 @@ class Composition:
                 else None,
             ),
             users=users,
-            policy=policy,
+            policy=lambda: policy,
             limiter=limiter,
             admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limiter),
             known_providers=kept(known_providers),
@@ -232,7 +234,11 @@ class Composition:
         if not found:
             return None
         workers = await self._worker_table(stack)
-        adapters = {name: one.make() for name, one in found.items()}
+        adapters: dict[str, Any] = {name: one.make() for name, one in found.items()}
+        if self._live.follows:
+            live = LiveProviders(settings, adapters)
+            adapters = dict(live.providers)
+            self._live.subscribe(live.take)
         for adapter in adapters.values():
             stack.push_async_callback(adapter.close)
         concurrency = {name: one.concurrency for name, one in found.items()}
@@ -302,6 +308,19 @@ class Composition:
         stack.push_async_callback(table.stop)
         self.tables[topic] = table
         return table
+
+
+def _policy(settings: Settings) -> PromptPolicy:
+    """The rules for prompts. Raises ValueError for a regex that RE2 does not take."""
+    return PromptPolicy(
+        max_prompt_chars=settings.max_prompt_length,
+        forbidden_commands=settings.forbidden_commands,
+        instruction_patterns=settings.instruction_patterns,
+        exfiltration_patterns=settings.exfiltration_patterns,
+        instruction_regex=settings.instruction_regex,
+        role_override_regex=settings.role_override_regex,
+        meta_system_regex=settings.meta_system_regex,
+    )
 
 
 async def end(task: "asyncio.Future[Any]") -> None:

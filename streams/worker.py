@@ -28,6 +28,7 @@ from transport.clients import KafkaAccess
 from transport.permissions import told
 from transport.ports import why_not
 from transport.start_check import wrongs
+from vault.live import LiveSettings, told_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +56,11 @@ class Worker:
         self._twin: WorkerHeartbeat | None = None
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
+        self._live = LiveSettings(settings)
         self._made = Composition(
-            settings, roles, self._access, self._catalog, clock_is_right=self._clock, on_beat=self._look_for_twin
-        )
+            settings, roles, self._access, self._catalog, clock_is_right=self._clock, on_beat=self._look_for_twin,
+            live=self._live,
+        )  # fmt: skip
         self._apps, self._tables = self._made.apps, self._made.tables
         self._stalled_since: float | None = None
         self._deaf_since: float | None = None
@@ -73,7 +76,9 @@ class Worker:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = HealthServer(problems=self._current_problems, before_scrape=self._set_gauges)
+        health = HealthServer(
+            problems=self._current_problems, before_scrape=self._set_gauges, warnings=lambda: told_of(self._live)
+        )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(health.stop)
             port = self._settings.worker_http_port
@@ -94,7 +99,7 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
-            for run in (*self._made.beside, self._watch_topics):
+            for run in (*self._made.beside, self._watch_topics, self._live.run):
                 stack.push_async_callback(end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
