@@ -35,6 +35,7 @@ from ingress.backpressure import Backpressure
 from ingress.bodies import LARGEST_BODY_BYTES, Bodies
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
+from ingress.cluster import ClusterWatch
 from ingress.compare_table import CompareRules
 from ingress.comparing import Comparing, Pace
 from ingress.export_limit import Exports
@@ -113,8 +114,8 @@ def create_app(settings: Settings) -> FastAPI:
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
                 stack.push_async_callback(_cancel, starting)
-            following = asyncio.create_task(app.state.live.run(), name="vault")
-            stack.push_async_callback(_cancel, following)
+            for run in (app.state.live.run, app.state.cluster.run):
+                stack.push_async_callback(_cancel, asyncio.create_task(run()))
             yield
 
     app = FastAPI(
@@ -122,6 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None, redoc_url=None, openapi_url=None,
     )  # fmt: skip
     app.state.services, app.state.live = made, LiveSettings(settings)
+    app.state.cluster = ClusterWatch(settings)
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,

@@ -43,6 +43,8 @@ async def ready(request: Request) -> Response:
     """Jobs can be taken; with what is wrong where not, and warnings where they can all the same."""
     found = services(request)
     wrong = problems(found)
+    if (denied := request.app.state.cluster.problem) is not None:
+        wrong["acls"] = denied
     stored = await found.database.answers(within_s=DATABASE_WITHIN_S)
     warnings = {} if stored else {"postgres": "stored jobs cannot be looked at now"}
     warnings |= told_of(request.app.state.live)

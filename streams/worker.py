@@ -65,6 +65,7 @@ class Worker:
         self._stalled_since: float | None = None
         self._deaf_since: float | None = None
         self._has_lost_a_topic = False
+        self._told_refusal: str | None = None
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, then drain.
@@ -180,6 +181,9 @@ class Worker:
     async def _watch(self, stop: asyncio.Event, watchdog: Watchdog) -> None:
         while not stop.is_set():
             watchdog.tick()
+            if (refusal := self._access.refusal) != self._told_refusal:
+                self._told_refusal = refusal
+                logger.critical("%s", refusal or f"Kafka at {self._access.bootstrap_servers} takes us again")
             for app in self._apps:
                 if app.crashed:
                     logger.critical("%s has crashed: this process ends", app.role, exc_info=app.crash_reason)

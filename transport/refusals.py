@@ -106,7 +106,7 @@ def _wrong_certificate(error: ssl.SSLCertVerificationError, address: str) -> str
 
 
 def _wrong_tls(error: ssl.SSLError, address: str) -> str:
-    reason = (error.reason or str(error)).replace("_", " ").lower()
+    reason = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
     if any(alert in reason for alert in ALERTS):
         return (
             f"Kafka at {address} refuses our certificate ({reason}): set KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE to "
