@@ -15,8 +15,9 @@ from aiohttp import web
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
-from ingress.publisher import Publisher
-from schemas.envelope import Attributes
+from ingress.cluster import ClusterWatch
+from ingress.publisher import NotAcceptedError, Publisher
+from schemas.envelope import Attributes, Record
 from schemas.ids import direct_job_id
 from schemas.topics import Catalog
 from settings import Settings
@@ -170,6 +171,28 @@ async def test_a_refusal_of_one_that_runs_is_in_its_readiness_until_it_is_over(s
             return publisher.problem is None
 
         await until(connected)
+    finally:
+        await publisher.stop()
+
+
+async def test_an_ingress_that_is_denied_something_says_so_and_leaves_no_outcome_open(secured: SecuredKafka) -> None:
+    access = access_of(secured, "sink")
+    given = {name.lower(): value for name, value in secured.settings("sink").items()}
+    watch = ClusterWatch(Settings(_env_file=None, kafka_topic_prefix=TOPICS, allowed_providers=TEST_PROVIDERS, **given))  # type: ignore[arg-type]  # as above
+    await watch.look()
+    assert f"the Kafka user '{PREFIX}sink' lacks: " in (watch.problem or "")
+    assert f"{TOPICS}job-requested" in (watch.problem or "")
+    publisher = Publisher(access, timeout_s=10)
+    publisher.start()
+    try:
+
+        async def connected() -> bool:
+            return publisher.problem is None
+
+        await until(connected)
+        with pytest.raises(NotAcceptedError, match=f"may not write {TOPICS}job-requested"):
+            await publisher.publish(Record(TOPICS + "job-requested", b"k", b"{}", []))
+        await publisher.publish(Record(TOPICS + "job-finished", b"k", b"{}", []))  # the producer lives on
     finally:
         await publisher.stop()
 

@@ -1,6 +1,7 @@
 """Tokens for OAUTHBEARER: fetched once for all who ask, anew before they end, and refused in words that help."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
@@ -53,10 +54,19 @@ async def test_it_asks_as_the_client_with_the_scope() -> None:
 
 
 async def test_all_who_ask_at_once_share_one_call() -> None:
-    endpoint = Endpoint(numbered(expires_in=100))
+    may_answer = threading.Event()
+
+    def reply(number: int) -> httpx.Response:
+        assert may_answer.wait(10)
+        return numbered(expires_in=100)(number)
+
+    endpoint = Endpoint(reply)
     provider = endpoint.provider()
-    tokens = await asyncio.gather(*(provider.token() for _ in range(20)))
-    assert set(tokens) == {"token-1"}
+    asking = [asyncio.create_task(provider.token()) for _ in range(4)]
+    while not endpoint.requests:
+        await asyncio.sleep(0)
+    may_answer.set()
+    assert set(await asyncio.gather(*asking)) == {"token-1"}
     assert len(endpoint.requests) == 1
 
 
