@@ -1,6 +1,7 @@
 """The `assistant` command: one function per command, no logic of its own."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -10,7 +11,9 @@ import typer
 from pydantic import ValidationError
 
 from client.account_commands import keys, users
-from settings import ROLES, Settings
+from settings import ROLES, Settings, SettingsWithoutVault
+from transport.kafka_security import KafkaSecurityError
+from vault.errors import VaultStoreError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
 topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and those of the cluster.")
@@ -32,7 +35,11 @@ def main() -> None:
     except ValidationError as error:
         for found in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in found["loc"]).upper()
-            print(f"{name}: {found['msg'].removeprefix('Value error, ')}", file=sys.stderr)
+            message = found["msg"].removeprefix("Value error, ")
+            print(f"{name}: {message}" if name else message, file=sys.stderr)
+        raise SystemExit(2) from None
+    except (KafkaSecurityError, VaultStoreError) as error:
+        print(error, file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -57,7 +64,7 @@ def down(delete_data: Annotated[bool, typer.Option(help="Leave nothing of it")] 
     """Stop what `up` has started; the data is kept."""
     from embedded import commands
 
-    raise SystemExit(commands.down(Settings(), delete_data=delete_data))
+    raise SystemExit(commands.down(SettingsWithoutVault(), delete_data=delete_data))
 
 
 @app.command()
@@ -65,7 +72,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     """Show what runs; fails where not all of it is ready."""
     from embedded import commands
 
-    raise SystemExit(commands.status(Settings(), as_json=as_json))
+    raise SystemExit(commands.status(SettingsWithoutVault(), as_json=as_json))
 
 
 @app.command()
@@ -272,6 +279,7 @@ def compare(
 def ingress() -> None:
     """Serve the REST API."""
     from ingress.app import MissingSettingError
+    from ingress.cluster import ClusterRefusesError
     from ingress.server import PortTakenError, serve_ingress
     from transport import logs
 
@@ -279,7 +287,7 @@ def ingress() -> None:
     logs.set_up(debug=settings.debug_mode)
     try:
         serve_ingress(settings)
-    except (PortTakenError, MissingSettingError) as error:
+    except (PortTakenError, MissingSettingError, ClusterRefusesError) as error:
         _fail(error)
 
 
@@ -325,7 +333,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs")]
     """Look at every part, say what is wrong and what to do; changes nothing, fails where something is wrong."""
     from doctor import commands
 
-    raise SystemExit(commands.doctor(Settings(), as_json=as_json))
+    problem = None
+    try:
+        settings = Settings()
+    except VaultStoreError as error:
+        settings, problem = SettingsWithoutVault(), str(error)
+    raise SystemExit(commands.doctor(settings, as_json=as_json, vault_problem=problem))
 
 
 @app.command()
@@ -360,6 +373,29 @@ def topics_check(partitions: Partitions = None) -> None:
     _topics("check", partitions)
 
 
+@topics.command("acls")
+def topics_acls(
+    roles: Annotated[str | None, typer.Option(help="Only of these, with commas; all otherwise")] = None,
+    principal_prefix: Annotated[str, typer.Option(help="In front of a role's name")] = "assistant-",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+) -> None:
+    """Print what each role may do, as lines for Kafka's own kafka-acls.sh; asks and changes nothing."""
+    from schemas.topics import Catalog
+    from transport import acls
+
+    settings = Settings()
+    chosen = [role.strip() for role in roles.split(",") if role.strip()] if roles else acls.ROLES
+    if unknown := [role for role in chosen if role not in acls.ROLES]:
+        _fail(f"no such role: {', '.join(unknown)}; there are {', '.join(acls.ROLES)}")
+    found = acls.acls(Catalog.load(prefix=settings.kafka_topic_prefix), settings.allowed_providers, chosen)
+    if as_json:
+        print(json.dumps(acls.as_public(found, prefix=principal_prefix), indent=1))
+        return
+    there = settings.kafka_bootstrap_servers or "localhost:9092"
+    for line in acls.as_commands(found, prefix=principal_prefix, bootstrap_servers=there):
+        print(line)
+
+
 def _topics(verb: str, partitions: int | None) -> None:
     from schemas.topics import Catalog
     from transport import admin
@@ -368,7 +404,8 @@ def _topics(verb: str, partitions: int | None) -> None:
     settings = Settings()
     if settings.kafka_bootstrap_servers is None:
         _fail("KAFKA_BOOTSTRAP_SERVERS is not set")
-    access, catalog = KafkaAccess(settings.kafka_bootstrap_servers), Catalog.load(prefix=settings.kafka_topic_prefix)
+    access = KafkaAccess(settings.kafka_bootstrap_servers, settings.kafka_security)
+    catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     do = admin.apply if verb == "apply" else admin.plan
     try:
         differences = asyncio.run(do(access, catalog, settings.allowed_providers, partitions=partitions))

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from transport.kafka_security import KafkaSecurity, Mechanism, Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -21,17 +23,45 @@ FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "conte
 ROLES = ("gate", "completion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
+# Where there is none, compose files hand on an empty one.
+NONE_WHERE_EMPTY = (
+    "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
+    "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
+    "kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password", "kafka_sasl_oauth_token_url",
+    "kafka_sasl_oauth_client_id", "kafka_sasl_oauth_client_secret", "kafka_sasl_oauth_scope", "kafka_ssl_cafile",
+    "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", "vault_addr", "vault_token", "vault_role_id",
+    "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
+    "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
+)  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
-    """Environment variables (and `.env`) by the field's name in capitals; a missing one has the default here."""
+    """Environment variables (and `.env`) by the field's name in capitals, then what Vault has; else the default here.
+
+    Raises:
+        VaultStoreError: `VAULT_ADDR` is set, and Vault gives nothing.
+    """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     # --- where the parts are; one that is not named is started by `assistant up` ---
     kafka_bootstrap_servers: str | None = None
     kafka_topic_prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]*$")
+    kafka_security_protocol: Protocol = "PLAINTEXT"
+    kafka_sasl_mechanism: Mechanism | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_sasl_oauth_token_url: str | None = None
+    kafka_sasl_oauth_client_id: str | None = None
+    kafka_sasl_oauth_client_secret: SecretStr | None = None
+    kafka_sasl_oauth_scope: str | None = None
+    kafka_ssl_cafile: Path | None = None
+    kafka_ssl_certfile: Path | None = None
+    kafka_ssl_keyfile: Path | None = None
+    kafka_ssl_key_password: SecretStr | None = None
+    kafka_allow_plaintext_sasl: bool = False
+    production: bool = False
     database_url: SecretStr | None = None
     db_host: str | None = None
     db_user: str = "postgres"
@@ -76,6 +106,7 @@ class Settings(BaseSettings):
     jwt_secret_key: SecretStr | None = None
     jwt_secret_key_previous: SecretStr | None = None
     jwt_expires_min: int = Field(60, ge=1, le=1440)
+    event_token_required: bool = False
     root_usr_pass: SecretStr | None = None
     login_failures_per_min: int = Field(10, ge=1, le=1000)
     login_failures_kept_days: int = Field(30, ge=1, le=3650)
@@ -143,6 +174,19 @@ class Settings(BaseSettings):
     stall_timeout: float = Field(60, ge=5)
     stage_cool_down_s: float = Field(30, ge=0.1, le=3600)
 
+    # --- secrets from Vault; without an address there are none ---
+    vault_addr: str | None = None
+    vault_token: SecretStr | None = None
+    vault_role_id: str | None = None
+    vault_secret_id: SecretStr | None = None
+    vault_kubernetes_role: str | None = None
+    vault_kubernetes_token_path: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    vault_namespace: str | None = None
+    vault_cacert: Path | None = None
+    vault_mount: str = "secret"
+    vault_path: str = "ai-assistant-api"
+    vault_refresh_s: float = Field(60, ge=1, le=86_400)
+
     # --- webhooks ---
     webhook_allow_private: bool = False
     webhook_timeout_s: float = Field(15, ge=1, le=60)
@@ -152,6 +196,18 @@ class Settings(BaseSettings):
     # --- the machine ---
     assistant_home: Path = Path(__file__).parent / ".assistant"
     debug_mode: bool = False
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        """Environment over `.env` over Vault; Vault stands first, for it alone knows what it must leave alone."""
+        from vault.source import VaultSource
+
+        higher = (init_settings, env_settings, dotenv_settings)
+        return VaultSource(settings_cls, higher, none_where_empty=NONE_WHERE_EMPTY), *higher
 
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
@@ -213,15 +269,9 @@ class Settings(BaseSettings):
             raise ValueError(f"names what is no provider: {', '.join(unknown)}; there are: {', '.join(PROVIDERS)}")
         return value
 
-    @field_validator(
-        "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
-        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
-        "tokens_per_minute_per_user", "max_in_flight_per_user", "max_pending_jobs_per_user",
-        "max_stream_listeners_per_user", mode="before",
-    )  # fmt: skip
+    @field_validator(*NONE_WHERE_EMPTY, mode="before")
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
-        """Where there is none, compose files hand on an empty one."""
         return None if value == "" else value
 
     @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key")
@@ -261,6 +311,11 @@ class Settings(BaseSettings):
             raise ValueError("is too regular to be random; make one with: openssl rand -base64 48")
         return value
 
+    @model_validator(mode="after")
+    def _kafka_security_fits(self) -> "Settings":
+        self.kafka_security.check(self.kafka_bootstrap_servers, allow_plaintext_sasl=self.kafka_allow_plaintext_sasl)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _warn_of_unused(cls, given: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +325,15 @@ class Settings(BaseSettings):
         if unused:
             logger.warning("these settings mean nothing here and are ignored: %s", ", ".join(unused))
         return given
+
+    @cached_property
+    def kafka_security(self) -> KafkaSecurity:
+        """How Kafka is spoken to; goes with every `KafkaAccess`."""
+        given = {name: getattr(self, f"kafka_{name}") for name in KafkaSecurity.__dataclass_fields__}
+        plain: dict[str, Any] = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()
+        }
+        return KafkaSecurity(**plain)
 
     @cached_property
     def postgres_dsn(self) -> str | None:
@@ -292,3 +356,16 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+class SettingsWithoutVault(Settings):
+    """The same without asking Vault: for commands that need no secret, and where Vault was asked already."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 as above
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        """Environment over `.env`."""
+        return init_settings, env_settings, dotenv_settings

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from doctor.finding import Finding
 from doctor.machine import machine
-from doctor.origins import Origin, origins
+from doctor.origins import Origin, from_vault, origins
 from doctor.services import services
 from embedded.addresses import addresses
 from settings import Settings
@@ -22,17 +22,34 @@ from settings import Settings
 STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red", "absent": "dim"}
 
 
-def doctor(settings: Settings, *, as_json: bool) -> int:
-    """Look at everything; exit code 1 where something that is needed is wrong."""
+def doctor(settings: Settings, *, as_json: bool, vault_problem: str | None = None) -> int:
+    """Look at everything; exit code 1 where something that is needed is wrong.
+
+    `vault_problem`: why the settings are without what Vault has.
+    """
     for name in ("aiokafka", "asyncio"):  # what does not answer is in the report, once
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    findings = [*machine(settings), *asyncio.run(services(settings, addresses(settings)))]
-    found = origins(settings, environ=os.environ, env_file=dotenv_values(".env"))
+    findings = [
+        *machine(settings),
+        *vault(settings, vault_problem),
+        *asyncio.run(services(settings, addresses(settings))),
+    ]
+    found = origins(settings, environ=os.environ, env_file=dotenv_values(".env"), vault=from_vault(settings))
     if as_json:
         print(json.dumps(as_public(findings, found), indent=1, ensure_ascii=False))  # noqa: T201 the command's result
     else:
         _print(Console(), findings, found)
     return 1 if any(finding.state == "wrong" for finding in findings) else 0
+
+
+def vault(settings: Settings, problem: str | None) -> list[Finding]:
+    """Whether it gave what it has; nothing where none is named."""
+    if problem is not None:
+        return [Finding("vault", "wrong", f"{settings.vault_addr} gives nothing", problem)]
+    if settings.vault_addr is None:
+        return []
+    place, count = f"{settings.vault_mount}/{settings.vault_path}", len(from_vault(settings))
+    return [Finding("vault", "ok", f"{settings.vault_addr}: {count} settings of {place}")]
 
 
 def as_public(findings: list[Finding], settings: list[Origin]) -> dict[str, Any]:

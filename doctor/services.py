@@ -18,9 +18,9 @@ from sinks.migrate import head_revision, revision
 from streams.providers import configured, with_v1
 from transport import admin
 from transport.clients import KafkaAccess
+from transport.start_check import SAFE_MIN_IN_SYNC, SAFE_REPLICAS, unencrypted
 
 TIMEOUT_S, HTTP_TIMEOUT_S = 15.0, 3.0
-SAFE_REPLICAS, SAFE_MIN_IN_SYNC = 3, 2
 NOT_STARTED = "nothing is set and nothing runs here"
 SHOWN = 5
 
@@ -56,7 +56,8 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
     """The cluster, its topics, and who speaks on them."""
     if there.kafka is None:
         return [Finding("kafka", "absent", NOT_STARTED, "start it with `make up`, or set KAFKA_BOOTSTRAP_SERVERS")]
-    access, catalog = KafkaAccess(there.kafka), Catalog.load(prefix=settings.kafka_topic_prefix)
+    access = KafkaAccess(there.kafka, settings.kafka_security)
+    catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     own = settings.kafka_bootstrap_servers is None
     partitions = EMBEDDED_PARTITIONS if own else None
     try:
@@ -64,13 +65,18 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
             cluster = await admin.describe(access, catalog, settings.allowed_providers)
             differences = await admin.plan(access, catalog, settings.allowed_providers, partitions=partitions)
     except (admin.TopicsError, KafkaError, OSError, TimeoutError) as error:
+        if access.refusal:
+            return [Finding("kafka", "wrong", f"{there.kafka} refuses us", access.refusal)]
         advice = "see the log of kafka" if own else "is KAFKA_BOOTSTRAP_SERVERS right, and open from here?"
         return [Finding("kafka", "wrong", f"{there.kafka} does not answer ({type(error).__name__})", advice)]
     found = f"{there.kafka}: {cluster.brokers} broker" + ("s" if cluster.brokers != 1 else "")
+    found += f", {access.security.security_protocol}"
+    weak = unencrypted(access.security)
     findings = [
         Finding("kafka", "ok", f"{found}, Produce API up to version {cluster.produce_api}"),
         topics([str(difference) for difference in differences], count=len(cluster.copies)),
         replication(cluster, own=own),
+        *(Finding("kafka security", "warning", sentence, "PRODUCTION=true refuses this") for sentence in weak),
     ]
     if any(copies.topic.endswith("worker-heartbeat") for copies in cluster.copies):
         try:

@@ -190,13 +190,15 @@ async def answers(bootstrap: str) -> bool:
     from aiokafka.client import AIOKafkaClient
     from aiokafka.errors import KafkaError
 
+    from transport.clients import KafkaAccess
+
     host, _, port = bootstrap.split(",")[0].rpartition(":")
     try:  # aiokafka logs an error for each connection that is refused
         _, writer = await asyncio.open_connection(host, int(port))
         writer.close()
     except OSError:
         return False
-    client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=3000)
+    client = AIOKafkaClient(**KafkaAccess(bootstrap).options() | {"request_timeout_ms": 3000})
     try:
         await client.bootstrap()
     except (KafkaError, OSError):

@@ -24,10 +24,10 @@ from uuid import UUID
 
 from ingress.key_ring import PREFIX, KeyRing
 from ingress.problems import Problem
-from ingress.tokens import InvalidTokenError, Tokens
 from processors.errors import RetryableError
 from schemas.events import UserUpdated
 from transport.table import CompactedTable
+from transport.tokens import InvalidTokenError, Tokens
 
 logger = logging.getLogger(__name__)
 

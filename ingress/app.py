@@ -41,6 +41,7 @@ from ingress.backpressure import Backpressure
 from ingress.bodies import LARGEST_BODY_BYTES, Bodies
 from ingress.cancel_requests import CancelRequests
 from ingress.channels import Channels
+from ingress.cluster import ClusterWatch
 from ingress.compare_table import CompareRules
 from ingress.comparing import Comparing, Pace
 from ingress.cors import install_cors
@@ -63,7 +64,6 @@ from ingress.redrive import Redriver
 from ingress.services import Services
 from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
-from ingress.tokens import Tokens
 from ingress.uploads import Places
 from processors.errors import RetryableError
 from processors.usage import MAX_RECALLED, Usage
@@ -89,7 +89,9 @@ from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.tokens import Tokens
 from transport.workers import kept, offered_providers, present_providers
+from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 RETRY_S = 1.0
@@ -133,13 +135,16 @@ def create_app(settings: Settings) -> FastAPI:
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
                 stack.push_async_callback(_cancel, starting)
+            for run in (app.state.live.run, app.state.cluster.run):
+                stack.push_async_callback(_cancel, asyncio.create_task(run()))
             yield
 
     app = FastAPI(
         title="assistant-stream", version="0.1.0", description=DESCRIPTION, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url=None,
     )  # fmt: skip
-    app.state.services = made
+    app.state.services, app.state.live = made, LiveSettings(settings)
+    app.state.cluster = ClusterWatch(settings)
     install_problems(app)
     for router in (  # looked through in this order: first what is called most
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
@@ -170,7 +175,7 @@ def compose(settings: Settings) -> Services:
     ):
         if value is None:
             raise MissingSettingError(f"{name} is not set: set it to {example}, or run `assistant up`")
-    access = KafkaAccess(settings.kafka_bootstrap_servers or "")
+    access = KafkaAccess(settings.kafka_bootstrap_servers or "", settings.kafka_security)
     catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     secrets = [key.get_secret_value() for key in (settings.jwt_secret_key, settings.jwt_secret_key_previous) if key]
     database = Pool(settings.postgres_dsn or "", size=8)

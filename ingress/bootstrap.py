@@ -37,7 +37,8 @@ async def set_up(settings: Settings, *, partitions: int | None, report: Callable
         raise MissingSettingError("KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL must be set")
     await migrate(settings.postgres_dsn)
     report("the database has this version's schema")
-    access, catalog = KafkaAccess(settings.kafka_bootstrap_servers), Catalog.load(prefix=settings.kafka_topic_prefix)
+    access = KafkaAccess(settings.kafka_bootstrap_servers, settings.kafka_security)
+    catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     changed = await apply(access, catalog, settings.allowed_providers, partitions=partitions)
     report(f"the topics are as topics.yaml wants them ({len(changed)} changed)")
     if settings.root_usr_pass is None:

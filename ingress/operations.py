@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from ingress.openapi import document
 from ingress.services import Services, admin, current_user, services
 from transport.workers import live_workers
+from vault.live import told_of
 
 router = APIRouter(tags=["operations"])
 # Swagger's page starts by a script of its own in it, and calls the address that it came from.
@@ -48,8 +49,11 @@ async def ready(request: Request) -> Response:
     """Jobs can be taken; with what is wrong where not, and warnings where they can all the same."""
     found = services(request)
     wrong = problems(found)
+    if (denied := request.app.state.cluster.problem) is not None:
+        wrong["acls"] = denied
     stored = await found.database.answers(within_s=DATABASE_WITHIN_S)
     warnings = {} if stored else {"postgres": "stored jobs cannot be looked at now"}
+    warnings |= told_of(request.app.state.live)
     body = {"ready": not wrong, "problems": wrong, "warnings": warnings, "workers": len(live_workers(found.workers))}
     return Response(orjson.dumps(body), 503 if wrong else 200, media_type="application/json")
 

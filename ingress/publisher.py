@@ -10,7 +10,7 @@ import logging
 from time import monotonic
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
 from schemas.envelope import Record
 from transport.clients import KafkaAccess
@@ -23,10 +23,11 @@ CONNECT_RETRY_S = 1.0
 SILENCE_S = 2.0  # sends wait and no broker has answered for so long: nothing more is taken
 MAX_UNANSWERED = 20_000
 MAX_BATCH_BYTES = 512 * 1024
+DENIED = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 
 
 class NotAcceptedError(Exception):
-    """It was not handed over; nothing will come of it."""
+    """It was not handed over, or the brokers do not let us; nothing will come of it."""
 
 
 class OutcomeUnknownError(Exception):
@@ -69,7 +70,9 @@ class Publisher:
                 await producer.start()
             except (KafkaError, OSError) as error:
                 await producer.stop()
-                self.problem = f"Kafka at {self._access.bootstrap_servers} cannot be reached; the ingress keeps trying"
+                self.problem = self._access.refusal or (
+                    f"Kafka at {self._access.bootstrap_servers} cannot be reached; the ingress keeps trying"
+                )
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(CONNECT_RETRY_S)
             else:
@@ -106,6 +109,11 @@ class Publisher:
         except TimeoutError:
             sending.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise OutcomeUnknownError from None
+        except DENIED as error:  # the brokers have answered: nothing was written
+            raise NotAcceptedError(
+                f"Kafka's user of this ingress may not write {record.topic}: its operator gives it that with what "
+                "`assistant topics acls` prints"
+            ) from error
         except KafkaError as error:
             raise OutcomeUnknownError from error
 
@@ -114,7 +122,7 @@ class Publisher:
             await producer.send_and_wait(record.topic, record.value, key=record.key, headers=record.headers)
             self._answered_at = monotonic()
         except KafkaError as error:
-            if is_too_large(error) or is_out_of_order(error):
+            if is_too_large(error) or is_out_of_order(error) or isinstance(error, DENIED):
                 renew_id(producer)
             raise
         finally:

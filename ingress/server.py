@@ -8,6 +8,7 @@ import uvicorn
 
 from ingress.app import create_app
 from ingress.bounded_http import bounded_http
+from ingress.cluster import check_cluster
 from settings import Settings
 from transport import garbage
 from transport.ports import why_not
@@ -34,8 +35,10 @@ def serve_ingress(settings: Settings) -> None:
     Raises:
         PortTakenError: Names the port's holder.
         MissingSettingError: Names the variable to set.
+        ClusterRefusesError: Kafka does not take this ingress, or is not what it is to be.
     """
     app = create_app(settings)
+    check_cluster(settings)
     listener = _listen(settings.ingress_host, settings.ingress_port)
     config = uvicorn.Config(
         app, access_log=False, log_config=None, timeout_keep_alive=30, timeout_graceful_shutdown=GRACE_S,

@@ -31,7 +31,6 @@ from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.standings import Standings
 from ingress.submission import Submissions
-from ingress.tokens import Tokens
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
@@ -47,6 +46,7 @@ from sinks.users import UserStore
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhook_store import WebhookStore
 from transport.table import CompactedTable
+from transport.tokens import Tokens
 
 
 @dataclass

@@ -100,7 +100,8 @@ async def _with_parts(
     there = addresses(settings)
     if there.kafka is None or there.postgres is None:
         raise RecoverError("KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL must be set, or `assistant up` run here")
-    access, catalog = KafkaAccess(there.kafka), Catalog.load(prefix=settings.kafka_topic_prefix)
+    access = KafkaAccess(there.kafka, settings.kafka_security)
+    catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
     if found := await unusable(access, catalog, settings.allowed_providers):
         raise RecoverError(f"{'; '.join(map(str, found))}: run `assistant setup` first")
     if await revision(there.postgres) != head_revision():

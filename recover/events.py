@@ -86,7 +86,7 @@ async def redrive(access: KafkaAccess, catalog: Catalog, pool: Pool, *, report: 
                 await _send(producer, [found for job in jobs if (found := _record(job, encoder, done)) is not None])
                 report.advance(len(some))
     except (KafkaError, OSError) as error:
-        raise RecoverError(f"Kafka does not answer ({type(error).__name__}); run it again") from error
+        raise RecoverError(access.refusal or f"Kafka does not answer ({type(error).__name__}); run it again") from error
     finally:
         await producer.stop()
     return done

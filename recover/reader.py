@@ -66,4 +66,6 @@ async def read(access: KafkaAccess, ends: Ends) -> AsyncIterator[list[ConsumerRe
 
 
 def _unreachable(access: KafkaAccess, error: Exception) -> RecoverError:
+    if refusal := access.refusal:
+        return RecoverError(refusal)
     return RecoverError(f"Kafka at {access.bootstrap_servers} does not answer ({type(error).__name__}); run it again")

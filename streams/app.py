@@ -17,6 +17,7 @@ from faust.tables import TableManager
 from schemas.envelope import Record
 from streams.bad_luck import COOL_DOWN_S, BadLuck
 from streams.consumer import Consumer, Producer
+from streams.credentials import credentials
 from streams.lane import Lane
 from streams.quarantine import Quarantine
 from transport.clients import KafkaAccess
@@ -78,6 +79,7 @@ class StreamApp(faust.App):
         super().__init__(
             group,
             broker=access.faust_broker(),
+            broker_credentials=credentials(access),
             key_serializer="raw",
             value_serializer="raw",
             datadir=Path(tempfile.gettempdir()) / "assistant-stream",  # of tables, which we have none of

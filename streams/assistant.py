@@ -13,6 +13,7 @@ Each role is a Faust app, that is, a consumer group; `worker.py` composes what i
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -25,11 +26,13 @@ from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider,
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import sanitize_prompt
+from processors.stage import StageResult
 from processors.with_image import with_image
 from schemas.events import (
     CompletionRequested,
     EmbeddingRequested,
     Job,
+    JobAccepted,
     JobAdmitted,
     JobFinished,
     PromptSanitized,
@@ -60,7 +63,7 @@ class GateParts:
 
     entry: Entry
     users: CompactedTable[UserUpdated]
-    policy: PromptPolicy
+    policy: Callable[[], PromptPolicy]  # as it is now: it may change between two records
     limiter: RateLimiter
     admission_log: AdmissionLog
     usage_log: UsageLog
@@ -86,7 +89,9 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
 
     @app.agent(job_requested, name="sanitize_prompt")
     async def sanitize_prompt_agent(stream: Stream) -> None:
-        stage = _without_record(partial(sanitize_prompt, users=parts.users.values, policy=parts.policy))
+        def stage(event: JobAccepted, *, now: datetime, record: object) -> StageResult:  # noqa: ARG001 as below
+            return sanitize_prompt(event, users=parts.users.values, policy=parts.policy(), now=now)
+
         await server.in_order(stream, parts.entry, stage, name="sanitize_prompt", prepare=know_users)
 
     async def know_the_past(batch: Batch) -> None:

@@ -7,7 +7,8 @@ What counts, and what does not, because whoever asks could then stop a stage for
 
 | code | counts | because |
 |---|---|---|
-| `invalid-event` at the public entry, `unknown-user`, `user-disabled` | no | anyone may write there |
+| `invalid-event` and `not-authorized` at the public entry, `unknown-user`, `user-disabled` | no | anyone may write
+  there |
 | `invalid-event` elsewhere | yes | only our own stages write there: versions that do not fit each other |
 | `provider-http-400`, `-404`, `-413`, `-414`, `-415`, `-422` | no | the provider refused this request, not us |
 | `empty-completion`, `output-too-large`, `context-too-long`, `filtered` | no | a prompt can bring them about |
@@ -39,7 +40,7 @@ UNCOUNTED = frozenset({
     "postgres-unavailable",
     *(f"provider-http-{status}" for status in (400, 404, 413, 414, 415, 422, 429, *range(500, 600))),
 })  # fmt: skip
-UNCOUNTED_AT_ENTRY = UNCOUNTED | {"invalid-event"}
+UNCOUNTED_AT_ENTRY = UNCOUNTED | {"invalid-event", "not-authorized"}
 
 
 class BadLuck:

@@ -74,7 +74,8 @@ class CancellationLog:
                 return consumer
 
     def _say(self, error: Exception) -> None:
-        self.problem = f"requests to cancel are not followed ({type(error).__name__}); this worker keeps trying"
+        why = self._access.refusal or type(error).__name__
+        self.problem = f"requests to cancel are not followed ({why}); this worker keeps trying"
         logger.warning("%s", self.problem, exc_info=not isinstance(error, (KafkaError, OSError)))
 
     # --- reading ---

@@ -49,6 +49,7 @@ from streams.encode import Encoder
 from streams.entry import Entry
 from streams.guards import make_guard
 from streams.images import StoredImages
+from streams.live_providers import LiveProviders
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
@@ -57,7 +58,9 @@ from streams.serve import StageServer
 from streams.user_limits import UserLimits
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.tokens import Tokens
 from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
+from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class Composition:
         *,
         clock_is_right: Callable[[], bool],
         on_beat: Callable[[str, WorkerHeartbeat | None], None],
+        live: LiveSettings,
     ) -> None:
         """What it is made from.
 
@@ -92,9 +96,10 @@ class Composition:
             catalog: Its topics.
             clock_is_right: False while nobody knows what time it is.
             on_beat: Told of each worker's heartbeat where they are followed.
+            live: What becomes of the settings.
         """
         self._settings, self._roles, self._access, self._catalog = settings, roles, access, catalog
-        self._clock_is_right, self._on_beat = clock_is_right, on_beat
+        self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
         self.apps: list[StreamApp] = []
@@ -203,21 +208,25 @@ class Composition:
             limits.hear(user.user_id, user)
         self._told_of_users.append(limits.hear)
         stack.push_async_callback(limits.usage_log.stop)
-        policy = PromptPolicy(
-            max_prompt_chars=settings.max_prompt_length,
-            forbidden_commands=settings.forbidden_commands,
-            instruction_patterns=settings.instruction_patterns,
-            exfiltration_patterns=settings.exfiltration_patterns,
-            instruction_regex=settings.instruction_regex,
-            role_override_regex=settings.role_override_regex,
-            meta_system_regex=settings.meta_system_regex,
-            flag_from=settings.risk_flag_from,
-            refuse_from=settings.risk_refuse_from,
-        )
+        policy = _policy(settings)
+
+        def take_policy(new: Settings) -> None:
+            nonlocal policy
+            policy = _policy(new)  # whole or not at all: the next record is judged by it
+
+        self._live.subscribe(take_policy)
         return GateParts(
-            entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
+            entry=Entry(
+                users,
+                JobIds(secrets),
+                RedriveMarks(secrets),
+                expires_after_s=settings.expires_after_s,
+                tokens=Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60)
+                if settings.event_token_required
+                else None,
+            ),
             users=users,
-            policy=policy,
+            policy=lambda: policy,
             limiter=limits.limiter,
             admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limits.limiter),
             usage_log=limits.usage_log,
@@ -242,7 +251,11 @@ class Composition:
         if not found:
             return None
         workers = await self._worker_table(stack)
-        adapters = {name: one.make() for name, one in found.items()}
+        adapters: dict[str, Any] = {name: one.make() for name, one in found.items()}
+        if self._live.follows:
+            live = LiveProviders(settings, adapters)
+            adapters = dict(live.providers)
+            self._live.subscribe(live.take)
         for adapter in adapters.values():
             stack.push_async_callback(adapter.close)
         concurrency = {name: one.concurrency for name, one in found.items()}
@@ -364,6 +377,21 @@ async def _give_up(app: StreamApp, encoder: Encoder, records: Sequence[tuple[Con
         for record, why in records
     ]  # fmt: skip
     await app.publish(letters)
+
+
+def _policy(settings: Settings) -> PromptPolicy:
+    """The rules for prompts. Raises ValueError for a regex that RE2 does not take."""
+    return PromptPolicy(
+        max_prompt_chars=settings.max_prompt_length,
+        forbidden_commands=settings.forbidden_commands,
+        instruction_patterns=settings.instruction_patterns,
+        exfiltration_patterns=settings.exfiltration_patterns,
+        instruction_regex=settings.instruction_regex,
+        role_override_regex=settings.role_override_regex,
+        meta_system_regex=settings.meta_system_regex,
+        flag_from=settings.risk_flag_from,
+        refuse_from=settings.risk_refuse_from,
+    )
 
 
 async def end(task: "asyncio.Future[Any]") -> None:

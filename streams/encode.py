@@ -24,6 +24,7 @@ from schemas.ids import derived_event_id
 from schemas.topics import PROVIDER, Catalog, Topic, event_type
 
 MAX_REASON_CHARS = 500
+WITHHELD_HEADER = "authorization"
 SOURCE = "/assistant/"
 OWN_NAMES = "metadata"  # the field whose names senders choose
 NO_JOB = UUID(int=0)  # of an incident whose record names none
@@ -88,6 +89,7 @@ class Encoder:
     ) -> Record:  # fmt: skip
         """A record that can never work: key, value and headers as they came, and why. `job`: whose it was.
 
+        Without its token, which would be there for others to read and to use.
         Where the brokers refuse it as too large, it is told of without its value; where still, without all of its own.
         """
         told = {
@@ -104,7 +106,10 @@ class Encoder:
             told |= {"dlq-job-id": str(job.job_id), "dlq-run": str(job.run), "dlq-user-id": job.user_id}
         why: Headers = [(name, value.encode()) for name, value in told.items()]
         left_out: Headers = [*why, (LEFT_OUT, str(len(record.value or b"")).encode())]
-        topic, own = self._catalog.full_name("dead-letters"), list(record.headers)
+        topic, own = (
+            self._catalog.full_name("dead-letters"),
+            [(name, value) for name, value in record.headers if name.lower() != WITHHELD_HEADER],
+        )
         bare = Record(topic, None, b"", left_out)
         # aiokafka sends nothing that has neither key nor value: then the value is empty.
         without_value = Record(

@@ -9,8 +9,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 class HealthServer:
     """Tells the supervisor and Prometheus how the worker is."""
 
-    def __init__(self, *, problems: Callable[[], Mapping[str, str]], before_scrape: Callable[[], None]) -> None:
-        """`problems`: what keeps the worker from being ready, by part; `before_scrape`: sets the gauges."""
+    def __init__(
+        self, *, problems: Callable[[], Mapping[str, str]], before_scrape: Callable[[], None],
+        warnings: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:  # fmt: skip
+        """`problems`: what keeps the worker from being ready, by part; `warnings`: what does not, and is wrong all the
+        same; `before_scrape`: sets the gauges.
+        """
+        self._warnings = warnings
         self._problems, self._before_scrape = problems, before_scrape
         self._runner: web.AppRunner | None = None
         self.address: str | None = None
@@ -42,7 +48,8 @@ class HealthServer:
     async def _readyz(self, request: web.Request) -> web.Response:  # noqa: ARG002 as above
         problems = self._problems()
         status = 503 if problems else 200
-        return web.json_response({"ready": not problems, "problems": dict(problems)}, status=status)
+        body = {"ready": not problems, "problems": dict(problems), "warnings": dict(self._warnings())}
+        return web.json_response(body, status=status)
 
     async def _metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002 as above
         self._before_scrape()

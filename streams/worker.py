@@ -23,9 +23,12 @@ from streams.composition import RETRY_S, Composition, StartError, end
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
 from streams.watchdog import Watchdog
-from transport.admin import Difference, TopicsError, unusable
+from transport.admin import Difference, RefusedError, TopicsError, lacking, unusable
 from transport.clients import KafkaAccess
+from transport.permissions import told
 from transport.ports import why_not
+from transport.start_check import wrongs
+from vault.live import LiveSettings, told_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,20 +48,24 @@ class Worker:
         self._settings, self._roles = settings, roles
         if settings.kafka_bootstrap_servers is None:
             raise StartError("KAFKA_BOOTSTRAP_SERVERS is not set: name the cluster, or run `assistant up`")
-        self._access = KafkaAccess(settings.kafka_bootstrap_servers)
+        self._access = KafkaAccess(settings.kafka_bootstrap_servers, settings.kafka_security)
+        self._has_acls = settings.kafka_security_protocol != "PLAINTEXT"
         self._catalog = Catalog.load(prefix=settings.kafka_topic_prefix)
         self._worker_id = settings.worker_id or f"{'-'.join(roles)}-{socket.gethostname()}-{uuid4().hex[:6]}"
         self._process, self._started_at = uuid4().hex, datetime.now(UTC)
         self._twin: WorkerHeartbeat | None = None
         self._problems: dict[str, str] = {"start": "it is starting"}
         self._heartbeat: Heartbeat | None = None
+        self._live = LiveSettings(settings)
         self._made = Composition(
-            settings, roles, self._access, self._catalog, clock_is_right=self._clock, on_beat=self._look_for_twin
-        )
+            settings, roles, self._access, self._catalog, clock_is_right=self._clock, on_beat=self._look_for_twin,
+            live=self._live,
+        )  # fmt: skip
         self._apps, self._tables = self._made.apps, self._made.tables
         self._stalled_since: float | None = None
         self._deaf_since: float | None = None
         self._has_lost_a_topic = False
+        self._told_refusal: str | None = None
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT, then drain.
@@ -70,7 +77,9 @@ class Worker:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        health = HealthServer(problems=self._current_problems, before_scrape=self._set_gauges)
+        health = HealthServer(
+            problems=self._current_problems, before_scrape=self._set_gauges, warnings=lambda: told_of(self._live)
+        )
         async with AsyncExitStack() as stack:
             stack.push_async_callback(health.stop)
             port = self._settings.worker_http_port
@@ -91,7 +100,7 @@ class Worker:
             watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
-            for run in (*self._made.beside, self._watch_topics):
+            for run in (*self._made.beside, self._watch_topics, self._live.run):
                 stack.push_async_callback(end, asyncio.create_task(run()))
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
@@ -110,8 +119,16 @@ class Worker:
         told = False
         while True:
             try:
+                refused = await wrongs(
+                    self._access, self._catalog, self._settings.allowed_providers, self._roles,
+                    production=self._settings.production,
+                )  # fmt: skip
+                if refused:
+                    raise StartError("; ".join(refused))
                 wrong = await unusable(self._access, self._catalog, self._settings.allowed_providers)
                 break
+            except RefusedError as error:
+                raise StartError(str(error)) from None
             except TopicsError as error:
                 self._problems["kafka"] = f"{error}; this worker keeps trying"
                 if not told:
@@ -131,13 +148,20 @@ class Worker:
         missing: set[str] = set()
         while True:
             await asyncio.sleep(TOPICS_EVERY_S)
+            allowed = self._settings.allowed_providers
             try:
-                wrong = await unusable(self._access, self._catalog, self._settings.allowed_providers)
+                wrong = await unusable(self._access, self._catalog, allowed)
+                denied = await lacking(self._access, self._catalog, allowed, self._roles) if self._has_acls else []
             except TopicsError:
-                continue  # the cluster is away, which the heartbeat tells
+                continue  # the cluster is away, or takes us no more: `_current_problems` tells
+            if denied and "acls" not in self._problems:
+                logger.critical("%s", told(denied, self._access.security.principal))
             if wrong and "topics" not in self._problems:
                 logger.critical("%s", _told(wrong))
             self._problems.pop("topics", None)
+            self._problems.pop("acls", None)
+            if denied:
+                self._problems["acls"] = told(denied, self._access.security.principal)
             if wrong:
                 self._problems["topics"] = _told(wrong)
             still, missing = missing, {found.topic for found in wrong if found.action == "create"}
@@ -157,6 +181,9 @@ class Worker:
     async def _watch(self, stop: asyncio.Event, watchdog: Watchdog) -> None:
         while not stop.is_set():
             watchdog.tick()
+            if (refusal := self._access.refusal) != self._told_refusal:
+                self._told_refusal = refusal
+                logger.critical("%s", refusal or f"Kafka at {self._access.bootstrap_servers} takes us again")
             for app in self._apps:
                 if app.crashed:
                     logger.critical("%s has crashed: this process ends", app.role, exc_info=app.crash_reason)
@@ -189,6 +216,8 @@ class Worker:
                 problems["heartbeat"] = "nobody has heard of this worker yet"
             elif monotonic() - self._heartbeat.answered_at > HEARTBEAT_LATE_S:
                 problems["kafka"] = "the cluster has not answered a heartbeat for 20 s"
+            if refusal := self._access.refusal:
+                problems["kafka"] = refusal
             if not self._clock():
                 problems["clock"] = f"this machine's clock is {self._heartbeat.clock_skew_s:.0f} s off the brokers'"
             if any(app.rebalancing for app in self._apps):

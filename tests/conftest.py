@@ -21,7 +21,7 @@ from transport.clients import KafkaAccess
 
 # Real providers are off for the whole suite, whatever the developer's environment holds.
 OWN = ("OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_", "LMSTUDIO_", "QWEN3_VL_", "LOCAL_", "DEFAULT_PROVIDER",
-       "ALLOWED_PROVIDERS", "JWT_SECRET_KEY")  # fmt: skip
+       "ALLOWED_PROVIDERS", "JWT_SECRET_KEY", "VAULT_")  # fmt: skip
 for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 

@@ -15,7 +15,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from schemas.topics import Catalog
+from transport.acls import Acl
 from transport.clients import KafkaAccess
+from transport.permissions import missing
 
 NATURE = ("message.timestamp.type", "cleanup.policy", "compression.type")
 SIZE = "max.message.bytes"
@@ -44,6 +46,10 @@ class Difference:
 
 class TopicsError(Exception):
     """The cluster refused a change to its topics, or cannot be reached."""
+
+
+class RefusedError(TopicsError):
+    """The brokers do not take us: to try again helps nobody. The message says what to do."""
 
 
 async def plan(
@@ -179,6 +185,16 @@ async def describe(access: KafkaAccess, catalog: Catalog, providers: Sequence[st
     return Cluster(len(brokers), versions.get(0, (0, 0))[1], copies)
 
 
+async def lacking(access: KafkaAccess, catalog: Catalog, providers: Sequence[str], roles: Sequence[str]) -> list[Acl]:
+    """What these roles need on the cluster, and what whoever we are there is not allowed.
+
+    Raises:
+        TopicsError: The cluster cannot be reached.
+    """
+    async with _admin(access) as admin:
+        return await missing(admin, catalog, providers, roles)
+
+
 async def committed(access: KafkaAccess, group: str) -> dict[TopicPartition, int]:
     """How far a consumer group has acknowledged; without partitions that it never did.
 
@@ -255,11 +271,19 @@ async def _configure(admin: AIOKafkaAdminClient, configs: dict[str, dict[str, st
 
 @asynccontextmanager
 async def _admin(access: KafkaAccess) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client that is closed again.
+
+    Raises:
+        RefusedError: The brokers do not take us.
+        TopicsError: They cannot be reached, or failed at what was asked.
+    """
     admin = AIOKafkaAdminClient(**access.options())
     try:
         await admin.start()
         yield admin
     except (KafkaError, OSError) as error:
-        raise TopicsError(f"Kafka at {access.bootstrap_servers}: {error}") from error
+        if refusal := access.refusal:
+            raise RefusedError(refusal) from error
+        raise TopicsError(access.unreachable(error)) from error
     finally:
         await admin.close()

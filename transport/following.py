@@ -76,7 +76,8 @@ class Following:
                 self.problem = None
                 await self._read(consumer)
             except (KafkaError, OSError) as error:
-                self.problem = f"{self._what} are not followed: Kafka cannot be reached; this process keeps trying"
+                why = self._access.refusal or "Kafka cannot be reached"
+                self.problem = f"{self._what} are not followed: {why}; this process keeps trying"
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(RETRY_S)
             except Exception:  # nobody else would start it again

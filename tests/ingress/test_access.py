@@ -13,13 +13,13 @@ from ingress.access import Access, Session
 from ingress.key_ring import KeyRing, new_key
 from ingress.problems import Problem
 from ingress.services import admin, asking_user, current_user, logged_in_user, user_admin
-from ingress.tokens import Tokens
 from schemas.events import UserUpdated
 from sinks.api_keys import ApiKey
 from tests.conftest import SECRET
 from tests.factories import user_updated
 from tests.ingress.test_key_ring import FakeStore
 from tests.waiting import until
+from transport.tokens import Tokens
 
 
 class Scene:

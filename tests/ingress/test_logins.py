@@ -14,7 +14,6 @@ from ingress.login_limit import MAX_KEPT, PER_ADDRESS, LoginLimit
 from ingress.passwords import AT_ONCE, MAX_WAITING, Passwords
 from ingress.problems import Problem
 from ingress.services import current_user
-from ingress.tokens import Tokens
 from ingress.users import _announced_token
 from processors.errors import RetryableError
 from schemas.events import UserUpdated
@@ -23,6 +22,7 @@ from tests.conftest import SECRET
 from tests.factories import user_updated
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
+from transport.tokens import Tokens
 
 
 class Clock:

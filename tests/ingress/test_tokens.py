@@ -10,8 +10,8 @@ from typing import Any
 import jwt as pyjwt
 import pytest
 
-from ingress.tokens import AUDIENCE, ISSUER, InvalidTokenError, Tokens, _key_id
 from tests.conftest import SECRET
+from transport.tokens import AUDIENCE, ISSUER, InvalidTokenError, Tokens, _key_id
 
 OTHER = "another-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
@@ -217,7 +217,7 @@ def test_a_token_that_was_seen_before_expires_all_the_same() -> None:
 
 
 def test_only_so_many_tokens_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.tokens.MAX_VERIFIED", 3)
+    monkeypatch.setattr("transport.tokens.MAX_VERIFIED", 3)
     tokens = Tokens([SECRET], lifetime_s=60)
     for n in range(10):
         tokens.verify(tokens.issue(f"user-{n}", role="user", epoch=0))

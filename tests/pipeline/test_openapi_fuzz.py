@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ingress.tokens import Tokens
 from tests.conftest import SECRET
 from tests.deployment import client_of, register
 from tests.pipeline.conftest import Running
+from transport.tokens import Tokens
 
 pytestmark = pytest.mark.integration
 EACH = int(os.environ.get("FUZZ_EXAMPLES", "3"))  # of the random ones, per operation and caller

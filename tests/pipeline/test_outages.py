@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from embedded.services import Running, start_kafka, start_postgres
-from ingress.tokens import Tokens
 from schemas.events import JobRequested
 from schemas.requests import ChatRequest
 from tests.conftest import SECRET, KafkaForTests, PostgresForTests, new_database, new_prefix
@@ -26,6 +25,7 @@ from tests.pipeline.test_retries import asked, completed, due_rows, executed, ou
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.stand_ins.webhook_receiver import WebhookReceiver
 from tests.waiting import until
+from transport.tokens import Tokens
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,7 @@ from schemas.topics import Catalog, event_type
 
 ROOT = Path(__file__).parent.parent.parent
 # Whoever is named in topics.yaml and is no stage.
-OTHERS = {"ingress", "anyone", "worker", "operator", "gate", "follower", "recover", "sink"}
+OTHERS = {"ingress", "anyone", "worker", "operator", "setup", "doctor", "follower", "recover", "sink"}
 
 
 def stages() -> set[str]:

@@ -25,11 +25,21 @@ MAX_LIFETIME_S = 24 * 3600
 MAX_VERIFIED = 10_000
 HEADER_KEYS = {"alg", "typ", "kid"}
 REQUIRED = ("exp", "iat", "aud", "iss", "sub", "jti")
+# What python-jose requires it also verifies, so `_checked` looks after both.
+AT_ANY_TIME = dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat", "require_exp", "require_iat"), False)
 _BASE64URL = re.compile(r"^[A-Za-z0-9_-]+$")
 
 
 class InvalidTokenError(Exception):
     """It is no token of ours, or no longer."""
+
+
+class ExpiredTokenError(InvalidTokenError):
+    """It is one of ours, for another time. `user_id`: whose."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__("a token for another time")
+        self.user_id = user_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Tokens:
         self._lifetime_s, self._now = lifetime_s, now
         # A signature costs a sixteenth of a request, and stays right: only the time must be looked at again.
         self._verified: OrderedDict[str, Claims] = OrderedDict()
+        self._signed: OrderedDict[str, dict[str, Any]] = OrderedDict()
 
     def issue(self, user_id: str, *, role: str, epoch: int) -> str:
         """A token for a user who has proven who they are. `role` is for clients to look at; nobody trusts it."""
@@ -85,17 +96,42 @@ class Tokens:
             self._verified.popitem(last=False)
         return claims
 
+    def verify_at(self, token: str, at: float) -> Claims:
+        """What it said at a time, in seconds since 1970: the same at each look, however late.
+
+        Raises:
+            ExpiredTokenError: It was not good then, and is right otherwise.
+            InvalidTokenError: It is not ours, or lacks a claim.
+        """
+        claims = self._signed.get(token)
+        if claims is None:
+            claims = self._decoded(token, **AT_ANY_TIME)
+            _checked(claims, _issued(claims))
+            self._signed[token] = claims
+            if len(self._signed) > MAX_VERIFIED:
+                self._signed.popitem(last=False)
+        not_before = claims.get("nbf", claims["iat"])
+        try:
+            if type(not_before) is int and not_before - LEEWAY_S <= at:
+                return _checked(claims, at)
+        except InvalidTokenError:
+            pass
+        raise ExpiredTokenError(claims["sub"])
+
     def _verify(self, token: str) -> Claims:
+        return _checked(self._decoded(token), self._now())
+
+    def _decoded(self, token: str, **options: bool) -> dict[str, Any]:
         header = _checked_header(token)
         for key in self._fitting(header):
             try:
-                claims = jwt.decode(
+                claims: dict[str, Any] = jwt.decode(
                     token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER,
-                    options={"leeway": LEEWAY_S, **{f"require_{name}": True for name in REQUIRED}},
+                    options={"leeway": LEEWAY_S, **{f"require_{name}": True for name in REQUIRED}, **options},
                 )  # fmt: skip
             except (JWTError, ValueError, TypeError):
                 continue
-            return _checked(claims, self._now())
+            return claims
         raise InvalidTokenError
 
     def _fitting(self, header: dict[str, Any]) -> list[Any]:
@@ -138,6 +174,13 @@ def _canonical(part: str) -> bytes:
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != part:
         raise InvalidTokenError
     return raw
+
+
+def _issued(claims: dict[str, Any]) -> int:
+    issued = claims.get("iat")
+    if type(issued) is not int:
+        raise InvalidTokenError
+    return issued
 
 
 def _checked(claims: dict[str, Any], now: float) -> Claims:
