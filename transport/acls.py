@@ -23,6 +23,7 @@ PARTIES: dict[str, tuple[str, ...]] = {
     "store_pending": ("sink",),
     "store_outcome": ("sink",),
     "store_dead_letter": ("sink",),
+    "store_incident": ("sink",),
     "sink": ("sink",),
     "worker": WORKERS,
     "setup": ("admin",),
