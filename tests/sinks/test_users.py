@@ -225,7 +225,9 @@ async def test_failed_logins_go_when_they_are_old_or_too_many(pool: Pool) -> Non
     for n in range(6):
         await fail(failures, f"user-{n}")
     async with pool.connection() as connection:
-        await connection.execute("UPDATE login_failures SET at = at - $1::interval WHERE user_id = 'user-4'", timedelta(days=31))
+        await connection.execute(
+            "UPDATE login_failures SET at = at - $1::interval WHERE user_id = 'user-4'", timedelta(days=31)
+        )
     assert await failures.delete_old(kept_days=30) == 1
     assert await failures.delete_old(kept_days=30, kept=3) == 3
     page, _ = await failures.page(user_id=None, address=None, since=None, to=None, limit=10, cursor=None)
