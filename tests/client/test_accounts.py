@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import cli
 from client import accounts
-from client.api import AssistantClient
+from client.api import AssistantClient, ClientError
 
 USER = {
     "user_id": "alice", "role": "user", "disabled": False, "rate_limit_requests": 7, "tokens_per_minute": None,
@@ -123,3 +123,19 @@ def test_a_key_is_printed_once_and_alone(serve: Any, capsys: pytest.CaptureFixtu
     assert "never" in run("keys", "list", "--user", "alice")[1]
     assert run("keys", "delete", "0b9c")[0] == 0
     assert ingress.calls == [("GET", "/api-keys", {"user_id": "alice"}), ("DELETE", "/api-keys/0b9c", {})]
+
+
+def test_a_key_takes_the_place_of_a_password(tmp_path: Path) -> None:
+    seen: list[str | None] = []
+
+    def ingress(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(401, json={}) if len(seen) > 1 else httpx.Response(200, json={"items": [], "next": None})
+
+    environment = {"ASSISTANT_URL": "http://x", "ASSISTANT_API_KEY": "ask_x_y"}
+    with AssistantClient(tmp_path, environment, transport=httpx.MockTransport(ingress)) as client:
+        assert client.jobs(1) == []
+        with pytest.raises(ClientError, match="ASSISTANT_API_KEY is refused"):
+            client.jobs(1)
+    assert seen == ["Bearer ask_x_y"] * 2  # and nobody logs in
+    assert list(tmp_path.iterdir()) == []
