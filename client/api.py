@@ -46,7 +46,8 @@ class AssistantClient:
     ) -> None:
         """Finds the ingress and the credentials.
 
-        The ingress: `ASSISTANT_URL`, else the one that runs in `home`. The user: `ASSISTANT_USER` (root) with
+        The ingress: `ASSISTANT_URL`, else the one that runs in `home`. The user: whose `ASSISTANT_API_KEY` is, where
+        there is one; else `ASSISTANT_USER` (root) with
         `ASSISTANT_PASSWORD`; for root else `root_password` (ROOT_USR_PASS as the settings have it), else the one that
         `home` keeps.
 
@@ -57,6 +58,7 @@ class AssistantClient:
         url = environ.get("ASSISTANT_URL") or _running_ingress(home)
         if not url:
             raise ClientError("nothing is running here: start it with `make up`, or set ASSISTANT_URL")
+        self._key = environ.get("ASSISTANT_API_KEY")
         self._user = environ.get("ASSISTANT_USER", "root")
         self._password = environ.get("ASSISTANT_PASSWORD")
         if self._password is None and self._user == "root":
@@ -132,7 +134,7 @@ class AssistantClient:
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
         """The user's own newest ones, also where the user is an admin, who could see everybody's."""
-        params = {"limit": limit, "user_id": self._user}
+        params: dict[str, Any] = {"limit": limit} if self._key else {"limit": limit, "user_id": self._user}
         items: list[dict[str, Any]] = _body(self._call("GET", "/jobs", params=params))["items"]
         return items
 
@@ -232,6 +234,8 @@ class AssistantClient:
             raise ClientError(f"{self._http.base_url} does not answer ({type(error).__name__})") from None
 
     def _token(self) -> str:
+        if self._key:
+            return self._key
         try:
             kept = json.loads(self._token_file.read_text())
             if kept["url"] == str(self._http.base_url) and kept["user"] == self._user:
@@ -242,6 +246,8 @@ class AssistantClient:
         return self._log_in()
 
     def _log_in(self) -> str:
+        if self._key:
+            raise ClientError("the key in ASSISTANT_API_KEY is refused: it was deleted, has expired, or is none")
         if self._password is None:
             raise ClientError("set ASSISTANT_PASSWORD (and ASSISTANT_USER, where it is not root)")
         credentials = {"user_id": self._user, "password": self._password}

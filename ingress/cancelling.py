@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, Field
 
 from ingress.cancel_requests import ended_as
-from ingress.jobs import is_fresh
+from ingress.jobs import is_fresh, seen_by
 from ingress.problems import Problem, not_found
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError
 from ingress.services import CurrentUser, Found, Services
@@ -78,7 +78,7 @@ async def _ended(job_id: UUID, user: UserUpdated, found: Services) -> str | None
         Problem: It is none of the user's, or Postgres is away and nothing else tells whose it is.
     """
     try:
-        row = await found.jobs.get(job_id)
+        row = await found.jobs.get(job_id, of=seen_by(user))
     except RetryableError:
         if _is_known(job_id, user, found):
             return None
@@ -86,8 +86,6 @@ async def _ended(job_id: UUID, user: UserUpdated, found: Services) -> str | None
     if row is None:
         if _is_known(job_id, user, found):
             return None
-        raise not_found()
-    if row.user_id != user.user_id and user.role != "admin":
         raise not_found()
     return None if row.status == "pending" else ended_as(row.error["code"] if row.error else None)
 

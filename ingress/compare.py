@@ -13,6 +13,7 @@ from ingress.compare_report import FORMATS, POLICY
 from ingress.compare_table import Prices, cell_view, progress, summary
 from ingress.comparing import CANCELLED
 from ingress.idempotency import REPLAYED, Key
+from ingress.jobs import seen_by
 from ingress.paced import PacedResponse
 from ingress.problems import Problem, not_found
 from ingress.services import CostingUser, CurrentUser, Found, Services
@@ -153,8 +154,8 @@ async def cancel(comparison_id: UUID, user: CurrentUser, found: Found) -> Respon
 
 
 async def _own(comparison_id: UUID, user: UserUpdated, found: Services) -> Comparison:
-    comparison = await found.comparisons.get(comparison_id)
-    if comparison is None or (comparison.user_id != user.user_id and user.role != "admin"):
+    comparison = await found.comparisons.get(comparison_id, of=seen_by(user))
+    if comparison is None:
         raise not_found()
     return comparison
 

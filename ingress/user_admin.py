@@ -129,6 +129,6 @@ def _decode(cursor: str) -> str:
         after = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (ValueError, binascii.Error):
         raise InvalidCursorError from None
-    if "\x00" in after:
+    if "\x00" in after or _encode(after) != cursor:
         raise InvalidCursorError
     return after

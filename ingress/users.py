@@ -82,14 +82,15 @@ async def change_password(body: PasswordBody, user: LoggedInUser, request: Reque
     Streams that were opened with them end; your jobs and your API keys go on.
     """
     address = address_of(request)
-    await _slow_down(found, user.user_id, address)
+    place = f"session of {user.user_id}"  # who guesses with a token that they found slows down nobody's login
+    await _slow_down(found, user.user_id, address, place=place)
     row = await found.users.get(user.user_id)
     stored = row.password_hash if row is not None else None
     fits, _ = await found.passwords.verify(body.old_password, stored)
     if not fits:
         await found.login_failures.add(user_id=user.user_id, address=address, reason="wrong-password")
         raise Problem(403, "wrong-password", "the old password is wrong")
-    found.login_limit.give_back(user.user_id, address)
+    found.login_limit.give_back(user.user_id, place)
     changes = {"password_hash": await found.passwords.hash(body.new_password)}
     changed = await found.users.change(user.user_id, changes, password_was=stored)
     if changed is None:
@@ -126,10 +127,13 @@ async def tell(found: Services, user_id: str) -> None:
         raise Problem(503, "not-announced", detail, headers={"Retry-After": "2"}) from None
 
 
-async def _slow_down(found: Services, user_id: str, address: str) -> None:
-    """Raises Problem for who has guessed wrong too often; of a row of them the first is written down."""
+async def _slow_down(found: Services, user_id: str, address: str, *, place: str | None = None) -> None:
+    """Raises Problem for who has guessed wrong too often; of a row of them the first is written down.
+
+    `place`: by which guesses are counted, where it is not the address.
+    """
     try:
-        found.login_limit.take(user_id, address)
+        found.login_limit.take(user_id, place or address)
     except Problem:
         if found.login_limit.is_news(user_id, address):
             await found.login_failures.add(user_id=user_id, address=address, reason="slowed-down")

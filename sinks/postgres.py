@@ -271,10 +271,13 @@ class JobStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def get(self, job_id: UUID) -> JobRow | None:
-        """One job, whoever's."""
+    async def get(self, job_id: UUID, *, of: str | None = None) -> JobRow | None:
+        """One job, whoever's; `of`: only this user's, and another's takes no longer to miss than none at all."""
         async with self._pool.connection() as connection:
-            row = await connection.fetchrow(f"SELECT {COLUMNS} FROM jobs WHERE job_id = $1", job_id)  # noqa: S608 constant
+            row = await connection.fetchrow(
+                f"SELECT {COLUMNS} FROM jobs WHERE job_id = $1 AND ($2::text IS NULL OR user_id = $2)",  # noqa: S608 constant
+                job_id, of,
+            )  # fmt: skip
         return JobRow(**row) if row else None
 
     async def finished(self, job_ids: Sequence[UUID]) -> list[JobRow]:

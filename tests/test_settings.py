@@ -44,12 +44,23 @@ def test_another_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _ = settings(monkeypatch, DATABASE_URL="mysql://h/d").postgres_dsn
 
 
-@pytest.mark.parametrize("secret", ["", "short", "a" * 64, '["list", "' + STRONG + '"]', "-----BEGIN" + STRONG])
+@pytest.mark.parametrize("name", ["JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "", "short", STRONG[:31], "a" * 64, "changeme" * 8, " " * 40,
+        '["list", "' + STRONG + '"]', "-----BEGIN" + STRONG,
+        '{"keys": "' + STRONG + '"}', '"' + STRONG + '"', "1234567890" * 4, "-1.2345678901234567890123456789e99",
+    ],
+)  # fmt: skip
 def test_a_weak_secret_is_refused_with_the_command_that_makes_a_good_one(
-    monkeypatch: pytest.MonkeyPatch, secret: str
+    monkeypatch: pytest.MonkeyPatch, secret: str, name: str
 ) -> None:
+    if name == "JWT_SECRET_KEY_PREVIOUS" and secret == "":
+        assert settings(monkeypatch, **{name: secret}).jwt_secret_key_previous is None  # there need not be one
+        return
     with pytest.raises(ValidationError, match="openssl rand") as caught:
-        settings(monkeypatch, JWT_SECRET_KEY=secret)
+        settings(monkeypatch, **{name: secret})
     assert not secret or secret not in str(caught.value)
 
 

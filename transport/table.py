@@ -43,6 +43,9 @@ class CompactedTable(Generic[E]):
         self._task: asyncio.Task[None] | None = None
         self._reached_end = False
         self._positions: dict[TopicPartition, int] = {}
+        # While it is read anew: what was read so far, and up to where; what was true long ago is not taken for true.
+        self._anew: dict[str, E | None] | None = None
+        self._anew_until: dict[TopicPartition, int] = {}
         self._moved = asyncio.Condition()
         self.values: dict[str, E] = {}
         self._appended_ms: dict[str, int] = {}
@@ -124,6 +127,12 @@ class CompactedTable(Generic[E]):
             try:
                 if self._consumer is None:
                     consumer = await self._open()
+                    try:
+                        self._anew_until = await consumer.end_offsets(list(self._positions))
+                    except BaseException:
+                        await consumer.stop()
+                        raise
+                    self._anew = {}
                     async with self._moved:
                         self._consumer = consumer
                         self._moved.notify_all()
@@ -158,6 +167,7 @@ class CompactedTable(Generic[E]):
             async with self._moved:
                 for partition in self._positions:
                     self._positions[partition] = await consumer.position(partition)  # past markers and gaps
+                self._take_over()
                 self._moved.notify_all()
 
     def _take(self, record: Any) -> None:
@@ -165,16 +175,32 @@ class CompactedTable(Generic[E]):
         self._appended_ms[key] = record.timestamp
         if record.timestamp >= self._newest_ms:
             self._newest_ms, self._newest_read_at = record.timestamp, monotonic()
+        event: E | None = None
         if record.value is None:
             del self._appended_ms[key]
-            self.values.pop(key, None)
-            event = None
         else:
             try:
                 event = self._event.model_validate_json(record.value)
             except ValidationError:
                 logger.warning("%s: the record at offset %d does not parse and is ignored", self._topic, record.offset)
                 return
+        if self._anew is not None:
+            self._anew[key] = event
+        else:
+            self._apply(key, event)
+
+    def _take_over(self) -> None:
+        """Once it has been read anew to its end: what stands there last is true, and told again."""
+        if self._anew is None or any(self._positions[at] < end for at, end in self._anew_until.items()):
+            return
+        read, self._anew = self._anew, None
+        for key, event in read.items():
+            self._apply(key, event)
+
+    def _apply(self, key: str, event: E | None) -> None:
+        if event is None:
+            self.values.pop(key, None)
+        else:
             self.values[key] = event
             if self._forget is not None:  # few: a topic that lets go after a day has said nothing of it to its readers
                 for old in [name for name, known in self.values.items() if self._forget(known)]:

@@ -1,4 +1,6 @@
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -88,6 +90,73 @@ async def test_no_more_than_a_few_wait_for_a_hash() -> None:
     assert len(busy) == 8
     assert found.count((False, None)) == AT_ONCE + MAX_WAITING
     assert await passwords.verify("right", stored) == (True, None)
+
+
+class _Counted:
+    """Counts what takes its time."""
+
+    def __init__(self, hashing: Any) -> None:
+        self._hashing, self.verified, self.hashed = hashing, 0, 0
+
+    def hash(self, password: str) -> str:
+        self.hashed += 1
+        return str(self._hashing.hash(password))
+
+    def verify(self, password: str, stored: str) -> bool:
+        self.verified += 1
+        return bool(self._hashing.verify(password, stored))
+
+    def verify_and_update(self, password: str, stored: str) -> tuple[bool, str | None]:
+        self.verified += 1
+        return self._hashing.verify_and_update(password, stored)  # type: ignore[no-any-return]
+
+
+async def test_an_unknown_user_costs_what_a_wrong_password_costs_from_the_first_one_on() -> None:
+    passwords = Passwords()
+    stored = await passwords.hash("right")
+    assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert passwords._nobodys.partition("p=4$")[0] == stored.partition("p=4$")[0]  # as dear as any
+    passwords._hash = counted = _Counted(passwords._hash)  # type: ignore[assignment]
+    for known in (None, stored, None, stored):
+        before = counted.verified
+        assert (await passwords.verify("wrong", known))[0] is False
+        assert (counted.verified - before, counted.hashed) == (1, 0)
+
+
+async def test_no_more_than_two_are_hashed_at_once_and_none_on_the_event_loop() -> None:
+    passwords, threads, most, at_once = Passwords(), set[int](), 0, 0
+    lock = threading.Lock()
+
+    class Slow:
+        def hash(self, password: str) -> str:
+            nonlocal most, at_once
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+                threads.add(threading.get_ident())
+            time.sleep(0.02)
+            with lock:
+                at_once -= 1
+            return password
+
+    passwords._hash = Slow()  # type: ignore[assignment]
+    await asyncio.gather(*(passwords.hash("x") for _ in range(MAX_WAITING)))
+    assert most == AT_ONCE == 2
+    assert threading.get_ident() not in threads
+
+
+def test_of_refusals_one_a_minute_is_news() -> None:
+    clock = Clock()
+    limit = LoginLimit(per_min=3, clock=clock)
+    told = [limit.is_news("alice", "a") for _ in range(5)]
+    assert told == [True, False, False, False, False]
+    assert limit.is_news("alice", "b")
+    assert limit.is_news("bob", "a")
+    clock.s = 60
+    assert limit.is_news("alice", "a")
+    for n in range(MAX_KEPT + 10):
+        limit.is_news(f"user-{n}", "a")
+    assert len(limit._told) == MAX_KEPT
 
 
 @pytest.mark.parametrize(("running", "status", "code"), [(False, 503, "not-ready"), (True, 401, "not-authenticated")])

@@ -1,13 +1,19 @@
 """Every route that the OpenAPI document has, those of later releases included: who gets in, and what is not there."""
 
 import json
+import re
+import statistics
+import time
 import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.deployment import PASSWORD, client_of, register
+from tests.pictures import base64_of, png
 from tests.pipeline.conftest import Running
 from tests.pipeline.test_rest import problem
 from tests.waiting import until
@@ -51,18 +57,110 @@ async def test_an_id_of_nothing_and_what_is_no_id_are_a_404(running: Running) ->
                 problem(await client.request(method, filled(path, value), json={}), 404, "not-found")
 
 
+async def a_job(alice: httpx.AsyncClient) -> str:
+    """One that has ended, so that its row is there for whoever would look."""
+    job_id: str = (await alice.post("/chat/async", json={"prompt": "mine"})).json()["job_id"]
+
+    async def ended() -> Any:
+        return (await alice.get(f"/jobs/{job_id}")).json()["status"] == "completed"
+
+    await until(ended)
+    return job_id
+
+
+async def a_comparison(alice: httpx.AsyncClient) -> str:
+    body = {"prompts": ["mine"], "variants": [{"provider": "openai"}]}
+    return str((await alice.post("/compare", json=body)).json()["comparison_id"])
+
+
+async def a_payload(alice: httpx.AsyncClient) -> str:
+    reply = await alice.post("/payloads", json={"image": base64_of(png())})
+    return str(reply.json()["image"]["payload_id"])
+
+
+async def an_api_key(alice: httpx.AsyncClient) -> str:
+    return str((await alice.post("/api-keys", json={"name": "mine"})).json()["id"])
+
+
+# What an id in a path is of: somebody's, who makes one here; or the admins', whom everybody else hears nothing from.
+OWNED: dict[str, Callable[[httpx.AsyncClient], Awaitable[str]]] = {
+    "job_id": a_job, "comparison_id": a_comparison, "payload_id": a_payload, "key_id": an_api_key,
+}  # fmt: skip
+OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
+KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
+NO_KEYS = {"/api-keys/{key_id}"}  # a key may not manage keys, its own neither
+ASKED = 9
+OWN_TO_AN_ANSWER = {"x-request-id", "date"}
+
+
+def told(reply: httpx.Response) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
+    """All that an answer says but for what no two answers share."""
+    body = {name: value for name, value in reply.json().items() if name not in ("request_id", "instance")}
+    headers = [(name, value) for name, value in reply.headers.items() if name.lower() not in OWN_TO_AN_ANSWER]
+    return reply.status_code, body, headers
+
+
+def names_in(path: str) -> set[str]:
+    return set(re.findall(r"{(\w+)}", path))
+
+
 async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -> None:
-    with_job = [(method, path) for method, path in routes(running) if "{job_id}" in path]
+    with_id = [(method, path) for method, path in routes(running) if "{" in path]
+    unknown = {path for _, path in with_id if not names_in(path) <= KNOWN}
+    assert not unknown, f"say in OWNED, OF_ADMINS or OF_EVERYBODY whose the ids of {unknown} are"
+    assert {name for _, path in with_id for name in names_in(path)} == KNOWN
+    async with AsyncExitStack() as stack:
+        admin = await stack.enter_async_context(client_of(running.ingress))
+        alice, mallory, by_key = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=running.ingress.http, timeout=30))
+            for _ in range(3)
+        ]
+        alice.headers.update(await register(admin, f"alice-{uuid.uuid4().hex[:6]}"))
+        mallory.headers.update(await register(admin, f"mallory-{uuid.uuid4().hex[:6]}"))
+        made = (await mallory.post("/api-keys", json={"name": "tool"})).json()
+        by_key.headers["authorization"] = f"Bearer {made['key']}"
+        theirs = {name: await make(alice) for name, make in OWNED.items()}
+        for method, path in with_id:
+            if not names_in(path) <= OWNED.keys():
+                continue
+            (name,) = names_in(path)
+            for who in (mallory,) if path in NO_KEYS else (mallory, by_key):
+                took: dict[str, list[float]] = {theirs[name]: [], "": []}
+                said = []
+                for _ in range(ASKED):
+                    for value, times in took.items():
+                        began = time.perf_counter()
+                        reply = await who.request(method, filled(path, value or str(uuid.uuid4())), json={})
+                        times.append(time.perf_counter() - began)
+                        problem(reply, 404, "not-found")
+                        said.append(told(reply))
+                assert said.count(said[0]) == len(said), (method, path)
+                known_s, unknown_s = (statistics.median(times) for times in took.values())
+                assert abs(known_s - unknown_s) < max(0.005, 0.6 * unknown_s), (method, path, took)
+        # Nothing that she tried has done anything, and it was really there.
+        assert (await alice.get(f"/jobs/{theirs['job_id']}")).json()["status"] == "completed"
+        assert (await alice.get(f"/compare/{theirs['comparison_id']}")).json()["status"] != "cancelling"
+        assert (await alice.get("/api-keys")).json()["items"][0]["id"] == theirs["key_id"]
+        for path in (f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}"):
+            assert (await alice.delete(path)).status_code == 204
+
+
+async def test_what_is_the_admins_is_refused_alike_whatever_the_id(running: Running) -> None:
     async with client_of(running.ingress) as admin:
-        mallory = await register(admin, f"mallory-{uuid.uuid4().hex[:6]}")
-        job_id = (await admin.post("/chat/async", json={"prompt": "mine"})).json()["job_id"]
-        for method, path in with_job:
-            replies = [
-                await admin.request(method, filled(path, value), headers=mallory, json={})
-                for value in (job_id, str(uuid.uuid4()))
-            ]
-            bodies = [{**problem(reply, 404, "not-found"), "request_id": ""} for reply in replies]
-            assert bodies[0] == bodies[1], path
+        user_id = f"mallory-{uuid.uuid4().hex[:6]}"
+        mallory = await register(admin, user_id)
+        for method, path in routes(running):
+            if not names_in(path) & OF_ADMINS:
+                continue
+            said = []
+            for value in ("root", user_id, "0", str(uuid.uuid4())):
+                if "{user_id}" not in path and not value.isdigit():
+                    continue
+                reply = await admin.request(method, filled(path, value), headers=mallory, json={})
+                problem(reply, 403, "not-allowed")
+                said.append(told(reply))
+            assert said.count(said[0]) == len(said), (method, path)
+        assert (await admin.get(f"/users/{user_id}")).json()["disabled"] is False
 
 
 async def test_a_422_is_documented_as_it_comes(running: Running) -> None:

@@ -87,3 +87,42 @@ async def test_a_table_outlives_a_bug_and_reads_again(kafka: KafkaForTests, cata
     assert table.values.keys() == {"alice", "bob", "carol"}
     await table.stop()
     assert not table.is_running
+
+
+async def test_what_was_so_once_is_not_told_again_when_a_table_is_read_anew(
+    kafka: KafkaForTests, catalog: Catalog
+) -> None:
+    """Somebody who was disabled and is not any more would lose their work."""
+    topic = catalog.full_name("user-updated")
+    told: list[tuple[str, bool]] = []
+    fails = [False]
+
+    def on_change(key: str, event: UserUpdated | None) -> None:
+        assert event is not None
+        told.append((key, event.disabled))
+        if key == "bob" and fails.pop():
+            fails.append(False)
+            raise ValueError("a bug")
+
+    table = CompactedTable(kafka.access, topic, UserUpdated, on_change=on_change)
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+
+        async def put(name: str, *, disabled: bool = False) -> None:
+            value = user_updated(user_id=name, disabled=disabled).model_dump_json().encode()
+            await producer.send_and_wait(topic, value, key=name.encode())
+
+        for disabled in (False, True, False):
+            await put("alice", disabled=disabled)
+        await put("carol", disabled=True)
+        await table.start()
+        assert told == [("alice", False), ("alice", True), ("alice", False), ("carol", True)]
+        told.clear()
+        fails[0] = True
+        await put("bob")
+        await until(lambda: not table.is_running)
+        await asyncio.wait_for(table.reach_end(), 20)
+        assert sorted(told) == [("alice", False), ("bob", False), ("bob", False), ("carol", True)]
+        await put("alice", disabled=True)
+        await asyncio.wait_for(table.reach_end(), 20)
+        assert told[-1] == ("alice", True)
+    await table.stop()
