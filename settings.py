@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     meta_system_regex: str | None = None
     risk_flag_from: float = Field(0.3, ge=0.01, le=1.01)
     risk_refuse_from: float = Field(0.5, ge=0.01, le=1.01)
+    prompt_classifier_url: str | None = None
+    prompt_classifier_timeout_s: float = Field(1, ge=0.01, le=10)
+    prompt_classifier_failure: Literal["pass", "refuse"] = "pass"
     forbidden_llm_output: Annotated[tuple[str, ...], NoDecode] = ()
     leaked_instruction_share: float = Field(0.6, ge=0, le=1)
 
@@ -170,7 +173,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "jwt_secret_key_previous", "database_url", "openai_api_key", "gemini_api_key", "lmstudio_api_key",
-        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url", mode="before",
+        "ollama_base_url", "lmstudio_base_url", "lmstudio_model", "qwen3_vl_base_url", "local_base_url",
+        "prompt_classifier_url", mode="before",
     )  # fmt: skip
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
@@ -190,7 +194,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
-        "local_base_url",
+        "local_base_url", "prompt_classifier_url",
     )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:

@@ -26,6 +26,8 @@ MIN_SQUEEZED_CHARS = 10  # shorter ones stand in harmless words
 SHORT_BYTES, RULES_AT_ONCE = 2_000, 6
 OBFUSCATED: Kind = "obfuscated-instruction"
 
+CLASSIFIER = "classifier"
+
 Action = Literal["pass", "flag", "refuse"]
 
 
@@ -127,6 +129,17 @@ class PromptPolicy:
                         break
         return verdict
 
+    def with_score(self, verdict: Verdict, score: float) -> Verdict:
+        """The verdict once a classifier has said how sure it is; its score weighs as one rule more."""
+        risk = round(1 - (1 - verdict.risk) * (1 - score), 3)
+        if (action := self._action(risk)) == "pass":
+            return verdict
+        reason = verdict.reason if verdict.reason is not None and verdict.risk >= score else CLASSIFIER
+        return Verdict(risk, action, reason, (*verdict.rules, CLASSIFIER))
+
+    def _action(self, risk: float) -> Action:
+        return "refuse" if risk >= self._refuse_from else "flag" if risk >= self._flag_from else "pass"
+
     def _of(self, met: "Sequence[_Met]") -> Verdict:
         """Of each kind the weightiest counts, since rules of one kind overlap."""
         if not met:
@@ -135,9 +148,8 @@ class PromptPolicy:
         for one in met:
             weightiest[one.kind] = max(one.weight, weightiest.get(one.kind, 0.0))
         risk = round(1 - prod(1 - weight for weight in weightiest.values()), 3)
-        action: Action = "refuse" if risk >= self._refuse_from else "flag" if risk >= self._flag_from else "pass"
         by_weight = sorted(met, key=lambda one: -one.weight)
-        return Verdict(risk, action, by_weight[0].kind, tuple(dict.fromkeys(one.name for one in by_weight)))
+        return Verdict(risk, self._action(risk), by_weight[0].kind, tuple(dict.fromkeys(one.name for one in by_weight)))
 
     def _met(self, folded: str, *, with_leet: bool = True) -> "list[_Met]":
         """What a folded text meets; no more is read once it is enough."""

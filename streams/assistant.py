@@ -23,7 +23,7 @@ from processors.limit_rate import RateLimiter
 from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider, ImageReader
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
-from processors.sanitize_prompt import sanitize_prompt
+from processors.sanitize_prompt import no_classifier, sanitize_prompt
 from processors.with_image import with_image
 from schemas.events import (
     CompletionRequested,
@@ -39,6 +39,7 @@ from sinks.base import Sink
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.batch import Batch
+from streams.classifying import Classifying
 from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
 from streams.guard import ProviderGuard
@@ -66,6 +67,8 @@ class GateParts:
     default_timeout_s: float
     clock_is_right: Callable[[], bool]
     is_cancelled: Callable[[Job], bool]
+    classifying: Classifying | None = None
+    needs_score: bool = False
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -78,10 +81,17 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
     async def know_users(batch: Batch) -> None:
         if await parts.entry.know_users(batch.envelopes):
             batch.envelopes = [parts.entry(record) for record in batch.records]
+        if parts.classifying is not None:
+            await parts.classifying.prepare(batch)
 
     @app.agent(job_requested, name="sanitize_prompt")
     async def sanitize_prompt_agent(stream: Stream) -> None:
-        stage = _without_record(partial(sanitize_prompt, users=parts.users.values, policy=parts.policy))
+        score_of = parts.classifying.score_of if parts.classifying is not None else no_classifier
+        sanitize = partial(
+            sanitize_prompt, users=parts.users.values, policy=parts.policy, score_of=score_of,
+            needs_score=parts.needs_score,
+        )  # fmt: skip
+        stage = _without_record(sanitize)
         await server.in_order(stream, parts.entry, stage, name="sanitize_prompt", prepare=know_users)
 
     @app.agent(prompt_sanitized, name="limit_rate")

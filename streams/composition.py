@@ -15,6 +15,7 @@ from processors.fall_over import FallOver
 from processors.limit_rate import RateLimiter
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
+from providers.prompt_classifier import HttpPromptClassifier
 from schemas.events import Event, Job, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -33,6 +34,7 @@ from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
+from streams.classifying import AT_ONCE, Classifying
 from streams.deadlines import Deadlines
 from streams.deltas import DeltaTopic
 from streams.encode import Encoder
@@ -200,7 +202,15 @@ class Composition:
             flag_from=settings.risk_flag_from,
             refuse_from=settings.risk_refuse_from,
         )
+        classifying = None
+        if settings.prompt_classifier_url is not None:
+            timeout_s = settings.prompt_classifier_timeout_s
+            classifier = HttpPromptClassifier(settings.prompt_classifier_url, timeout_s=timeout_s, connections=AT_ONCE)
+            stack.push_async_callback(classifier.close)
+            classifying = Classifying(classifier, policy, timeout_s=timeout_s)
         return GateParts(
+            classifying=classifying,
+            needs_score=settings.prompt_classifier_failure == "refuse",
             entry=Entry(users, JobIds(secrets), RedriveMarks(secrets), expires_after_s=settings.expires_after_s),
             users=users,
             policy=policy,
