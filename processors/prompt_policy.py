@@ -8,6 +8,7 @@ All patterns run under RE2, whose time is linear in the text whatever the patter
 and the copied; it does not stop somebody who tries: docs/filter.md says what it finds, and what it cannot.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -27,6 +28,16 @@ SHORT_BYTES, RULES_AT_ONCE = 2_000, 6
 OBFUSCATED: Kind = "obfuscated-instruction"
 
 CLASSIFIER = "classifier"
+MAX_MENTION_CHARS = 2_000
+_QUOTED = re.compile(
+    r"\"[^\"\n]{3,300}\"|“[^”\n]{3,300}”|«[^»\n]{3,300}»|`[^`\n]{3,300}`|(?:(?<=\s)|^)'[^'\n]{3,300}'(?=[\s.,;:!?)]|$)"
+)
+_SPEAKS_OF = re2.compile(
+    r"\b(?:what (?:does|is|are|do)|why (?:is|are|do|does|did|the)|how (?:do|does|can|to|should)|explains?|means?|"
+    r"meaning|"
+    r"examples?|attacks?|injections?|jailbreaks?|translate|phrase)\b"
+    r"|что (?:значит|означает)|почему|объясни|переведи|фраз|пример|атак"
+)
 
 Action = Literal["pass", "flag", "refuse"]
 
@@ -119,15 +130,28 @@ class PromptPolicy:
         """How risky a text is, and what follows; its time is linear in the text."""
         met = self._met(fold(text))
         verdict = self._of(met)
-        if verdict.action != "refuse":
-            for other in hidden(text):
-                more = [one for one in self._met(fold(other), with_leet=False) if one not in met]
-                if more:
-                    met += [_Met(OBFUSCATED, one.name, one.weight) for one in more]
-                    verdict = self._of(met)
-                    if verdict.action == "refuse":
-                        break
+        if verdict.action == "refuse":
+            return self._mentioned(verdict) if self._only_mentions(text) else verdict
+        for other in hidden(text):
+            more = [one for one in self._met(fold(other), with_leet=False) if one not in met]
+            if more:
+                met += [_Met(OBFUSCATED, one.name, one.weight) for one in more]
+                verdict = self._of(met)
+                if verdict.action == "refuse":
+                    break
         return verdict
+
+    def _only_mentions(self, text: str) -> bool:
+        """True where somebody speaks of an attack: without what stands in quotation marks nothing is met."""
+        if len(text) > MAX_MENTION_CHARS:
+            return False
+        around = _QUOTED.sub(" ", text)
+        return around != text and _SPEAKS_OF.search(fold(around)) is not None and not self._met(fold(around))
+
+    def _mentioned(self, verdict: Verdict) -> Verdict:
+        """Told of, where it would be refused."""
+        risk = round(min(verdict.risk, (self._flag_from + self._refuse_from) / 2), 3)
+        return Verdict(risk, self._action(risk), verdict.reason, verdict.rules)
 
     def with_score(self, verdict: Verdict, score: float) -> Verdict:
         """The verdict once a classifier has said how sure it is; its score weighs as one rule more."""
