@@ -32,6 +32,7 @@ NONE_WHERE_EMPTY = (
     "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", "vault_addr", "vault_token", "vault_role_id",
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
+    "prompt_classifier_url",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -131,6 +132,9 @@ class Settings(BaseSettings):
     meta_system_regex: str | None = None
     risk_flag_from: float = Field(0.3, ge=0.01, le=1.01)
     risk_refuse_from: float = Field(0.5, ge=0.01, le=1.01)
+    prompt_classifier_url: str | None = None
+    prompt_classifier_timeout_s: float = Field(1, ge=0.01, le=10)
+    prompt_classifier_failure: Literal["pass", "refuse"] = "pass"
     forbidden_llm_output: Annotated[tuple[str, ...], NoDecode] = ()
     leaked_instruction_share: float = Field(0.6, ge=0, le=1)
 
@@ -287,7 +291,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
-        "local_base_url",
+        "local_base_url", "prompt_classifier_url",
     )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:

@@ -23,6 +23,8 @@ INSTRUCTION_RULES = (
          rf"\b{say.DISREGARD} {say.FILLED}(?:your|(?:{say.BEFORE})|all (?:of )?(?:the |these |those |your "
          rf")?(?:{say.BEFORE})|"
          rf"safety|ethical|content) (?:(?:{say.FILL}) )*{say.LIMITS}\b"),
+    Rule("override-what-was-said", 0.4,
+         rf"\b{say.DISREGARD} {say.FILLED}(?:your|{say.BEFORE}) (?:(?:{say.FILL}) )*{say.SAID}\b"),
     Rule("override-all-that-was-said", 0.7,
          rf"\b{say.DISREGARD} (?:(?:all|of|everything|anything|whatever|the|that|what|text|i|content|instructions?|"
          rf"every ?"
@@ -42,8 +44,11 @@ INSTRUCTION_RULES = (
          r"trained|programmed|provided|imposed|gave|made|follow|wrote|written)\b"),
     Rule("forget-all", 0.4, r"\bforget (?:everything|all)(?: that)? you (?:know|learned|ve learned)\b"),
     Rule("new-instructions", 0.6,
-         r"\b(?:your (?:new|real|actual|true|updated|only|sole|revised|primary) (?:and only |sole )?(?:instructions?|"
-         r"rules?|task|directives?|objective|goal|purpose|mission|role|job|system prompt|orders?|persona|programming)"
+         r"\b(?:your (?:(?:new|real|actual|true|updated|only|sole|revised|primary) (?:and only |sole "
+         r")?(?:instructions?|"
+         r"rules?|directives?|system prompt|orders?|persona|programming)|(?:real|actual|true|sole) (?:and only "
+         r")?(?:task|"
+         r"objective|goal|purpose|mission))"
          r"(?: (?:is|are|will be|follow|as follows|from)\b|$)|(?:new|updated|revised|override) (?:system )?"
          r"(?:instructions?|directives?|orders?|prompt) (?:you (?:must|are|will|shall)|ignore|from now on|for "
          r"(?:you|the "
@@ -173,7 +178,7 @@ ROLE_RULES = (
          r"(?:^|[.!?:\"'] ?)(?:please,? |now,? |ok,? |okay,? |hey,? |assistant,? |chatgpt,? |then )*(?:enable|"
          r"enter|activate|switch to|turn on|"
          r"engage|unlock|go into) (?:(?:the|your|full) )*(?:developer|debug|admin|administrator|root|sudo|god|"
-         r"maintenance) mode\b", "text"),
+         r"maintenance) mode(?: ?[.!;,\"']| and | now\b| for yourself|$)", "text"),
     Rule("no-limits-for-you", 0.65,
          r"\b(?:you (?:now |will |must |should |shall |can |to )*(?:have|are under|are subject to|operate (?:under|"
          r"with)|follow|obey|know|answer with|"
@@ -199,9 +204,9 @@ ROLE_RULES = (
          r"(?:message|prompt|override|"
          r"note|instruction)\])", "text"),
     Rule("feigned-turn", 0.55,
-         r"(?:^| )(?:system|developer|admin|administrator|root) (?:message|prompt|note|override|update|"
-         r"instructions?|notice|alert|command|"
-         r"notification|directive|announcement)s? (?:\w+ )?(?:you are|you must|you will|ignore|new|from now on|"
+         r"(?:^| )(?:system|developer|admin|administrator|root) (?:message|note|override|update|notice|alert|command|"
+         r"prompt (?:update|override|change)|notification|directive|announcement)s? (?:\w+ )?(?:you are|you must|"
+         r"you will|ignore|new|from now on|"
          r"override|overrides?|disregard|all previous|the "
          r"assistant|the user|user is|user has|previous|prior|safety|disable|security|reveal|print|forget|output)\b"),
     Rule("in-character", 0.25,
@@ -303,6 +308,9 @@ EXFILTRATION_RULES = (
          rf"exact|in|here|other|plain|decrypted|unmasked|stored) )*{say.OWNED} (?:(?:the|own|current|secret|stored|"
          rf"internal|private|hidden|server|system|database|full|real|all|{say.OWNED}) )*"
          rf"{say.SENSITIVE}"),
+    Rule("take-secrets", 0.6,
+         rf"\b(?:extract|steal|exfiltrate|leak|dump|harvest) (?:(?:all|the|any|every|of|their|some) "
+         rf")*{say.SENSITIVE}\b"),
     Rule("tell-secrets-of", 0.6,
          rf"\b(?:{say.TELL}|get me|extract|steal|retrieve|exfiltrate|export|email|upload|collect) (?:(?:me|us|out|"
          rf"all|the|of|full|complete|every|any|a|list|current|and|exact|"

@@ -185,6 +185,18 @@ class DeltaWriter(Protocol):
         ...
 
 
+class PromptClassifier(Protocol):
+    """A model that tells attacks from prompts."""
+
+    async def score(self, text: str) -> float:
+        """How surely it is an attack, 0-1.
+
+        Raises:
+            RetryableError, PermanentError: It cannot be had.
+        """
+        ...
+
+
 class ImageReader(Protocol):
     """Fetches images from where they were kept before their job was published."""
 

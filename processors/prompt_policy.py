@@ -8,6 +8,7 @@ All patterns run under RE2, whose time is linear in the text whatever the patter
 and the copied; it does not stop somebody who tries: docs/filter.md says what it finds, and what it cannot.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +26,18 @@ REGEX_WEIGHT = 0.8  # of a regular expression that an operator set
 MIN_SQUEEZED_CHARS = 10  # shorter ones stand in harmless words
 SHORT_BYTES, RULES_AT_ONCE = 2_000, 6
 OBFUSCATED: Kind = "obfuscated-instruction"
+
+CLASSIFIER = "classifier"
+MAX_MENTION_CHARS = 2_000
+_QUOTED = re.compile(
+    r"\"[^\"\n]{3,300}\"|“[^”\n]{3,300}”|«[^»\n]{3,300}»|`[^`\n]{3,300}`|(?:(?<=\s)|^)'[^'\n]{3,300}'(?=[\s.,;:!?)]|$)"
+)
+_SPEAKS_OF = re2.compile(
+    r"\b(?:what (?:does|is|are|do)|why (?:is|are|do|does|did|the)|how (?:do|does|can|to|should)|explains?|means?|"
+    r"meaning|"
+    r"examples?|attacks?|injections?|jailbreaks?|translate|phrase)\b"
+    r"|что (?:значит|означает)|почему|объясни|переведи|фраз|пример|атак"
+)
 
 Action = Literal["pass", "flag", "refuse"]
 
@@ -117,15 +130,39 @@ class PromptPolicy:
         """How risky a text is, and what follows; its time is linear in the text."""
         met = self._met(fold(text))
         verdict = self._of(met)
-        if verdict.action != "refuse":
-            for other in hidden(text):
-                more = [one for one in self._met(fold(other), with_leet=False) if one not in met]
-                if more:
-                    met += [_Met(OBFUSCATED, one.name, one.weight) for one in more]
-                    verdict = self._of(met)
-                    if verdict.action == "refuse":
-                        break
+        if verdict.action == "refuse":
+            return self._mentioned(verdict) if self._only_mentions(text) else verdict
+        for other in hidden(text):
+            more = [one for one in self._met(fold(other), with_leet=False) if one not in met]
+            if more:
+                met += [_Met(OBFUSCATED, one.name, one.weight) for one in more]
+                verdict = self._of(met)
+                if verdict.action == "refuse":
+                    break
         return verdict
+
+    def _only_mentions(self, text: str) -> bool:
+        """True where somebody speaks of an attack: without what stands in quotation marks nothing is met."""
+        if len(text) > MAX_MENTION_CHARS:
+            return False
+        around = _QUOTED.sub(" ", text)
+        return around != text and _SPEAKS_OF.search(fold(around)) is not None and not self._met(fold(around))
+
+    def _mentioned(self, verdict: Verdict) -> Verdict:
+        """Told of, where it would be refused."""
+        risk = round(min(verdict.risk, (self._flag_from + self._refuse_from) / 2), 3)
+        return Verdict(risk, self._action(risk), verdict.reason, verdict.rules)
+
+    def with_score(self, verdict: Verdict, score: float) -> Verdict:
+        """The verdict once a classifier has said how sure it is; its score weighs as one rule more."""
+        risk = round(1 - (1 - verdict.risk) * (1 - score), 3)
+        if (action := self._action(risk)) == "pass":
+            return verdict
+        reason = verdict.reason if verdict.reason is not None and verdict.risk >= score else CLASSIFIER
+        return Verdict(risk, action, reason, (*verdict.rules, CLASSIFIER))
+
+    def _action(self, risk: float) -> Action:
+        return "refuse" if risk >= self._refuse_from else "flag" if risk >= self._flag_from else "pass"
 
     def _of(self, met: "Sequence[_Met]") -> Verdict:
         """Of each kind the weightiest counts, since rules of one kind overlap."""
@@ -135,9 +172,8 @@ class PromptPolicy:
         for one in met:
             weightiest[one.kind] = max(one.weight, weightiest.get(one.kind, 0.0))
         risk = round(1 - prod(1 - weight for weight in weightiest.values()), 3)
-        action: Action = "refuse" if risk >= self._refuse_from else "flag" if risk >= self._flag_from else "pass"
         by_weight = sorted(met, key=lambda one: -one.weight)
-        return Verdict(risk, action, by_weight[0].kind, tuple(dict.fromkeys(one.name for one in by_weight)))
+        return Verdict(risk, self._action(risk), by_weight[0].kind, tuple(dict.fromkeys(one.name for one in by_weight)))
 
     def _met(self, folded: str, *, with_leet: bool = True) -> "list[_Met]":
         """What a folded text meets; no more is read once it is enough."""

@@ -23,11 +23,11 @@ ORDERS = (
 LIMITS = (
     r"(?:rules?|restrictions?|polic(?:y|ies)|constraints?|limitations?|limits|filters?|safeguards?|protocols?|"
     r"training|"
-    r"orders|commands?|directions|prompts?|messages?|context|conversation|boundaries|ethics|morals?|values|"
+    r"orders|commands?|directions|prompts?|boundaries|ethics|morals?|values|"
     r"principles|"
-    r"alignment|moderation|censorship|safety|protections?|conditioning|content polic(?:y|ies)|text|words|input|"
-    r"tasks?)"
+    r"alignment|moderation|censorship|safety|protections?|conditioning|content polic(?:y|ies))"
 )
+SAID = r"(?:messages?|context|conversation|text|words|input|tasks?)"
 DISREGARD = (
     r"(?:ignore|ignoring|disregard|disregarding|forget|forgetting|override|overrule|overwrite|bypass|skip|neglect|"
     r"discard|dismiss|erase|cancel|void|violate|break|circumvent|abandon|drop|delete|remove|set aside|put aside|"
@@ -93,7 +93,7 @@ SENSITIVE = (
 )
 OWNED = (
     r"(?:your|the system s|the server s|system|server|hidden|stored|internal|other users?|another user s?|"
-    r"every user s?|all users?|users|admin|administrator|production|company s?|our|all|any|secret)"
+    r"every user s?|all users?|users|admin|administrator|production|company s?|our|secret)"
 )
 SEND = (
     r"(?:send|post|upload|forward|email|mail|transmit|exfiltrate|leak|submit|pipe|copy|deliver|append|attach|ship|"
@@ -118,8 +118,9 @@ MODEL = (
     r"large language model|copilot|chatgpt|gpt)s?"
 )
 DO_THIS = (
-    r"(?:you must|you should|you have to|you are to|you now|ignore|disregard|forward|send|delete|reveal|print|execute|"
-    r"run|call|output|stop|do not|don't|never|approve|grant|transfer|rate|rank|recommend|override|forget|email|upload)"
+    r"(?:you must|you should|you have to|you are to|ignore|disregard|forward|delete|reveal|execute|stop "
+    r"summari[sz]ing|"
+    r"do not|don't|approve|grant|transfer|rate|rank|recommend|override|forget)"
 )
 SOMEBODY = (
     r"(?: (?:an?|the|my|my own|your|called|named|known|now|going|to|be|as|if|ai|assistant|model|chatbot|language|llm|"

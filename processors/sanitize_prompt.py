@@ -3,13 +3,14 @@
 A prompt that met a rule is an incident, too: security-incident-detected beside the refusal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from processors.mask_secrets import excerpt
 from processors.normalize_text import clean
-from processors.prompt_policy import PromptPolicy, Verdict
+from processors.prompt_policy import HARMLESS, PromptPolicy, Verdict
 from processors.quarantine import quarantined
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.events import (
@@ -21,13 +22,29 @@ from schemas.events import (
     SecurityIncidentDetected,
     UserUpdated,
 )
-from schemas.requests import EmbeddingRequest, Turn
+from schemas.requests import ChatRequest, EmbeddingRequest, Turn
 
 ANSWER = "I cannot help with this request as it is worded. Please say it in another way."
 
 
+NOT_CLASSIFIED = "not-classified"
+
+Scores = Callable[[UUID], float | None]  # None: the classifier could not be asked
+
+
+def no_classifier(_: UUID) -> float:
+    """Where there is none, it finds nothing."""
+    return 0.0
+
+
 def sanitize_prompt(
-    event: JobAccepted, *, users: Mapping[str, UserUpdated], policy: PromptPolicy, now: datetime
+    event: JobAccepted,
+    *,
+    users: Mapping[str, UserUpdated],
+    policy: PromptPolicy,
+    now: datetime,
+    score_of: Scores = no_classifier,
+    needs_score: bool = False,
 ) -> StageResult:
     """Pass on what is harmless, in normal form; refuse the rest politely. What is told of is in the job's `risk`.
 
@@ -38,6 +55,8 @@ def sanitize_prompt(
         users: All that there are.
         policy: The rules.
         now: The time of the refusal.
+        score_of: What a classifier has said of the job's texts, by job.
+        needs_score: Where it could not be asked, the prompt is refused.
 
     Returns:
         `Emit` with `PromptSanitized`, or with a `JobFinished` whose result is
@@ -64,21 +83,44 @@ def sanitize_prompt(
     if len(said) > policy.max_prompt_chars:
         answer = f"The prompt is longer than {policy.max_prompt_chars} characters. Please shorten it."
         return _refused(event.job, "prompt-too-long", 1.0, now, answer)
-    schema = request.generation_config.schema_text()  # a model reads what stands in it
-    job = event.job
-    for where, text, shown in (
-        ("prompt", said, prompt), ("instruction", instruction, instruction), ("schema", schema, schema),
-    ):  # fmt: skip
+    texts = (("prompt", said), ("instruction", instruction), ("schema", request.generation_config.schema_text()))
+    job, verdict = _judged(event.job, texts, policy)
+    if verdict.action != "refuse":
+        score = score_of(job.job_id)
+        if score is None and needs_score:
+            return _refused(job, NOT_CLASSIFIED, 1.0, now, "The prompt cannot be checked now. Please try again later.")
+        if score:
+            verdict = policy.with_score(verdict, score)
+            job = _with_verdict(job, verdict, "prompt")
+    if verdict.action == "refuse":
+        refused = _refused(job, verdict.reason or "", verdict.risk, now, ANSWER)
+        shown = {**dict(texts), "prompt": prompt}[job.risk.where if job.risk else "prompt"]
+        return Emit((*refused.events, _incident(event, verdict, shown or "")))
+    if prompt != request.prompt or instruction != request.instruction or history != request.history:
+        request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
+    return Emit((PromptSanitized(job=job, request=request),))
+
+
+def texts_of(request: ChatRequest) -> str:
+    """All that a model is told by it, as one text."""
+    turns = [turn.text for turn in request.history or ()]
+    return "\n".join(
+        filter(None, (*turns, request.prompt, request.instruction, request.generation_config.schema_text()))
+    )
+
+
+def _judged(job: Job, texts: Sequence[tuple[str, str | None]], policy: PromptPolicy) -> tuple[Job, Verdict]:
+    """The first refusal, else the weightiest of the verdicts; and the job with it."""
+    weightiest = HARMLESS
+    for where, text in texts:
         verdict = policy.judge(text) if text else None
         if verdict is None:
             continue
         job = _with_verdict(job, verdict, where)
         if verdict.action == "refuse":
-            refused = _refused(job, verdict.reason or "", verdict.risk, now, ANSWER)
-            return Emit((*refused.events, _incident(event, verdict, shown or "")))
-    if prompt != request.prompt or instruction != request.instruction or history != request.history:
-        request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
-    return Emit((PromptSanitized(job=job, request=request),))
+            return job, verdict
+        weightiest = max(weightiest, verdict, key=lambda one: one.risk)
+    return job, weightiest
 
 
 def _with_verdict(job: Job, verdict: Verdict, where: Any) -> Job:

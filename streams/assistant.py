@@ -25,7 +25,7 @@ from processors.limit_rate import RateLimiter
 from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider, ImageReader
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
-from processors.sanitize_prompt import sanitize_prompt
+from processors.sanitize_prompt import no_classifier, sanitize_prompt
 from processors.stage import StageResult
 from processors.with_image import with_image
 from schemas.events import (
@@ -44,6 +44,7 @@ from sinks.base import Sink
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.batch import Batch
+from streams.classifying import Classifying
 from streams.decode import any_dead_letter, decoder
 from streams.entry import Entry
 from streams.guard import ProviderGuard
@@ -74,6 +75,8 @@ class GateParts:
     clock_is_right: Callable[[], bool]
     is_cancelled: Callable[[Job], bool]
     is_disabled: Callable[[Job], bool]
+    classifying: Classifying | None = None
+    needs_score: bool = False
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -86,11 +89,18 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
     async def know_users(batch: Batch) -> None:
         if await parts.entry.know_users(batch.envelopes):
             batch.envelopes = [parts.entry(record) for record in batch.records]
+        if parts.classifying is not None:
+            await parts.classifying.prepare(batch)
 
     @app.agent(job_requested, name="sanitize_prompt")
     async def sanitize_prompt_agent(stream: Stream) -> None:
+        score_of = parts.classifying.score_of if parts.classifying is not None else no_classifier
+        sanitize = partial(
+            sanitize_prompt, users=parts.users.values, score_of=score_of, needs_score=parts.needs_score
+        )  # fmt: skip
+
         def stage(event: JobAccepted, *, now: datetime, record: object) -> StageResult:  # noqa: ARG001 as below
-            return sanitize_prompt(event, users=parts.users.values, policy=parts.policy(), now=now)
+            return sanitize(event, policy=parts.policy(), now=now)  # the rules may have changed
 
         await server.in_order(stream, parts.entry, stage, name="sanitize_prompt", prepare=know_users)
 

@@ -17,6 +17,7 @@ from processors.fall_over import FallOver
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
 from processors.stage import DeadLetter
+from providers.prompt_classifier import HttpPromptClassifier
 from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -41,6 +42,7 @@ from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
+from streams.classifying import AT_ONCE, Classifying
 from streams.deadlines import Deadlines
 from streams.decode import Undecodable
 from streams.deltas import DeltaTopic
@@ -215,7 +217,15 @@ class Composition:
             policy = _policy(new)  # whole or not at all: the next record is judged by it
 
         self._live.subscribe(take_policy)
+        classifying = None
+        if settings.prompt_classifier_url is not None:
+            timeout_s = settings.prompt_classifier_timeout_s
+            classifier = HttpPromptClassifier(settings.prompt_classifier_url, timeout_s=timeout_s, connections=AT_ONCE)
+            stack.push_async_callback(classifier.close)
+            classifying = Classifying(classifier, lambda: policy, timeout_s=timeout_s)
         return GateParts(
+            classifying=classifying,
+            needs_score=settings.prompt_classifier_failure == "refuse",
             entry=Entry(
                 users,
                 JobIds(secrets),

@@ -1,6 +1,10 @@
 """What a worker counts; served on its `/metrics`."""
 
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from schemas.events import Event, Job, JobEvent
 
 EVENTS = Counter("assistant_stage_events_total", "Events a stage handled, by what came of them", ["stage", "outcome"])
 DEAD_LETTERS = Counter("assistant_dead_letters_total", "Events that can never work", ["stage", "code"])
@@ -21,3 +25,14 @@ FALLOVERS = Counter(
 )
 SLOWED = Counter("assistant_provider_slowed_total", "Calls that a provider refused with 429", ["provider"])
 CANCELLATIONS = Counter("assistant_cancellations_total", "Requests to cancel, by what became of them", ["outcome"])
+CLASSIFIED = Counter("assistant_prompts_classified_total", "Prompts a classifier was to be asked about", ["outcome"])
+RISKS = Counter(
+    "assistant_risks_total", "Jobs in which the filter found something, by what followed", ["where", "action", "reason"]
+)
+
+
+def count_risks(before: Job, events: Sequence[Event]) -> None:
+    """What a stage has found in a job, which the job did not have before."""
+    for event in events:
+        if isinstance(event, JobEvent) and (risk := event.job.risk) is not None and risk != before.risk:
+            RISKS.labels(risk.where, risk.action, risk.reason).inc()

@@ -321,6 +321,7 @@ class StageServer:
                 return refused(str(error))
             metrics.EVENTS.labels(name, "fell-over").inc()
             return [hop]
+        metrics.count_risks(envelope.payload.job, result.events)
         try:
             records = [
                 self._encoder.event(event, cause=cause, stage=name, index=index, instead=refused)

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 from openai import AsyncOpenAI
 
 from schemas.events import JobFinished
@@ -27,10 +28,31 @@ LATE = "[tokens=60][pace=0.02]"  # is answered with 1w0 to 1w59, in 1.2 s
 
 
 @pytest.fixture
+async def classifier() -> AsyncIterator[str]:
+    """The address of a classifier that finds what says `[bad]`, and never answers to `[hang]`."""
+
+    async def score(request: web.Request) -> web.Response:
+        text = (await request.json())["text"]
+        if "[hang]" in text:
+            await asyncio.sleep(60)
+        return web.json_response({"score": 0.9 if "[bad]" in text else 0.0, "label": "attack"})
+
+    app = web.Application()
+    app.router.add_post("/score", score)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/score"
+    await runner.cleanup()
+
+
+@pytest.fixture
 async def ingress(
-    kafka: KafkaForTests, database: str, topic_prefix: str, tmp_path: Path, api: OpenAIStandIn, forks: Forks
-) -> AsyncIterator[tuple[Deployment, Process]]:
+    kafka: KafkaForTests, database: str, topic_prefix: str, tmp_path: Path, api: OpenAIStandIn, forks: Forks,
+    classifier: str,
+) -> AsyncIterator[tuple[Deployment, Process]]:  # fmt: skip
     given = environment(api.base_url) | {
+        "PROMPT_CLASSIFIER_URL": classifier, "PROMPT_CLASSIFIER_TIMEOUT_S": "0.5",
         "FORBIDDEN_LLM_OUTPUT": json.dumps([PHRASE, "1w50 1w51"]), "WEBHOOK_ALLOW_PRIVATE": "true",
         "RATE_LIMIT_ADMIN_REQUESTS": "1000",
     }  # fmt: skip
@@ -52,6 +74,7 @@ async def test_the_filter_from_end_to_end(ingress: tuple[Deployment, Process], h
             openais_clients_are_told_so(client, process),
             a_hidden_attack_is_refused(client),
             a_doubtful_prompt_goes_on_and_is_told_of(client, deployment),
+            a_classifier_adds_its_verdict_and_holds_nothing_up(client),
         )
     for topic in ("completion-streamed", "job-finished"):
         records = await deployment.records(topic)
@@ -112,6 +135,13 @@ async def a_doubtful_prompt_goes_on_and_is_told_of(client: httpx.AsyncClient, de
     (event,) = finished
     assert event.job.risk is not None
     assert (event.job.risk.action, event.job.risk.reason) == ("flag", "instruction-injection")
+
+
+async def a_classifier_adds_its_verdict_and_holds_nothing_up(client: httpx.AsyncClient) -> None:
+    body = (await client.post("/chat/", json={"prompt": f"[bad] {uuid.uuid4()}"})).json()
+    assert (body["status"], body["reason"], body["confidence"]) == ("refused", "classifier", 0.9)
+    body = (await client.post("/chat/", json={"prompt": f"[hang] {uuid.uuid4()}"})).json()
+    assert body["result"]["text"].startswith("Answer to: [hang]")
 
 
 def is_withheld(result: dict[str, Any]) -> bool:
