@@ -148,7 +148,7 @@ def workers(as_json: Annotated[bool, typer.Option("--json", help="For programs")
     """List the workers: what each has in hand, and what waits for it."""
     from client import commands
 
-    raise SystemExit(commands.workers(Settings().assistant_home, as_json=as_json))
+    raise SystemExit(commands.workers(SettingsWithoutVault().assistant_home, as_json=as_json))
 
 
 Job = Annotated[str | None, typer.Option("--job", help="Only of this job")]
@@ -168,7 +168,7 @@ def dlq_list(
     from client import dlq as commands
 
     wanted = commands.Wanted(job=job, code=code, stage=stage)
-    raise SystemExit(commands.list_letters(Settings().assistant_home, wanted, limit=limit, as_json=as_json))
+    raise SystemExit(commands.list_letters(SettingsWithoutVault().assistant_home, wanted, limit=limit, as_json=as_json))
 
 
 @dlq.command("show")
@@ -176,7 +176,7 @@ def dlq_show(job_id: str) -> None:
     """Show a job's dead letters with their records, as JSON."""
     from client import dlq as commands
 
-    raise SystemExit(commands.show(Settings().assistant_home, job_id))
+    raise SystemExit(commands.show(SettingsWithoutVault().assistant_home, job_id))
 
 
 @dlq.command("redrive")
@@ -194,7 +194,7 @@ def dlq_redrive(
     asks = not yes and job is None and sys.stdin.isatty()
     if asks and not typer.confirm("Run every job again whose dead letter fits?"):
         raise SystemExit(1)
-    raise SystemExit(commands.redrive(Settings().assistant_home, wanted, as_json=as_json))
+    raise SystemExit(commands.redrive(SettingsWithoutVault().assistant_home, wanted, as_json=as_json))
 
 
 User = Annotated[str | None, typer.Option("--user", help="Only of this user")]
@@ -256,7 +256,7 @@ def cancel(job_id: UUID) -> None:
     """Cancel a job, also one that a provider is at work on."""
     from client import commands
 
-    raise SystemExit(commands.cancel(Settings().assistant_home, job_id))
+    raise SystemExit(commands.cancel(SettingsWithoutVault().assistant_home, job_id))
 
 
 @app.command()
@@ -377,6 +377,7 @@ def topics_check(partitions: Partitions = None) -> None:
 def topics_acls(
     roles: Annotated[str | None, typer.Option(help="Only of these, with commas; all otherwise")] = None,
     principal_prefix: Annotated[str, typer.Option(help="In front of a role's name")] = "assistant-",
+    principal: Annotated[str | None, typer.Option(help="All of it for this one user, whatever the role")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
 ) -> None:
     """Print what each role may do, as lines for Kafka's own kafka-acls.sh; asks and changes nothing."""
@@ -388,6 +389,8 @@ def topics_acls(
     if unknown := [role for role in chosen if role not in acls.ROLES]:
         _fail(f"no such role: {', '.join(unknown)}; there are {', '.join(acls.ROLES)}")
     found = acls.acls(Catalog.load(prefix=settings.kafka_topic_prefix), settings.allowed_providers, chosen)
+    if principal is not None:
+        found, principal_prefix = acls.for_one(found, principal), ""
     if as_json:
         print(json.dumps(acls.as_public(found, prefix=principal_prefix), indent=1))
         return

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from schemas.topics import Catalog, Topic
@@ -98,6 +98,11 @@ def _is_among(role: str, parties: Sequence[str], topic: str) -> bool:
         if party not in PARTIES:
             raise UnknownPartyError(f"topics.yaml names {party} at {topic}: say in transport/acls.py which role it is")
     return any(role in PARTIES[party] for party in parties)
+
+
+def for_one(found: Sequence[Acl], user: str) -> list[Acl]:
+    """The rights of several roles for one user, as a worker with several roles needs them."""
+    return sorted({replace(acl, role=user) for acl in found})
 
 
 def principal(role: str, prefix: str) -> str:

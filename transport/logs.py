@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_PER_KEY, PERIOD_S = 5, 60.0  # of the same logger, level and message, before they are only counted
 MAX_TRACEBACKS = 100  # of the same kind and from our own packages: each is of another job
-OURS = ("client", "embedded", "ingress", "processors", "providers", "schemas", "sinks", "streams", "transport")
+OURS = ("client", "embedded", "ingress", "processors", "providers", "schemas", "sinks", "streams", "transport", "vault")
 EXTRAS = ("job_id", "event_id", "stage", "target")
 MAX_LINE_CHARS = 4000
 # Of the request that is being answered, where there is one; what is begun on its behalf has it, too.

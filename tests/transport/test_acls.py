@@ -91,6 +91,15 @@ def test_a_producer_that_no_role_is_known_for_is_told_of() -> None:
         acls(Catalog([topic]), [], ["gate"])
 
 
+def test_one_user_may_have_the_rights_of_several_roles() -> None:
+    words = ["topics", "acls", "--roles", "gate,sink", "--principal", "everything", "--json"]
+    given = json.loads(CliRunner().invoke(cli.app, words).output)
+    assert {one["principal"] for one in given} == {"User:everything"}
+    told = [(one["resource_name"], one["operation"]) for one in given]
+    assert len(set(told)) == len(told)
+    assert {("dead-letters", "Read"), ("dead-letters", "Write")} <= set(told)
+
+
 def test_the_command_prints_both_and_refuses_a_role_that_there_is_not() -> None:
     run = CliRunner().invoke
     lines = run(cli.app, ["topics", "acls", "--roles", "gate,sink", "--principal-prefix", "x-"])
