@@ -12,6 +12,7 @@ from processors.normalize_text import clean
 from processors.prompt_policy import Finding, PromptPolicy
 from processors.quarantine import quarantined
 from processors.stage import DeadLetter, Emit, StageResult
+from schemas.caller import as_address
 from schemas.events import JobAccepted, JobFinished, PromptSanitized, SecurityIncidentDetected, UserUpdated
 from schemas.requests import EmbeddingRequest, Turn
 
@@ -78,7 +79,8 @@ def _incident(event: JobAccepted, finding: Finding, text: str) -> SecurityIncide
     job = event.job
     return SecurityIncidentDetected(
         at=job.accepted_at, user_id=job.user_id, reason=finding.reason, stage="sanitize_prompt", job_id=job.job_id,
-        run=job.run, source=event.source, address=event.address, score=finding.confidence, excerpt=excerpt(text),
+        run=job.run, source=event.source, address=as_address(event.address), score=finding.confidence,
+        excerpt=excerpt(text),
     )  # fmt: skip
 
 
