@@ -13,6 +13,7 @@ from processors.normalize_text import clean
 from processors.prompt_policy import HARMLESS, PromptPolicy, Verdict
 from processors.quarantine import quarantined
 from processors.stage import DeadLetter, Emit, StageResult
+from schemas.caller import as_address
 from schemas.events import (
     Job,
     JobAccepted,
@@ -144,7 +145,8 @@ def _incident(event: JobAccepted, verdict: Verdict, text: str) -> SecurityIncide
     job = event.job
     return SecurityIncidentDetected(
         at=job.accepted_at, user_id=job.user_id, reason=verdict.reason or "", stage="sanitize_prompt",
-        job_id=job.job_id, run=job.run, source=event.source, address=event.address, score=verdict.risk,
+        job_id=job.job_id, run=job.run, source=event.source, address=as_address(event.address),
+        score=verdict.risk,
         excerpt=excerpt(text),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Rows of jobs from the topics, for a database that is empty or of yesterday.
+"""Rows of jobs and incidents from the topics, for a database that is empty or of yesterday.
 
 Through the sinks that wrote them before, so the rules are the same and repeating it changes nothing. Outcomes first: a
 job that has one never shows as pending meanwhile, which would be taken for one that nobody works on. Only what the
@@ -15,12 +15,13 @@ from recover.errors import RecoverError
 from recover.progress import Report
 from recover.reader import Ends, ends_of, read
 from schemas.envelope import Envelope
-from schemas.events import JobAdmitted, JobFinished, UserUpdated
+from schemas.events import JobAdmitted, JobFinished, SecurityIncidentDetected, UserUpdated
 from schemas.topics import Catalog
 from sinks.base import Sink
+from sinks.incidents import IncidentSink, QuarantineRules
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink, PendingSink
-from sinks.users import UserStore
+from sinks.users import UserRow, UserStore
 from streams.decode import decoder
 from streams.serve_sink import write_all
 from transport import admin
@@ -29,6 +30,7 @@ from transport.table import CompactedTable
 
 NOT_AGAIN = "given up: the row was rebuilt from job-finished, and the webhook may have been delivered before"
 USERS_AT_ONCE = 1_000
+NO_QUARANTINE = QuarantineRules(after=0)  # whoever was in one has served it, or was let out
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ async def rebuild(access: KafkaAccess, catalog: Catalog, pool: Pool, *, webhooks
     steps: tuple[tuple[str, type[Any], Sink], ...] = (
         ("job-finished", JobFinished, outcomes),
         ("job-admitted", JobAdmitted, PendingSink(pool)),
+        ("security-incident-detected", SecurityIncidentDetected, IncidentSink(pool, NO_QUARANTINE, announce=_nobody)),
     )
     counts = []
     # Both ends before anything is written: an outcome that comes meanwhile is the sinks' own.
@@ -93,6 +96,10 @@ async def _replay(access: KafkaAccess, ends: Ends, event: type[Any], sink: Sink,
         report.advance(offset - reached.get(at, 0))
         reached[at] = offset
     return count
+
+
+async def _nobody(_: UserRow) -> None:
+    """Is told: nobody is put in quarantine here."""
 
 
 async def _unknown_users(access: KafkaAccess, catalog: Catalog, pool: Pool) -> list[str]:

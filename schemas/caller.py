@@ -19,8 +19,12 @@ def address_headers(address: str | None) -> Headers:
 
 
 def address_in(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
-    """The address in a record's headers, if there is one in them that is an address."""
-    told = first_header(headers, ADDRESS_HEADER)
+    """What a record's headers say of it; whether it is an address is asked of the few that it is told of."""
+    return first_header(headers, ADDRESS_HEADER)
+
+
+def as_address(told: str | None) -> str | None:
+    """The same where it is an address."""
     if told is None or len(told) > MAX_ADDRESS_CHARS:
         return None
     try:

@@ -106,13 +106,15 @@ class IncidentSink:
         begin = min(row[1] for row in rows)
         rules = self._rules
         async with self._pool.connection() as connection:
+            if not rules.after or not users:
+                await connection.execute(INSERT, *zip(*rows, strict=True))
+                return
+            until = datetime.now(UTC) + timedelta(seconds=rules.lasts_s) if rules.lasts_s else FOREVER
             async with connection.transaction():
                 await connection.execute(INSERT, *zip(*rows, strict=True))
-                if rules.after and users:
-                    until = datetime.now(UTC) + timedelta(seconds=rules.lasts_s) if rules.lasts_s else FOREVER
-                    await connection.execute(
-                        QUARANTINE, users, begin, rules.after, timedelta(seconds=rules.window_s), until, rules.admins
-                    )  # fmt: skip
+                await connection.execute(
+                    QUARANTINE, users, begin, rules.after, timedelta(seconds=rules.window_s), until, rules.admins
+                )  # fmt: skip
             untold = [row["user_id"] for row in await connection.fetch(UNANNOUNCED, users)]
         for user_id in untold:
             await self._tell(user_id)

@@ -121,11 +121,20 @@ HASTY = bounded_http(head_timeout_s=0.2, body_timeout_s=0.3, max_head_bytes=2000
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
 
 
+async def to_its_end(reader: asyncio.StreamReader) -> bytes:
+    """All that came, also where the other side has gone while something was on its way to it."""
+    heard = b""
+    with suppress(ConnectionError):
+        while part := await reader.read(65_536):
+            heard += part
+    return heard
+
+
 async def trickled(port: int, begin: bytes, drop: bytes) -> tuple[bytes, float]:
     """Send the beginning, then a drop every 50 ms until the other side has enough; the reply, and how long it took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     began = asyncio.get_running_loop().time()
-    reading = asyncio.create_task(reader.read(10_000))
+    reading = asyncio.create_task(to_its_end(reader))
     with suppress(ConnectionError):
         writer.write(begin)
         while not reading.done() and asyncio.get_running_loop().time() < began + 10:
@@ -133,9 +142,7 @@ async def trickled(port: int, begin: bytes, drop: bytes) -> tuple[bytes, float]:
             if not reading.done() and drop:
                 writer.write(drop)
                 await writer.drain()
-    reply = b""
-    with suppress(ConnectionError):
-        reply = await asyncio.wait_for(reading, 10)
+    reply = await asyncio.wait_for(reading, 10)
     writer.close()
     return reply, asyncio.get_running_loop().time() - began
 
@@ -153,26 +160,33 @@ async def trickled(port: int, begin: bytes, drop: bytes) -> tuple[bytes, float]:
 )  # fmt: skip
 async def test_what_trickles_is_left_after_its_time(port: int, begin: bytes, drop: bytes, answer: bytes) -> None:
     reply, took_s = await trickled(port, begin, drop)
-    assert reply.startswith(answer)
+    assert reply.startswith(answer) or (drop and not reply)  # a drop on its way may take the answer with it
     assert not reply or b'"code":"too-slow"' in reply
     assert 0.15 < took_s < 5
 
 
 @pytest.mark.parametrize("port", [HASTY], indirect=True)
 async def test_half_an_answer_gets_no_other_one_behind_it(port: int) -> None:
-    reply, _ = await trickled(port, POST.replace(b"POST / ", b"POST /early "), b"")
+    reply, took_s = await trickled(port, POST.replace(b"POST / ", b"POST /early "), b"")
     assert reply.startswith(b"HTTP/1.1 200 ")
-    assert b"408" not in reply
+    assert reply.endswith(b"\r\n\r\no")
+    assert took_s < 5
 
 
 @pytest.mark.parametrize("port", [HASTY], indirect=True)
 async def test_who_waits_for_an_answer_is_not_slow_whatever_stands_behind_the_request(port: int) -> None:
+    request = b"POST /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx"
     for stray in (b"", b"\r\n"):  # some old clients send one line's end too many
-        reply, took_s = await trickled(
-            port, b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx" + stray, b""
-        )
+        reply, took_s = await trickled(port, request, stray)
         assert reply.startswith(b"HTTP/1.1 200 ")
         assert took_s > 0.5
+
+
+@pytest.mark.parametrize("port", [HASTY], indirect=True)
+async def test_what_trickles_behind_an_answer_is_left_after_its_time_too(port: int) -> None:
+    reply, took_s = await trickled(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert took_s < 5  # uvicorn's own time for an idle connection is put off by each
 
 
 @pytest.mark.parametrize("port", [HASTY], indirect=True)
@@ -200,5 +214,6 @@ async def test_many_who_trickle_hold_up_nobody(port: int) -> None:
     for _ in range(20):
         reply, _ = await asyncio.wait_for(exchange(port, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"), 2)
         assert reply.startswith(b"HTTP/1.1 200 ")
-    for reply, _ in await asyncio.gather(*slow):
-        assert reply.startswith(b"HTTP/1.1 408 ")
+    for reply, took_s in await asyncio.gather(*slow):
+        assert not reply or reply.startswith(b"HTTP/1.1 408 ")  # what was on its way may take the answer with it
+        assert took_s < 9

@@ -245,6 +245,13 @@ def test_an_incident_says_who_what_when_and_from_where_with_secrets_masked() -> 
     assert key not in incident.model_dump_json()
 
 
+def test_what_is_no_address_is_not_told_as_one() -> None:
+    event = job_accepted(request=chat_request(ATTACKS[0]), source="rest", address="<script>")
+    result = sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW)
+    assert isinstance(result, Emit)
+    assert result.events[1].address is None  # type: ignore[attr-defined]
+
+
 def test_the_excerpt_is_of_the_text_that_met_the_rule() -> None:
     result = judged("hello", instruction=ATTACKS[0])
     assert isinstance(result, Emit)

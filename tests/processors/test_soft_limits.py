@@ -4,7 +4,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from processors.limit_rate import Admissions, RateLimiter
@@ -97,11 +97,13 @@ def test_what_was_admitted_stays_so_when_it_comes_again() -> None:
     refusal(other.decide(1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
+@example([0, 1], [(True, 0), (False, 1), (False, 0)], 1)
 @given(
-    st.lists(st.integers(0, 30), min_size=1, max_size=40), st.lists(st.tuples(st.booleans(), st.integers(0, 3))),
+    st.lists(st.integers(0, 12), min_size=2, max_size=20),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=3, max_size=40),
     st.integers(1, 3),
-)  # fmt: skip
+)
 def test_whatever_they_say_no_window_holds_more_than_the_rate_allows(
     times: list[int], steps: list[tuple[bool, int]], limit: int
 ) -> None:
@@ -110,7 +112,7 @@ def test_whatever_they_say_no_window_holds_more_than_the_rate_allows(
     admitted: dict[int, int] = {}
     at = 0
     for offset_steps in range(3 * len(times)):
-        closed, back = steps[offset_steps % len(steps)] if steps else (False, 0)
+        closed, back = steps[offset_steps % len(steps)]
         gate.soft = SoftLimits(max_in_flight=0 if closed else 1_000_000)
         if isinstance(gate.decide(at, at_s=times[at] / 2), JobAdmitted):
             admitted[at] = times[at]
