@@ -148,7 +148,7 @@ def declare_completion(
     fall_over: FallOver,
     concurrency: Mapping[str, int],
     max_response_chars: int,
-    answers: AnswerPolicy,
+    answers: Callable[[], AnswerPolicy],
 ) -> None:
     """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other.
 
@@ -160,8 +160,8 @@ def declare_completion(
         guard = guards[provider_name]
         app.lanes[topic].pace = guard.begin
         generate = partial(
-            generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
-            max_response_chars=max_response_chars, answers=answers,
+            _generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
+            max_response_chars=max_response_chars, answers_now=answers,
         )  # fmt: skip
         stage = partial(with_image, stage=generate, provider=provider, images=images(), fall_over=fall_over)
 
@@ -171,6 +171,13 @@ def declare_completion(
                 stream, decoder(CompletionRequested), stage, name="generate_completion", target=guard.provider,
                 guard=guard, fall_over=fall_over,
             )  # fmt: skip
+
+
+async def _generate_completion(
+    event: CompletionRequested, *, answers_now: Callable[[], AnswerPolicy], **more: Any
+) -> StageResult:
+    """By the rules as they are when it begins: they may change while the process runs."""
+    return await generate_completion(event, answers=answers_now(), **more)
 
 
 def declare_embedding(

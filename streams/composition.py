@@ -12,9 +12,7 @@ from typing import Any, TypeVar
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
-from processors.answer_policy import AnswerPolicy
 from processors.fall_over import FallOver
-from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders
 from processors.stage import DeadLetter
 from providers.prompt_classifier import HttpPromptClassifier
@@ -56,6 +54,7 @@ from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
 from streams.releaser import Releaser
+from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
 from streams.user_limits import UserLimits
 from transport.clients import KafkaAccess
@@ -210,19 +209,13 @@ class Composition:
             limits.hear(user.user_id, user)
         self._told_of_users.append(limits.hear)
         stack.push_async_callback(limits.usage_log.stop)
-        policy = _policy(settings)
-
-        def take_policy(new: Settings) -> None:
-            nonlocal policy
-            policy = _policy(new)  # whole or not at all: the next record is judged by it
-
-        self._live.subscribe(take_policy)
+        policy = Newest(prompt_rules, settings, self._live)
         classifying = None
         if settings.prompt_classifier_url is not None:
             timeout_s = settings.prompt_classifier_timeout_s
             classifier = HttpPromptClassifier(settings.prompt_classifier_url, timeout_s=timeout_s, connections=AT_ONCE)
             stack.push_async_callback(classifier.close)
-            classifying = Classifying(classifier, lambda: policy, timeout_s=timeout_s)
+            classifying = Classifying(classifier, policy, timeout_s=timeout_s)
         return GateParts(
             classifying=classifying,
             needs_score=settings.prompt_classifier_failure == "refuse",
@@ -236,7 +229,7 @@ class Composition:
                 else None,
             ),
             users=users,
-            policy=lambda: policy,
+            policy=policy,
             limiter=limits.limiter,
             admission_log=AdmissionLog(self._access, self._catalog.full_name("job-admitted"), limits.limiter),
             usage_log=limits.usage_log,
@@ -280,23 +273,11 @@ class Composition:
             app, server, self._catalog, adapters, concurrency=concurrency, guards=guards, fall_over=fall_over,
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
-            max_response_chars=settings.max_response_length, answers=self._answer_policy(),
+            max_response_chars=settings.max_response_length, answers=Newest(answer_rules, settings, self._live),
         )  # fmt: skip
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
-
-    def _answer_policy(self) -> AnswerPolicy:
-        settings = self._settings
-        held = (
-            settings.jwt_secret_key, settings.jwt_secret_key_previous, settings.root_usr_pass, settings.db_pass,
-            settings.openai_api_key, settings.gemini_api_key, settings.lmstudio_api_key,
-        )  # fmt: skip
-        return AnswerPolicy(
-            forbidden=settings.forbidden_llm_output,
-            own_secrets=[secret.get_secret_value() for secret in held if secret is not None],
-            leaked_share=settings.leaked_instruction_share,
-        )
 
     async def _declare_sink(
         self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]
@@ -387,21 +368,6 @@ async def _give_up(app: StreamApp, encoder: Encoder, records: Sequence[tuple[Con
         for record, why in records
     ]  # fmt: skip
     await app.publish(letters)
-
-
-def _policy(settings: Settings) -> PromptPolicy:
-    """The rules for prompts. Raises ValueError for a regex that RE2 does not take."""
-    return PromptPolicy(
-        max_prompt_chars=settings.max_prompt_length,
-        forbidden_commands=settings.forbidden_commands,
-        instruction_patterns=settings.instruction_patterns,
-        exfiltration_patterns=settings.exfiltration_patterns,
-        instruction_regex=settings.instruction_regex,
-        role_override_regex=settings.role_override_regex,
-        meta_system_regex=settings.meta_system_regex,
-        flag_from=settings.risk_flag_from,
-        refuse_from=settings.risk_refuse_from,
-    )
 
 
 async def end(task: "asyncio.Future[Any]") -> None:
