@@ -45,6 +45,6 @@ def test_no_answer_holds_a_secret_of_this_process_a_new_one_included() -> None:
     live = LiveSettings(old)
     answers = Newest(answer_rules, old, live)
     assert answers().judge(f"it is {KEY}", NOTHING) == "secret"
-    changed(live, settings(openai_api_key=KEY[::-1], kafka_sasl_password=f"kafka-{KEY}"))
+    changed(live, settings(openai_api_key=KEY[::-1], gemini_api_key=f"gemini-{KEY}"))
     assert answers().judge(f"it is {KEY[::-1]}", NOTHING) == "secret"
-    assert answers().judge(f"it is kafka-{KEY}", NOTHING) == "secret"
+    assert answers().judge(f"it is gemini-{KEY}", NOTHING) == "secret"
