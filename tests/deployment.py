@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -136,9 +137,14 @@ class Deployment:
                 await until(process.is_ready, within_s=within_s)
 
     def close(self) -> None:
+        """End all, and look through what they have written for what must not be there."""
         for process in self.processes:
             process.popen.kill()
             process.popen.wait(10)
+        password = urlsplit(self.dsn).password or PASSWORD
+        for process in self.processes:
+            log = process.log.read_text(errors="replace")
+            assert not any(secret in log for secret in (SECRET, PASSWORD, password)), process.log
 
     # --- looking at what came of it ---
 
