@@ -159,8 +159,7 @@ async def test_a_disabled_user_is_out_everywhere_with_all_that_runs_and_waits(
 ) -> None:
     replicas = [deployment.start("ingress") for _ in range(2)]
     deployment.worker("gate,sink")
-    for _ in range(2):
-        deployment.worker("completion", COMPLETION_CONCURRENCY="1")
+    deployment.worker("completion", COMPLETION_CONCURRENCY="2")
     await deployment.ready()
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(client_of(replicas[0]))
