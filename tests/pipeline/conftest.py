@@ -20,7 +20,7 @@ from tests.conftest import (
     new_database,
     new_prefix,
 )
-from tests.deployment import ROOT, Deployment, Process
+from tests.deployment import ROOT, Deployment, Process, client_of, plain_client
 from tests.forks import Forks
 from tests.stand_ins.openai_api import OpenAIStandIn
 
@@ -133,3 +133,26 @@ def running(
     api.stdout.close()
     asyncio.run(delete_topics(kafka, prefix))
     asyncio.run(drop_database(postgres, dsn))
+
+
+@pytest.fixture(scope="module")
+def other(running: Running) -> Iterator[Process]:
+    """A second replica, at which wrong passwords are not slowed down so soon."""
+    replica = running.deployment.start("ingress", LOGIN_FAILURES_PER_MIN="1000")
+    asyncio.run(running.deployment.ready(replica))
+    yield replica
+    replica.kill()
+
+
+@pytest.fixture
+async def here(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """The admin, at the first replica."""
+    async with client_of(running.ingress) as client:
+        yield client
+
+
+@pytest.fixture
+async def there(other: Process) -> AsyncIterator[httpx.AsyncClient]:
+    """Nobody, at the second one."""
+    async with plain_client(base_url=other.http, timeout=60) as client:
+        yield client

@@ -5,7 +5,6 @@ import json
 import statistics
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +14,17 @@ import openai
 import pytest
 
 from tests.deployment import PASSWORD, Deployment, Process, client_of, plain_client, register
+from tests.pipeline.accounts_scene import (
+    WITHIN_S,
+    bearer,
+    code_of,
+    failures,
+    log_in,
+    name,
+    new_key,
+    rows_of,
+    shut_out,
+)
 from tests.pipeline.conftest import Running
 from tests.pipeline.test_rest import problem
 from tests.sse import Sse
@@ -22,68 +32,8 @@ from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
-WITHIN_S = 5.0
 NEW_PASSWORD = "staple battery horse"
 ATTEMPTS = 12
-
-
-@pytest.fixture(scope="module")
-def other(running: Running) -> Iterator[Process]:
-    """A second replica, at which wrong passwords are not slowed down so soon."""
-    replica = running.deployment.start("ingress", LOGIN_FAILURES_PER_MIN="1000")
-    asyncio.run(running.deployment.ready(replica))
-    yield replica
-    replica.kill()
-
-
-@pytest.fixture
-async def here(running: Running) -> AsyncIterator[httpx.AsyncClient]:
-    """The admin, at the first replica."""
-    async with client_of(running.ingress) as client:
-        yield client
-
-
-@pytest.fixture
-async def there(other: Process) -> AsyncIterator[httpx.AsyncClient]:
-    """Nobody, at the second one."""
-    async with plain_client(base_url=other.http, timeout=60) as client:
-        yield client
-
-
-def name(kind: str) -> str:
-    return f"{kind}-{uuid.uuid4().hex[:6]}"
-
-
-async def log_in(client: httpx.AsyncClient, user_id: str, password: str = PASSWORD) -> httpx.Response:
-    return await client.post("/auth/login", json={"user_id": user_id, "password": password})
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
-
-
-async def new_key(client: httpx.AsyncClient, headers: dict[str, str], **body: Any) -> dict[str, Any]:
-    reply = await client.post("/api-keys", json={"name": "ci", **body}, headers=headers)
-    assert reply.status_code == 201, reply.text
-    made: dict[str, Any] = reply.json()
-    return made
-
-
-async def shut_out(clients: list[httpx.AsyncClient], headers: dict[str, str], *, since: float) -> None:
-    """These headers are worth nothing at any replica, soon enough."""
-    for client in clients:
-
-        async def refused(client: httpx.AsyncClient = client) -> bool:
-            return (await client.get("/jobs", headers=headers)).status_code == 401
-
-        await until(refused, within_s=WITHIN_S)
-    assert time.monotonic() - since < WITHIN_S
-
-
-async def code_of(client: httpx.AsyncClient, job_id: str) -> str | None:
-    """With which a job has ended; None while it has not."""
-    view = (await client.get(f"/jobs/{job_id}")).json()
-    return view["error"]["code"] if view["status"] == "error" else "completed" if "result" in view else None
 
 
 # --- admins and users ---
@@ -159,8 +109,7 @@ async def test_a_disabled_user_is_out_everywhere_with_all_that_runs_and_waits(
 ) -> None:
     replicas = [deployment.start("ingress") for _ in range(2)]
     deployment.worker("gate,sink")
-    for _ in range(2):
-        deployment.worker("completion", COMPLETION_CONCURRENCY="1")
+    deployment.worker("completion", COMPLETION_CONCURRENCY="2")
     await deployment.ready()
     async with AsyncExitStack() as stack:
         admin = await stack.enter_async_context(client_of(replicas[0]))
@@ -329,16 +278,6 @@ async def test_a_key_is_used_wherever_a_token_is_and_is_shown_once(
         problem(await there.request(method, path, headers=key, json=body), 403, "login-required")
 
 
-async def rows_of(deployment: Deployment, table: str) -> list[Any]:
-    import asyncpg
-
-    connection = await asyncpg.connect(deployment.dsn)
-    try:
-        return await connection.fetch(f"SELECT *, encode(digest, 'escape') FROM {table}")  # type: ignore[no-any-return]
-    finally:
-        await connection.close()
-
-
 async def test_a_deleted_key_is_worth_nothing_anywhere_and_its_streams_end(
     other: Process, here: httpx.AsyncClient, there: httpx.AsyncClient
 ) -> None:
@@ -412,13 +351,6 @@ async def test_an_expired_key_is_none(here: httpx.AsyncClient) -> None:
 
 
 # --- logins that fail ---
-
-
-async def failures(admin: httpx.AsyncClient, user_id: str) -> list[dict[str, Any]]:
-    reply = await admin.get("/admin/login-failures", params={"user_id": user_id})
-    assert reply.status_code == 200, reply.text
-    items: list[dict[str, Any]] = reply.json()["items"]
-    return items
 
 
 async def test_every_login_that_fails_is_written_down_and_tells_nothing(

@@ -18,7 +18,7 @@ STATEMENTS = (
     """
     CREATE TABLE api_keys (
         key_id       uuid PRIMARY KEY,
-        user_id      text NOT NULL REFERENCES users,
+        user_id      text NOT NULL,
         name         text NOT NULL,
         digest       bytea NOT NULL,
         scopes       text[] NOT NULL,
