@@ -35,7 +35,7 @@ _NO_WORD = {code: " " for code in range(128) if not chr(code).isalnum()}
 _LEET_HINT = re2.compile(r"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
 _LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
 # Without any other letter nothing reads as Latin: Cyrillic has no g.
-_PURE_RUSSIAN = re2.compile("^[а-я -@\\[-`{-~«»—–…№„“”’]*$")
+_NOT_RUSSIAN = re2.compile("[^а-я -@\\[-`{-~«»—–…№„“”’]")
 _MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
 MAX_KEPT_CODE = 0x20000  # tables are filled as they are used, and there are a million code points above
 MAX_EXPANSION = 4  # letters that one stands for; the few that stand for more are ornaments
@@ -147,7 +147,7 @@ def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
     else:
         yield Spelling(folded, "cyrillic")
         latin = ""
-        if _PURE_RUSSIAN.search(folded) is None:
+        if _NOT_RUSSIAN.search(folded) is not None:
             latin = folded.translate(_LATIN)
             yield Spelling(latin, "latin")
         if _MIXED_SCRIPT.search(folded) is not None:
