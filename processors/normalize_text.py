@@ -51,7 +51,7 @@ class _Folding(dict[int, str | None]):
         letter = chr(code)
         if letter.isspace() and letter not in "\u2028\u2029":
             folded = " "
-        elif _INVISIBLE.match(letter) or _CONTROL.match(letter):
+        elif 0xD800 <= code <= 0xDFFF or _INVISIBLE.match(letter) or _CONTROL.match(letter):  # halves of letters
             folded = ""
         else:
             plain = unicodedata.normalize("NFKD", letter)
