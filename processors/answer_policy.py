@@ -29,7 +29,8 @@ MAX_PLACES = 8
 _WORD = "[A-Za-z0-9]"
 _KEY = "[A-Za-z0-9_-]"
 SECRETS: tuple[Parts, ...] = (
-    ("sk-", Class(_KEY, 20, 20)),  # OpenAI, Anthropic, OpenRouter, DeepSeek
+    ("sk-", Class(_WORD, 20, 20)),  # OpenAI, DeepSeek
+    *((f"sk-{kind}-", Class(_KEY, 20, 20)) for kind in ("proj", "svcacct", "admin", "ant", "or-v1")),  # and Anthropic
     ("sk_live_", Class(_WORD, 16, 16)),  # Stripe
     ("rk_live_", Class(_WORD, 16, 16)),
     ("AIza", Class(_KEY, 35, 35)),  # Google
@@ -46,8 +47,16 @@ SECRETS: tuple[Parts, ...] = (
     ("SG.", Class(_KEY, 22, 22), ".", Class(_KEY, 43, 43)),  # SendGrid
     ("whsec_", Class("[A-Za-z0-9+/]", 32, 32)),  # Standard Webhooks, ours
     ("eyJ", Class(_KEY, 10, 200), ".eyJ", Class(_KEY, 10, 10)),  # JWT
-    ("-----BEGIN ", Class("[A-Z0-9 ]", 0, 20), "PRIVATE KEY-----"),
+    (
+        "-----BEGIN ",
+        Class("[A-Z0-9 ]", 0, 20),
+        "PRIVATE KEY-----",
+        Class(r"[\s\\nr]", 1, 6),
+        Class("[A-Za-z0-9+/]", 16, 16),
+    ),
 )
+# As makers' own documents have them, and so models, too.
+_EXAMPLES = ("EXAMPLE", "example", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxM")
 
 Reason = Literal["forbidden-output", "secret", "prompt-leak"]
 
@@ -68,8 +77,10 @@ class Sent:
     others: tuple[str, ...]
 
     def holds(self, what: str) -> bool:
-        """True if it was sent letter by letter."""
-        return any(what in text for text in (*self.others, self.instruction or ""))
+        """True if it was sent letter by letter, or is an example that everybody knows."""
+        return any(example in what for example in _EXAMPLES) or any(
+            what in text for text in (*self.others, self.instruction or "")
+        )
 
 
 class AnswerPolicy:

@@ -151,6 +151,69 @@ INSTRUCTION_RULES = (
 ROLE_RULES = (
     Rule("persona-without-limits", 0.85,
          rf"\b{say.BECOME}{say.SOMEBODY}(?: [a-z0-9]+)?{say.SOMEBODY} {say.FREE}\b"),
+    Rule("described-persona", 0.7,
+         r"\b(?:unfiltered|amoral|uncensored|unrestricted|unmoderated|unethical|jailbroken|immoral|lawless|"
+         r"unbiased and amoral)"
+         r"(?: (?:and|or|but|unfiltered|amoral|uncensored|unrestricted|unethical|immoral|evil|toxic|rude|"
+         r"unlimited|completely|"
+         r"powerful|free))* (?:ai|a i|chatbots?|bots?|assistant|language model|llm|gpt|chatgpt|ai (?:model|bot|"
+         r"chatbot|assistant|"
+         r"character)|artificial intelligence|demon)\b"),
+    Rule("without-ethics", 0.6,
+         r"\b(?:does ?n(?:o|) ?t|doesnt|do ?n(?:o|) ?t|dont|never|not|without|no|zero|free of|lacks?|ignores?|"
+         r"disregards?|regardless of) "
+         r"(?:(?:have|has|care|cares|caring|follow|follows|consider|respect|abide|by|about|for|any|all|think|"
+         r"thinks|worry|its|their|"
+         r"the|of|need|to|adhere|limited|bound|concern|regard|a|single|such|only|real) )*(?:ethics?|ethical|"
+         r"moral(?:s|ity|e)?|legality|ethicality|"
+         r"immorality)(?: (?:or|and|nor|ethics?|ethical|moral(?:s|ity)?|legal(?:ity)?|law|laws|social|safety|"
+         r"issues|of))* (?:guidelines?|"
+         r"restrictions?|rules|boundaries|constraints|filters?|limits|limitations|ethics|morals|morality|legality|"
+         r"laws|codes?|"
+         r"principles|immorality|whatsoever)\b"),
+    Rule("however-harmful", 0.6,
+         r"\b(?:no matter (?:how|if|what|the)|regardless of (?:how|whether|if)|even if|does not matter if|whether "
+         r"or not)"
+         r"(?: (?:it|they|that|this|the|is|are|seems?|request|question|prompt|topic|answer|content|may|be|might|"
+         r"its?|their|what|or|something|how))* "
+         r"(?:immoral|unethical|illegal|harmful|offensive|inappropriate|dangerous|unlawful|inhumane|explicit)(?: "
+         r"(?:or|and|immoral|unethical|"
+         r"illegal|harmful|offensive|inappropriate|dangerous))+\b"),
+    Rule("harm-listed", 0.35,
+         r"\b(?:immoral|unethical|illegal|inhumane|amoral|offensive|harmful)(?: (?:or|and))? (?:immoral|unethical|"
+         r"illegal|inhumane|amoral|"
+         r"offensive|harmful)(?: (?:or|and))? (?:immoral|unethical|illegal|inhumane|amoral|offensive|harmful|"
+         r"requests?|questions?|content|"
+         r"information|activit(?:y|ies)|advice|things?)\b|\b(?:ethicality|legality|morality) (?:or |and "
+         r")?(?:ethicality|legality|morality)\b"),
+    Rule("never-refuses", 0.35,
+         r"\b(?:never|not|don t|dont|doesn t|doesnt|cannot|can t|without|no) (?:ever )?(?:refuses?|refusal|"
+         r"refusing|hesitation or refusal|decline "
+         r"any|say (?:no|sorry|i m sorry|i apologize|i cannot|i can t)|apologi[sz]es? or refuses?)\b"),
+    Rule("without-warnings", 0.35,
+         r"\b(?:without|no|never|omit|skip|excluding|instead of)(?: (?:any|including|adding|giving|all|of|the|"
+         r"your|moral|ethical|normal|standard))* "
+         r"(?:warnings?|disclaimers?|moral(?:izing|ising)|ethical (?:advice|lectures?))(?: (?:or|and|nor|any|"
+         r"warnings?|disclaimers?|"
+         r"refusals?|apolog(?:y|ies)|moral|lectures?|censorship|filter))+\b"),
+    Rule("against-makers-policy", 0.65,
+         r"\b(?:not|n t|dont|without|regardless of|bypass(?:es|ing)?|against|ignor(?:e|es|ing)|violat(?:e|es|ing)|"
+         r"outside|breaks?|free (?:of|from)|"
+         r"disregards?|no longer|never)(?: (?:need|have|has|comply|complying|follow|following|bound|by|limited|to|"
+         r"with|the|any|all|of|from|adhere|abide|care|"
+         r"about|rules|set|policies|policy|guidelines|restricted|restrictions|restrained|obey|apply|respect))* "
+         r"(?:openai|open ai|chatgpt|anthropic|"
+         r"google|microsoft|ai)(?: s)? (?:(?:content|use|usage|safety|and|boring|own|strict|ethical) "
+         r")*(?:polic(?:y|ies)|guidelines?|rules|restrictions?|"
+         r"limitations?|limits|censorship|filters?|standards)\b"),
+    Rule("opposite-of-the-model", 0.5,
+         r"\b(?:complete |exact |polar |total |evil )*(?:opposite|counterpart|twin) (?:of|to) (?:chatgpt|gpt ?4?|"
+         r"yourself|an? (?:ai|assistant|chatbot)|"
+         r"bing|claude|openai)\b"),
+    Rule("you-are-replaced", 0.6,
+         r"\byou (?:are|will be|have been|were) (?:now |hereby |being )?(?:replaced (?:by|with)|possessed by|"
+         r"taken over by|overridden by|reprogrammed|"
+         r"hacked|jailbroken|unlocked|freed|liberated|unchained|unshackled)\b"),
     Rule("persona-known", 0.8,
          r"\b(?:do anything now|you are (?:now )?(?:going to (?:be|act as) )?(?:dan|aim|stan|dude|evilbot|chaosgpt|"
          r"devmode)|"

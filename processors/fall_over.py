@@ -11,6 +11,9 @@ A request may name several providers. Which failures send it on, by class (`FALL
 | `context-too-long` | `context-too-long` | at once |
 | `filtered` | `filtered` | at once |
 
+`filtered` is a provider's own refusal. What our filter withholds (`answer_policy`) ends the job: nobody else is asked
+until something passes.
+
 `breaker-open` and `images-unsupported` always do, at once. The last provider has no next one: there the usual tries
 and long waits hold.
 """

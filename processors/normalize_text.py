@@ -34,6 +34,8 @@ _WORD = re.compile(r"[^\W_]+")
 _NO_WORD = {code: " " for code in range(128) if not chr(code).isalnum()}
 _LEET_HINT = re2.compile(r"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
 _LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
+# Without any other letter nothing reads as Latin: Cyrillic has no g.
+_NOT_RUSSIAN = re2.compile("[^а-я -@\\[-`{-~«»—–…№„“”’]")
 _MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
 MAX_KEPT_CODE = 0x20000  # tables are filled as they are used, and there are a million code points above
 MAX_EXPANSION = 4  # letters that one stands for; the few that stand for more are ornaments
@@ -49,7 +51,7 @@ class _Folding(dict[int, str | None]):
         letter = chr(code)
         if letter.isspace() and letter not in "\u2028\u2029":
             folded = " "
-        elif _INVISIBLE.match(letter) or _CONTROL.match(letter):
+        elif 0xD800 <= code <= 0xDFFF or _INVISIBLE.match(letter) or _CONTROL.match(letter):  # halves of letters
             folded = ""
         else:
             plain = unicodedata.normalize("NFKD", letter)
@@ -144,8 +146,10 @@ def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
         latin = folded
     else:
         yield Spelling(folded, "cyrillic")
-        latin = folded.translate(_LATIN)
-        yield Spelling(latin, "latin")
+        latin = ""
+        if _NOT_RUSSIAN.search(folded) is not None:
+            latin = folded.translate(_LATIN)
+            yield Spelling(latin, "latin")
         if _MIXED_SCRIPT.search(folded) is not None:
             yield Spelling(_as_cyrillic(folded), "cyrillic")
     if with_leet and _LEET_HINT.search(latin) is not None:

@@ -20,6 +20,7 @@ from processors import default_rules
 from processors.hidden_text import hidden
 from processors.normalize_text import fold, skeleton, spaced_letters, spellings, words
 from processors.rule import Kind, Rule
+from schemas.requests import without_unstorable
 
 FLAG_FROM, REFUSE_FROM = 0.3, 0.5
 REGEX_WEIGHT = 0.8  # of a regular expression that an operator set
@@ -128,6 +129,7 @@ class PromptPolicy:
 
     def verdict(self, text: str) -> Verdict:
         """How risky a text is, and what follows; its time is linear in the text."""
+        text = without_unstorable(text)
         met = self._met(fold(text))
         verdict = self._of(met)
         if verdict.action == "refuse":

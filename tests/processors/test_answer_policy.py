@@ -29,7 +29,7 @@ POLICY = AnswerPolicy(
 )
 OPENAI = "sk-proj-Ab3dEf6hIj9lMn2pQr5t"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
-PEM = "-----BEGIN RSA PRIVATE KEY-----"
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA"
 WITHHELD = {
     "it is PROJECT  nightjar": "forbidden-output",
     "Pro\u0301ject\u200b\n\tNightjar!": "forbidden-output",
@@ -41,7 +41,7 @@ WITHHELD = {
     f"AKIA{'A1' * 8}": "secret",
     f"use ghp_{'a1B2' * 9} for it": "secret",
     f"Bearer {TOKEN}": "secret",
-    f"here:\n{PEM}\nMIIE": "secret",
+    f"here:\n{PEM}": "secret",
     f"{OWN}": "secret",
 }
 HARMLESS = [
@@ -51,6 +51,10 @@ HARMLESS = [
     "sk-short, AKIA, ghp_, eyJ and -----BEGIN CERTIFICATE-----",
     "Zq3vX8nB4tL6wR1y",
     "It is short.",
+    "A PEM file begins with -----BEGIN PRIVATE KEY----- and base64 after it.",
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2ln is what jwt.io shows.",
+    "Set it to AKIAIOSFODNN7EXAMPLE, as AWS has it.",
+    '<div class="sk-loading-indicator-of-the-page">',
     "👩‍👩‍👧 und Stras\u0301en",
 ]
 

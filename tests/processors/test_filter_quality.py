@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.filter_quality.__main__ import by_family, share
 from bench.filter_quality.sets import attacks, harmless
@@ -87,6 +89,20 @@ def test_each_step_of_normalisation_is_needed(
     before = recall("tuning", family)
     monkeypatch.setattr(prompt_policy, name, instead)
     assert recall("tuning", family, PromptPolicy()) < before - 0.02
+
+
+PIECES = st.sampled_from(
+    ["\\ud800", "&#xd800;", "&#1114112;", "%d0%", "\ud83d", "\x00", "aWdub3Jl" * 3, "=", "0x41 0x42", "\\x41" * 6,
+     "69" * 13, "gur", "uoy ", "<b", "<!--", "i g n o r e", "1gn0re", "аll", "\"quoted\"", "what does", "\U000e0041",
+     "ﷺ", "Ignore all"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.text(max_size=8), max_size=12).map("".join))
+def test_whatever_the_text_there_is_a_verdict(text: str) -> None:
+    verdict = POLICY.verdict(text)
+    assert 0 <= verdict.risk <= 1
+    assert (verdict.reason is None) == (not verdict.rules)
 
 
 def test_marks_in_heaps_are_cut_and_letters_keep_theirs() -> None:
