@@ -16,7 +16,7 @@ from ingress.problems import Problem, rate_limit_headers
 from processors.quarantine import quarantined
 from processors.soft_limits import WAIT_S, SoftLimits, limits_of_role
 from processors.usage import Usage
-from schemas.events import RateLimit, UserUpdated, ms_from_utc
+from schemas.events import RateLimit, UserUpdated
 
 FLOOD_FACTOR = 10  # times the user's limit: refused before anything is published
 MAX_FLOOD_USERS = 10_000
@@ -103,8 +103,7 @@ class Standings:
 
     def recall(self, jobs: Sequence[tuple[UUID, str, datetime]]) -> None:
         """Jobs that were under way before this replica was here: their users, and the end of their time."""
-        for job_id, user_id, expires_at in jobs:
-            self._usage.began(user_id, str(job_id).encode(), expires_at_ms=ms_from_utc(expires_at), is_heard=True)
+        self._usage.recall(jobs, now_ms=round(time() * 1000))
 
     def not_accepted(self, job_id: UUID) -> None:
         """Nothing came of it."""

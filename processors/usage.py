@@ -4,12 +4,18 @@ Everything in it is bounded. What was forgotten, or never heard of, is not count
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from schemas.events import ms_from_utc
 
 MINUTE_MS = 60_000
 BUCKET_MS = 1_000
 GRACE_MS = 120_000  # after a job's time is up: by then its end was told, or nobody will tell it
 MAX_JOBS, MAX_ENDED, MAX_USERS = 100_000, 50_000, 20_000
 MAX_RECALLED = 20_000  # asked of Postgres by whoever begins to count
+RECALLED_MS = 60_000  # and the grace: as long as work may take, for of some of them the end was told before
 
 
 class Usage:
@@ -34,6 +40,15 @@ class Usage:
         self._jobs.setdefault(user_id, {})[job_id] = expires_at_ms + GRACE_MS
         if len(self._owners) > MAX_JOBS:
             self._drop(next(iter(self._owners)))
+
+    def recall(self, jobs: Iterable[tuple[UUID, str, datetime]], *, now_ms: int) -> None:
+        """Jobs that were under way before anything was heard, as a database has them, with the end of their time.
+
+        Not for long: where the database lags behind, they may have ended, and nobody would tell of it again.
+        """
+        for job_id, user_id, expires_at in jobs:
+            until_ms = min(ms_from_utc(expires_at), now_ms + RECALLED_MS)
+            self.began(user_id, str(job_id).encode(), expires_at_ms=until_ms, is_heard=True)
 
     def ended(self, job_id: bytes) -> bool:
         """A job has ended, also one that nobody told of; False where that was told before."""

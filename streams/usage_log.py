@@ -65,8 +65,7 @@ class UsageLog:
         except RetryableError as error:
             logger.warning("what is under way already is not counted: %s", error.message)
             return
-        for job_id, user_id, expires_at in found:
-            self._usage.began(user_id, str(job_id).encode(), expires_at_ms=ms_from_utc(expires_at), is_heard=True)
+        self._usage.recall(found, now_ms=ms_from_utc(datetime.now(UTC)))
 
     async def stop(self) -> None:
         """May be called twice, and without `prepare`."""

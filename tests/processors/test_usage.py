@@ -1,9 +1,12 @@
 """What is counted of users' jobs and tokens, as far as it was heard."""
 
+from uuid import UUID
+
 import pytest
 
 from processors import usage as module
-from processors.usage import GRACE_MS, Usage
+from processors.usage import GRACE_MS, RECALLED_MS, Usage
+from schemas.events import utc_from_ms
 
 HOUR_MS = 3_600_000
 
@@ -66,3 +69,13 @@ def test_tokens_are_those_of_the_last_minute_and_it_is_known_when_there_is_room(
     assert usage.tokens("alice", now_ms=90_000) == 0
     assert usage.until_below("alice", 0, now_ms=30_000) == 60_000
     assert usage.tokens("bob", now_ms=0) == 0
+
+
+def test_what_a_database_says_is_believed_for_as_long_as_work_may_take() -> None:
+    usage, jobs_ = Usage(), [UUID(int=n) for n in range(3)]
+    usage.ended(str(jobs_[0]).encode())  # it lags behind
+    hour, second = (utc_from_ms(ms) for ms in (HOUR_MS, 1000))
+    usage.recall([(jobs_[0], "alice", hour), (jobs_[1], "alice", hour), (jobs_[2], "alice", second)], now_ms=0)
+    assert jobs(usage) == 2
+    assert jobs(usage, now_ms=1000 + GRACE_MS) == 1
+    assert jobs(usage, now_ms=RECALLED_MS + GRACE_MS) == 0

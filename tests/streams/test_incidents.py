@@ -14,11 +14,13 @@ from streams.serve import StageServer
 from tests.factories import NOW, job
 
 
-def outputs(code: str, attributes: Attributes | None, of: Job | None, *, offset: int = 5) -> list[Record]:
+def outputs(
+    code: str, attributes: Attributes | None, of: Job | None, *, offset: int = 5, value: bytes | None = b"v"
+) -> list[Record]:
     app: Any = SimpleNamespace(lanes={"job-requested": SimpleNamespace(luck=BadLuck("s"))})
     server = StageServer(app, Encoder(Catalog.load(prefix="p.")), max_retries=0, cancellations=Cancellations({}))
     record: Any = SimpleNamespace(
-        topic="job-requested", partition=0, offset=offset, key=b"k", value=b"v", headers=(), timestamp=1_000
+        topic="job-requested", partition=0, offset=offset, key=b"k", value=value, headers=(), timestamp=1_000
     )
     return server._undecodable(record, Undecodable(code, "no", attributes, of), "sanitize_prompt", NOW)
 
@@ -49,3 +51,12 @@ def test_one_that_names_nobody_is_told_by_its_place_and_a_redelivery_is_the_same
 def test_other_dead_letters_are_none() -> None:
     assert len(outputs("invalid-event", Attributes("e-1", "/shop", "job-requested"), job())) == 2
     assert len(outputs("invalid-event", None, None)) == 1
+
+
+def test_of_one_without_a_job_the_user_is_the_one_that_it_names() -> None:
+    attributes = Attributes("e-1", "/shop", "job-requested")
+    for value, named in (
+        (b'{"user_id": "alice"}', "alice"), (b'{"user_id": 7}', ""), (b"[]", ""), (b"\xff", ""), (None, ""),
+        (b'{"user_id": "%b"}' % (b"x" * 129), ""),
+    ):  # fmt: skip
+        assert incident(outputs("not-authorized", attributes, None, value=value))[1].user_id == named

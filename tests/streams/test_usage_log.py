@@ -1,6 +1,6 @@
 """What the gate hears of jobs that others have admitted, and of what jobs have used."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -94,7 +94,8 @@ async def test_what_was_under_way_before_is_asked_for_once() -> None:
 
     async def pending() -> Any:
         asked.append(1)
-        return [(UUID(int=1), "alice", ACCEPTED_AT), (UUID(int=2), "bob", ACCEPTED_AT)]
+        later = datetime.now(UTC) + timedelta(hours=1)
+        return [(UUID(int=1), "alice", later), (UUID(int=2), "bob", later)]
 
     log = Log(pending=pending)
     for _ in range(2):
