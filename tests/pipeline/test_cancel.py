@@ -321,5 +321,6 @@ async def test_the_command_cancels_too(running: Running) -> None:
             running.deployment.run, "cancel", job_id, ASSISTANT_URL=running.ingress.http, ASSISTANT_PASSWORD=PASSWORD,
             ASSISTANT_HOME=str(running.deployment.folder),
         )  # fmt: skip
-        assert (done.returncode, done.stdout.strip()) == (0, "cancelled"), done.stderr
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() in ("cancelled", "cancelling")  # it waits for its end no longer than a call does
         assert (await error_of(client, job_id))["code"] == "cancelled"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import statistics
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -135,7 +134,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
                         problem(reply, 404, "not-found")
                         said.append(told(reply))
                 assert said.count(said[0]) == len(said), (method, path)
-                known_s, unknown_s = (statistics.median(times) for times in took.values())
+                known_s, unknown_s = map(min, took.values())  # what the machine is busy with only adds to it
                 assert abs(known_s - unknown_s) < max(0.005, 0.6 * unknown_s), (method, path, took)
         # Nothing that she tried has done anything, and it was really there.
         assert (await alice.get(f"/jobs/{theirs['job_id']}")).json()["status"] == "completed"

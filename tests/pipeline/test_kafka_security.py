@@ -121,7 +121,7 @@ async def test_a_worker_is_denied_topics_and_groups_that_are_not_its_own(secured
             await producer.send_and_wait(TOPICS + "user-updated", b"{}", key=b"root")
         await producer.send_and_wait(TOPICS + "dead-letters", b"its own")
     async with AIOKafkaConsumer(**gate) as consumer:
-        consumer.assign([TopicPartition(TOPICS + "job-finished", 0)])
+        consumer.assign([TopicPartition(TOPICS + "completion-streamed", 0)])
         await consumer.seek_to_beginning()
         with pytest.raises(TopicAuthorizationFailedError):
             await consumer.getmany(timeout_ms=10_000)
@@ -139,7 +139,7 @@ async def test_what_a_principal_lacks_ends_the_start_and_is_told_by_name(
     ended = deployment.run("worker", "--roles", "gate,sink", **secured.settings("gate"))
     assert ended.returncode == 1
     assert f"the Kafka user '{PREFIX}gate' lacks: " in ended.stderr
-    assert f"Read on the topic {TOPICS}dead-letters, {TOPICS}job-finished" in ended.stderr
+    assert f"Read on the topic {TOPICS}dead-letters, {TOPICS}security-incident-detected" in ended.stderr
     assert f"Read on the group {TOPICS}assistant-sink" in ended.stderr
     assert "assistant topics acls" in ended.stderr
     assert "Traceback" not in ended.stderr
