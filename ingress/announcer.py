@@ -7,9 +7,8 @@ from aiokafka.errors import KafkaError
 
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from processors.errors import RetryableError
-from schemas.envelope import Attributes, Record
 from schemas.events import UserUpdated
-from sinks.users import UserRow, UserStore
+from sinks.users import UserStore
 from transport.table import CompactedTable, NotStartedError
 
 logger = logging.getLogger(__name__)
@@ -84,10 +83,4 @@ async def announce(user_id: str, users: UserStore, publisher: Publisher, topic: 
     """
     async with users.announcing(user_id) as row:
         if row is not None and (again or not row.announced):
-            await publisher.publish(announcement(row, topic))
-
-
-def announcement(row: UserRow, topic: str) -> Record:
-    """The user as a record of `user-updated`."""
-    attributes = Attributes(f"{row.user_id}/{row.token_epoch}", "/ingress", "user-updated")
-    return Record(topic, row.user_id.encode(), row.event().model_dump_json().encode(), attributes.headers())
+            await publisher.publish(row.announcement(topic))

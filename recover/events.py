@@ -15,7 +15,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from ingress.announcer import announcement
 from recover.errors import RecoverError
 from recover.progress import Report
 from recover.reader import ends_of, read
@@ -100,7 +99,7 @@ async def _announce_users(
     after = ""
     while page := await users.page(after=after, limit=SENT_AT_ONCE):
         after = page[-1].user_id
-        await _send(producer, [announcement(row, topic) for row in page])
+        await _send(producer, [row.announcement(topic) for row in page])
         done.users += len(page)
         report.advance(len(page))
 

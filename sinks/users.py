@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from processors.errors import PermanentError
+from schemas.envelope import Attributes, Record
 from schemas.events import UserUpdated
 from schemas.requests import Role
 from sinks.pool import Pool
@@ -62,6 +63,11 @@ class UserRow:
             max_in_flight=self.max_in_flight,
             max_pending=self.max_pending,
         )
+
+    def announcement(self, topic: str, *, source: str = "/ingress") -> Record:
+        """The user as a record of `user-updated`; `source`: who says it."""
+        attributes = Attributes(f"{self.user_id}/{self.token_epoch}", source, "user-updated")
+        return Record(topic, self.user_id.encode(), self.event().model_dump_json().encode(), attributes.headers())
 
 
 class UserStore:
