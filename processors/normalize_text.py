@@ -129,7 +129,7 @@ def fold(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """A way to read a folded text. `of`: whose words are looked for in it; `skeleton`: with each l as an i."""
+    """A way to read a folded text. `of`: whose words are looked for; `all`: it is ASCII; `skeleton`: an l is an i."""
 
     text: str
     of: Literal["all", "latin", "cyrillic", "skeleton"]

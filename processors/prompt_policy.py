@@ -11,6 +11,7 @@ and the copied; it does not stop somebody who tries: docs/filter.md says what it
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -204,11 +205,15 @@ class _Met:
 APART = _Met(OBFUSCATED, "letters-apart", 0.8)
 
 
-@dataclass(frozen=True, slots=True)
 class _Compiled:
-    met: _Met
-    source: str
-    pattern: "re2._Regexp"
+    """A rule, compiled where it is needed: most are only ever read as parts of a group."""
+
+    def __init__(self, met: _Met, source: str) -> None:
+        self.met, self.source = met, source
+
+    @cached_property
+    def pattern(self) -> "re2._Regexp":
+        return _compile(self.source)
 
 
 class _Patterns:
@@ -218,8 +223,15 @@ class _Patterns:
     """
 
     def __init__(self, rules: Sequence[_Compiled]) -> None:
-        self._groups = _grouped(rules, RULES_AT_ONCE)
-        self._together = _grouped(rules, len(rules) or 1)
+        self._rules = rules
+
+    @cached_property
+    def _groups(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
+        return _grouped(self._rules, RULES_AT_ONCE)
+
+    @cached_property
+    def _together(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
+        return _grouped(self._rules, len(self._rules) or 1)
 
     def met_in(self, text: str) -> list[_Met]:
         """Those that match; of a long text, the first ones that say enough."""
@@ -275,13 +287,14 @@ def _readers(
         return _Reader(
             _Patterns([*(_spelt(one, spelt) for one in given), *(_own(*one, spelt) for one in over)]),
             _Patterns([_own(*one, spelt) for one in rules]),
-            _Patterns([_Compiled(APART, "|".join(long), _compile("|".join(long)))] if long else []),
+            _Patterns([_Compiled(APART, "|".join(long))] if long else []),
             _Patterns([_own(kind, rule, lambda pattern: spelt(_run_together(pattern)), APART) for kind, rule in sure]),
         )
 
+    latin = reader(over_text, english)
     return {
-        "all": reader(over_text, [*english, *russian]),
-        "latin": reader(over_text, english),
+        "all": latin,
+        "latin": latin,
         "cyrillic": reader(over_text, russian),
         "skeleton": reader((), english, skeleton),
     }
@@ -294,28 +307,29 @@ def _given(phrases: Sequence[str] | None, default: Sequence[str]) -> Sequence[st
 def _phrases(kind: Kind, weight: float, phrases: Sequence[str]) -> list[_Compiled]:
     folded = [re2.escape(text) for text in map(fold, phrases) if text]
     source = "|".join(folded)
-    return [_Compiled(_Met(kind, f"{kind}-phrase", weight), source, _compile(source))] if folded else []
+    return [_Compiled(_Met(kind, f"{kind}-phrase", weight), source)] if folded else []
 
 
 def _operators_regex(kind: Kind, name: str, regex: str) -> _Compiled:
     try:
-        return _Compiled(_Met(kind, f"{kind}-regex", REGEX_WEIGHT), regex, _compile(regex))
+        _compile(regex)
     except re2.error as error:
         raise ValueError(f"{name} is not a regular expression that RE2 takes: {error}") from None
+    return _Compiled(_Met(kind, f"{kind}-regex", REGEX_WEIGHT), regex)
 
 
 def _own(kind: Kind, rule: Rule, spelt: Callable[[str], str], met: _Met | None = None) -> _Compiled:
-    source = spelt(rule.pattern)
-    return _Compiled(met or _Met(kind, rule.name, rule.weight), source, _compile(source))
+    return _Compiled(met or _Met(kind, rule.name, rule.weight), spelt(rule.pattern))
 
 
 def _spelt(given: _Compiled, spelt: Callable[[str], str]) -> _Compiled:
     """As it is where it would be no regular expression any more, such as `[[:alpha:]]` without its l."""
     source = spelt(given.source)
     try:
-        return _Compiled(given.met, source, _compile(source))
+        _compile(source)
     except re2.error:
         return given
+    return _Compiled(given.met, source)
 
 
 def _run_together(pattern: str) -> str:
