@@ -23,12 +23,12 @@ from schemas.envelope import Envelope
 from schemas.events import Job, JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
 from schemas.requests import without_unstorable
+from sinks.first_outcome import winners
 from sinks.pool import REFUSED, Pool
 from sinks.webhook_body import due_webhook
 
 logger = logging.getLogger(__name__)
 
-YIELDING = {"rate-limited", "quarantined"}
 MAX_PAGE = 100
 
 INSERT_PENDING = """
@@ -164,26 +164,6 @@ class OutcomeSink:
                         await connection.execute(SAY_WHY_GIVEN_UP, [row[0] for row in due], self._give_up)
         if due:
             self._webhook_due()
-
-
-def winners(outcomes: Sequence[Envelope[JobFinished]]) -> list[Envelope[JobFinished]]:
-    """One outcome per job by the rule above, in order of job_id, so that two replicas never wait for each other."""
-    kept: dict[UUID, Envelope[JobFinished]] = {}
-    for outcome in outcomes:
-        before = kept.get(outcome.payload.job.job_id)
-        if before is None or _replaces(outcome.payload, before.payload):
-            kept[outcome.payload.job.job_id] = outcome
-    return sorted(kept.values(), key=lambda outcome: outcome.payload.job.job_id)
-
-
-def _replaces(later: JobFinished, earlier: JobFinished) -> bool:
-    if later.job.run != earlier.job.run:
-        return later.job.run > earlier.job.run
-    return _code(earlier) in YIELDING and _code(later) not in YIELDING
-
-
-def _code(finished: JobFinished) -> str | None:
-    return finished.error.code if finished.error else None
 
 
 def _pending_row(admitted: JobAdmitted) -> tuple[Any, ...]:

@@ -13,9 +13,10 @@ from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Envelope
 from schemas.events import JobAdmitted, JobFinished, StageTiming
 from schemas.job_view import outcome_view
+from sinks.first_outcome import winners
 from sinks.migrate import head_revision, migrate
 from sinks.pool import Pool
-from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink, winners
+from sinks.postgres import InvalidCursorError, JobStore, OutcomeSink, PendingSink
 from sinks.unfinished import UnfinishedJobs
 from sinks.users import UserExistsError, UserStore
 from sinks.webhook_store import WebhookStore
