@@ -64,10 +64,13 @@ def hidden(text: str) -> Iterator[str]:
         plain = _TAG.sub("", plain)
     if plain != text:
         yield plain
-    if _IS_ROT13.search(text) is not None:
-        yield codecs.encode(text, "rot13")
-    if _IS_REVERSED.search(text) is not None:
-        yield text[::-1]
+    is_rot13, is_reversed = _IS_ROT13.search(text) is not None, _IS_REVERSED.search(text) is not None
+    if is_rot13 or is_reversed:
+        latin = text if text.isascii() else text.encode("ascii", "ignore").decode()  # their words are English
+        if is_rot13:
+            yield codecs.encode(latin, "rot13")
+        if is_reversed:
+            yield latin[::-1]
 
 
 def _letter_of_entity(match: "re.Match[str]") -> str:
