@@ -194,9 +194,9 @@ async def client_of(
         yield client
 
 
-async def register(admin: httpx.AsyncClient, user_id: str) -> dict[str, str]:
+async def register(admin: httpx.AsyncClient, user_id: str, *, role: str = "user") -> dict[str, str]:
     """A new user; headers to be one."""
-    reply = await admin.post("/auth/register", json={"user_id": user_id, "password": PASSWORD})
+    reply = await admin.post("/auth/register", json={"user_id": user_id, "password": PASSWORD, "role": role})
     assert reply.status_code == 201, reply.text
     return {"authorization": f"Bearer {reply.json()['access_token']}"}
 
