@@ -88,7 +88,7 @@ OWNED: dict[str, Callable[[httpx.AsyncClient], Awaitable[str]]] = {
 OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
 KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
 NO_KEYS = {"/api-keys/{key_id}"}  # a key may not manage keys, its own neither
-ASKED = 9
+ASKED, MOST_ASKED = 9, 60
 OWN_TO_AN_ANSWER = {"x-request-id", "date"}
 
 
@@ -101,6 +101,29 @@ def told(reply: httpx.Response) -> tuple[int, dict[str, Any], list[tuple[str, st
 
 def names_in(path: str) -> set[str]:
     return set(re.findall(r"{(\w+)}", path))
+
+
+async def both_are_alike(who: httpx.AsyncClient, method: str, path: str, known: str) -> None:
+    """Somebody else's id and one of nothing: what is answered, and how soon.
+
+    What a machine is busy with only adds to a time. So the shortest of each are compared, and of more where they
+    differ: a difference that is the code's own stays.
+    """
+    took: dict[str, list[float]] = {known: [], "": []}
+    said = []
+    for asked in range(MOST_ASKED):
+        for value, times in took.items():
+            began = time.perf_counter()
+            reply = await who.request(method, filled(path, value or str(uuid.uuid4())), json={})
+            times.append(time.perf_counter() - began)
+            problem(reply, 404, "not-found")
+            said.append(told(reply))
+        known_s, unknown_s = map(min, took.values())
+        if asked >= ASKED - 1 and abs(known_s - unknown_s) < max(0.005, 0.6 * unknown_s):
+            break
+    else:
+        raise AssertionError(f"{method} {path}: {took}")
+    assert said.count(said[0]) == len(said), (method, path)
 
 
 async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -> None:
@@ -124,18 +147,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
                 continue
             (name,) = names_in(path)
             for who in (mallory,) if path in NO_KEYS else (mallory, by_key):
-                took: dict[str, list[float]] = {theirs[name]: [], "": []}
-                said = []
-                for _ in range(ASKED):
-                    for value, times in took.items():
-                        began = time.perf_counter()
-                        reply = await who.request(method, filled(path, value or str(uuid.uuid4())), json={})
-                        times.append(time.perf_counter() - began)
-                        problem(reply, 404, "not-found")
-                        said.append(told(reply))
-                assert said.count(said[0]) == len(said), (method, path)
-                known_s, unknown_s = map(min, took.values())  # what the machine is busy with only adds to it
-                assert abs(known_s - unknown_s) < max(0.005, 0.6 * unknown_s), (method, path, took)
+                await both_are_alike(who, method, path, theirs[name])
         # Nothing that she tried has done anything, and it was really there.
         assert (await alice.get(f"/jobs/{theirs['job_id']}")).json()["status"] == "completed"
         assert (await alice.get(f"/compare/{theirs['comparison_id']}")).json()["status"] != "cancelling"

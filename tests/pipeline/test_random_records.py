@@ -140,7 +140,7 @@ async def test_every_consumer_lives_and_every_record_has_its_end(deployment: Dep
     mark = uuid.uuid4().hex
     sent = publish_all(deployment, mark)
     assert len(sent) >= 12
-    await until(lambda: all_is_read(deployment), within_s=120)
+    await until(lambda: all_is_read(deployment), within_s=240)
     letters = Counter[str]()
     for letter in await deployment.records("dead-letters"):
         found = {value.decode().partition("/") for name, value in letter.headers if name == "mark"}

@@ -81,6 +81,7 @@ async def test_an_answer_that_takes_time_is_told_on_its_topic_and_its_row_says_w
 async def test_an_answer_that_comes_at_once_costs_no_record_and_is_told_all_the_same(running: Running) -> None:
     async def ask() -> tuple[Sse, Any]:
         heard = await Sse().listen(client, ask={"prompt": f"quick {uuid.uuid4()}", "stream": True})
+        await ended(client, heard.job_id or "")
         return heard, (await running.deployment.finished_rows())[uuid.UUID(heard.job_id)]["stream"]
 
     async with client_of(running.ingress) as client:
