@@ -102,3 +102,48 @@ def test_every_body_says_that_it_takes_nothing_else() -> None:
         schema = DOCUMENT["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
         found = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
         assert found.get("additionalProperties") is (path.startswith("/v1/") or False), path
+
+
+async def asked(path: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """One GET, its path and headers exactly as they stand here: clients would tidy them up."""
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
+        "client": ("127.0.0.1", 1), "server": ("ingress", 80), "state": {},
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await APP(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in sent[1:])
+    return sent[0]["status"], sent[0]["headers"], body
+
+
+@pytest.mark.parametrize("way", [
+    "/static/../../../../../../etc/passwd", "/static/..%2f..%2f..%2f..%2fetc/passwd", "/static//etc/passwd",
+    "/static/....//....//....//etc/passwd", "/static/\x00/etc/passwd", "/static/%2e%2e/%2e%2e/etc/passwd",
+    "/static/..\\..\\..\\etc\\passwd", "//etc/passwd", "/static/swagger-ui.css/../../../../../etc/passwd",
+])  # fmt: skip
+async def test_no_path_leads_out_of_what_is_served(way: str) -> None:
+    status, _, body = await asked(way, [])
+    assert status == 404
+    assert b"root:" not in body
+
+
+@pytest.mark.parametrize("given", [
+    b"mine\r\nset-cookie: a=b", b"mine\nx: y", b"a" * 65, b"", "é".encode(), b"../../x", b"a b", b"\x00", b"<script>",
+])  # fmt: skip
+async def test_no_header_of_the_callers_comes_back_but_a_plain_name(given: bytes) -> None:
+    _, headers, body = await asked("/livez", [(b"x-request-id", given), (b"host", b"evil.example\r\nx: y")])
+    told = dict(headers)[b"x-request-id"]
+    assert told != given
+    assert told.isalnum()
+    for _, value in headers:
+        assert not any(control in value for control in (b"\r", b"\n", b"\x00"))
+        assert b"evil" not in value
+    assert b"evil" not in body
