@@ -25,6 +25,7 @@ from schemas.requests import (
 FORGOTTEN_WORKER_S = 3600.0
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # a quarantine until somebody lifts it
 JobSource = Literal["rest", "kafka"]
+Run = Annotated[int, Field(ge=1, le=2_147_483_647, description="only a redrive raises it")]
 MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
 
 
@@ -77,7 +78,7 @@ class Job(Event):
     """What every event after the first carries. `risk`: None where our filter found nothing worth telling."""
 
     job_id: UUID
-    run: int = 1
+    run: Run = 1
     user_id: str
     role: Role
     kind: JobKind
@@ -192,7 +193,7 @@ class JobProgressed(Event):
     """
 
     job_id: UUID
-    run: int = 1
+    run: Run = 1
     user_id: str
     stage: str
     state: Literal["admitted", "started", "retrying", "waiting"]
@@ -208,7 +209,7 @@ class CompletionStreamed(Event):
     """A piece of an answer: the `sequence`-th of one execution, which is one try at the answer; `final`: its last."""
 
     job_id: UUID
-    run: int = 1
+    run: Run = 1
     user_id: str
     execution: UUID
     sequence: Annotated[int, Field(ge=0)]
@@ -282,7 +283,7 @@ class SecurityIncidentDetected(Event):
     reason: Annotated[str, Field(max_length=100)]
     stage: Annotated[str, Field(max_length=100)]
     job_id: UUID | None = None
-    run: int = 1
+    run: Run = 1
     source: JobSource | None = None
     address: Annotated[str, Field(max_length=45)] | None = None
     score: float = 1.0

@@ -16,7 +16,7 @@ from uuid import UUID
 from aiokafka.structs import ConsumerRecord
 
 from processors.cancelled import CANCELLED, cancelled
-from processors.errors import RetryableError
+from processors.errors import PermanentError, RetryableError
 from processors.fall_over import FallOver
 from processors.ports import DueWriter
 from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
@@ -211,7 +211,7 @@ class StageServer:
         try:
             async with asyncio.timeout(ENDED_TIMEOUT_S):
                 ended = await self._ended_runs(list(runs.values()))
-        except (RetryableError, TimeoutError):
+        except (RetryableError, PermanentError, TimeoutError):
             return set()  # nobody knows: they run, at least once
         found = {offset for offset, run in runs.items() if run in ended}
         metrics.EVENTS.labels(name, "already-ended").inc(len(found))
