@@ -1,6 +1,7 @@
 """Ports that stay the same over restarts."""
 
 import json
+import secrets
 import socket
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from embedded.errors import EmbeddedError
 from transport.ports import holder
 
 HOST = "127.0.0.1"
+# Below those that systems give to outgoing connections: one of these could have it by the time that it is needed.
+FIRST, LAST, TRIES = 20_000, 32_000, 100
 
 
 def is_free(port: int) -> bool:
@@ -23,10 +26,14 @@ def is_free(port: int) -> bool:
 
 def free_port() -> int:
     """A port that nobody has at the moment."""
+    for _ in range(TRIES):
+        port = FIRST + secrets.randbelow(LAST - FIRST)
+        if is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        given: int = probe.getsockname()[1]
+        return given
 
 
 class KeptPorts:

@@ -182,5 +182,8 @@ def test_a_supervisor_is_known_by_its_start_and_not_by_its_pid_alone(tmp_path: P
     assert time.time() > me.create_time()
 
 
-def test_free_ports_are_free() -> None:
-    assert is_free(free_port())
+def test_free_ports_are_free_and_none_that_outgoing_connections_are_given() -> None:
+    for _ in range(50):
+        port = free_port()
+        assert is_free(port)
+        assert port < 32_768
