@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.requests import (
     AnyRequest,
@@ -25,6 +25,7 @@ from schemas.requests import (
 FORGOTTEN_WORKER_S = 3600.0
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # a quarantine until somebody lifts it
 JobSource = Literal["rest", "kafka"]
+Time = AwareDatetime  # one without a zone cannot be compared with any other
 Run = Annotated[int, Field(ge=1, le=2_147_483_647, description="only a redrive raises it")]
 MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
 
@@ -57,8 +58,8 @@ class StageTiming(Event):
     """When a stage had a job in hand; they ride along into the outcome."""
 
     stage: str
-    started_at: datetime
-    ended_at: datetime
+    started_at: Time
+    ended_at: Time
 
 
 class Risk(Event):
@@ -83,8 +84,8 @@ class Job(Event):
     role: Role
     kind: JobKind
     callback_url: str | None = None
-    accepted_at: datetime
-    expires_at: datetime
+    accepted_at: Time
+    expires_at: Time
     metadata: dict[str, str] = {}
     timings: tuple[StageTiming, ...] = ()
     risk: Risk | None = None
@@ -197,11 +198,11 @@ class JobProgressed(Event):
     user_id: str
     stage: str
     state: Literal["admitted", "started", "retrying", "waiting"]
-    at: datetime
+    at: Time
     attempt: int | None = None
     code: str | None = None
     rate_limit: RateLimit | None = None
-    retry_at: datetime | None = None
+    retry_at: Time | None = None
     attempts: tuple[Attempt, ...] | None = None
 
 
@@ -240,7 +241,7 @@ class JobFinished(JobEvent):
     status: Literal["completed", "error"]
     result: dict[str, Any] | None = None
     error: JobError | None = None
-    finished_at: datetime
+    finished_at: Time
     attempts: tuple[Attempt, ...] = ()
     rate_limit: RateLimit | None = None
     stream: StreamedRange | None = None  # None where the answer was not told piece by piece
@@ -278,7 +279,7 @@ class SecurityIncidentDetected(Event):
     it; `score`: how sure we are (0-1); `excerpt`: the beginning of the text, its secrets masked.
     """
 
-    at: datetime
+    at: Time
     user_id: Annotated[str, Field(max_length=128)]
     reason: Annotated[str, Field(max_length=100)]
     stage: Annotated[str, Field(max_length=100)]
@@ -306,7 +307,7 @@ class UserUpdated(Event):
     tokens_per_minute: int | None = None
     max_in_flight: int | None = None
     max_pending: int | None = None
-    quarantined_until: datetime | None = None
+    quarantined_until: Time | None = None
 
     def is_quarantined(self, now: datetime) -> bool:
         """Nothing of theirs is taken now."""
@@ -329,7 +330,7 @@ class ProviderOffer(Event):
     embedding_model: str | None = None
     healthy: bool | None = None
     code: str | None = None
-    checked_at: datetime | None = None
+    checked_at: Time | None = None
     breaker: Literal["closed", "half-open", "open"] | None = None
 
 
@@ -346,7 +347,7 @@ class WorkerHeartbeat(Event):
     """A worker lives (compacted by worker; every 5 s; `stopped` is its last one)."""
 
     worker: str
-    at: datetime
+    at: Time
     roles: tuple[str, ...]
     partitions: dict[str, tuple[int, ...]] = {}
     stages: tuple[StageLoad, ...] = ()
@@ -355,7 +356,7 @@ class WorkerHeartbeat(Event):
     http: str | None = None
     stopped: bool = False
     process: str = ""  # tells two processes of one name apart
-    started_at: datetime | None = None
+    started_at: Time | None = None
 
     def is_forgotten(self, now: datetime) -> bool:
         """True once it has been silent for so long that nobody asks for it."""

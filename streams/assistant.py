@@ -205,7 +205,7 @@ def declare_sink(
 ) -> None:  # fmt: skip
     """What stays: a row per job, the webhooks that are due, what could never work, and what met a rule.
 
-    `give_up`: of outcomes that are none; what is no `job-admitted` is a dead letter of `route_job` already.
+    `give_up`: of what is no event; what is no `job-admitted` is a dead letter of `route_job` already.
     """
     job_admitted = app.lane(catalog.full_name("job-admitted"), "store_pending", limit=SINK_LIMIT, is_sink=True)
     job_finished = app.lane(catalog.full_name("job-finished"), "store_outcome", limit=SINK_LIMIT, is_sink=True)
@@ -231,7 +231,7 @@ def declare_sink(
 
     @app.agent(incident, name="store_incident")
     async def store_incident_agent(stream: Stream) -> None:
-        await serve_sink(stream, SecurityIncidentDetected, incidents, name="store_incident")
+        await serve_sink(stream, SecurityIncidentDetected, incidents, name="store_incident", give_up=give_up)
 
 
 def _without_record(stage: Callable[..., Any]) -> Callable[..., Any]:

@@ -358,12 +358,14 @@ class Composition:
         return table
 
 
-async def _give_up(app: StreamApp, encoder: Encoder, records: Sequence[tuple[ConsumerRecord, Undecodable]]) -> None:
-    """Outcomes that are none become dead letters."""
+async def _give_up(
+    app: StreamApp, encoder: Encoder, sink: str, records: Sequence[tuple[ConsumerRecord, Undecodable]]
+) -> None:
+    """What is no event becomes a dead letter of the sink that should have stored it."""
     now = datetime.now(UTC)
     letters = [
         encoder.dead_letter(
-            record, DeadLetter(why.code, why.reason), stage="store_outcome", outcome_id=None, at=now
+            record, DeadLetter(why.code, why.reason), stage=sink, outcome_id=None, at=now
         )
         for record, why in records
     ]  # fmt: skip

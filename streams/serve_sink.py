@@ -22,7 +22,7 @@ SINK_FIRST_BACKOFF_S = 0.1
 SINK_MAX_BACKOFF_S = 5.0
 
 
-GiveUp = Callable[[Sequence[tuple[ConsumerRecord, Undecodable]]], Awaitable[None]]
+GiveUp = Callable[[str, Sequence[tuple[ConsumerRecord, Undecodable]]], Awaitable[None]]  # the name is the sink's
 
 
 async def serve_sink(
@@ -50,7 +50,7 @@ async def serve_sink(
             metrics.EVENTS.labels(name, "undecodable").inc(len(unreadable))
             logger.error("%s: %d records are no events", name, len(unreadable))
             if give_up is not None:
-                await give_up(unreadable)
+                await give_up(name, unreadable)
         await write_all(sink, envelopes, name=name)
         metrics.EVENTS.labels(name, "stored").inc(len(envelopes))
 

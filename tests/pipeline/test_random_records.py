@@ -28,11 +28,12 @@ GOOD_BESIDE = ("prompt-sanitized", "job-admitted", "completion-requested-openai"
 STAGES = {
     "gate": ("job-requested", "prompt-sanitized", "job-admitted"),
     "completion": ("completion-requested-openai", "embedding-requested-openai"),
-    "sink": ("job-admitted", "job-finished", "dead-letters"),
+    "sink": ("job-admitted", "job-finished", "security-incident-detected", "dead-letters"),
 }
 ODD: tuple[Any, ...] = (
     None, "", 0, -1, 2**63, 2**70, 1e308, True, [], {}, "x" * 10_000, "\u0000", "\ud800", "9999-12-31T23:59:59Z",
-    "-0001-01-01", "../../../etc/passwd", "%00", "' OR 1=1 --", {"a": {"a": {"a": []}}}, [[[[[[[[[[]]]]]]]]]],
+    "-0001-01-01", "2026-01-01T00:00:00", "../../../etc/passwd", "%00", "' OR 1=1 --",
+    {"a": {"a": {"a": []}}}, [[[[[[[[[[]]]]]]]]]],
 )  # fmt: skip
 Headers = list[tuple[str, str | bytes | None]]
 Wire = tuple[bytes | None, bytes | None, Headers]
