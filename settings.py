@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 MIN_SECRET_BYTES = 32
 PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
-ROLES = ("gate", "completion", "sink")
+ROLES = ("gate", "completion", "retrieval", "ingestion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
 # Where there is none, compose files hand on an empty one.
@@ -32,7 +32,7 @@ NONE_WHERE_EMPTY = (
     "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", "vault_addr", "vault_token", "vault_role_id",
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
-    "prompt_classifier_url",
+    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "local_embedding_url",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -68,10 +68,14 @@ class Settings(BaseSettings):
     db_user: str = "postgres"
     db_pass: SecretStr = SecretStr("")
     db_name: str = "postgres"
+    qdrant_url: str | None = None
+    qdrant_api_key: SecretStr | None = None
+    qdrant_cacert: Path | None = None
 
     # --- providers; one without its key or address is absent ---
     allowed_providers: Annotated[tuple[str, ...], NoDecode] = PROVIDERS
     default_provider: str | None = None
+    embedding_provider: str | None = None
     openai_api_key: SecretStr | None = None
     openai_base_url: str = "https://api.openai.com/v1"
     openai_model: str = "gpt-4o-mini"
@@ -91,6 +95,8 @@ class Settings(BaseSettings):
     local_base_url: str | None = None
     local_model: str = "SmolLM2-135M-Instruct"
     local_slots: int = Field(4, ge=1, le=64)
+    local_embedding_url: str | None = None
+    local_embedding_model: str = "multilingual-e5-small"
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
     retry_long_first_s: float = Field(30, ge=0.1, le=300)
@@ -167,6 +173,18 @@ class Settings(BaseSettings):
     cors_allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     public_docs: bool = True
     public_metrics: bool = True
+
+    # --- documents ---
+    max_upload_mb: int = Field(100, ge=1, le=1024)
+    max_chunk_tokens: int = Field(512, ge=32, le=2048)
+    chunk_overlap_tokens: int = Field(64, ge=0, le=512)
+    max_embed_chunks: int = Field(60, ge=1, le=64)
+    max_embed_tokens: int = Field(40_000, ge=2048, le=1_000_000)
+    ingestion_concurrency: int = Field(2, ge=1, le=64)
+    embedding_concurrency: int = Field(4, ge=1, le=256)
+    retrieval_concurrency: int = Field(64, ge=1, le=4096)
+    document_expires_after_s: int = Field(21_600, ge=60, le=86_400)
+    context_tokens: Annotated[dict[str, Annotated[int, Field(ge=512, le=10_000_000)]], NoDecode] = {}
 
     # --- workers ---
     worker_id: str | None = None

@@ -14,6 +14,12 @@ from transport.workers import SILENT_WORKER_S
 JUDGED_S = 0.2  # a verdict is good for so long: it costs more than the rest of the check
 MEASURED_S = 60.0  # heartbeats say what was finished in so long
 MAX_RETRY_AFTER_S = 60.0
+# The role of a stage, and whether there is one of it for each provider.
+WORK = {
+    "generate_completion": ("completion", True), "embed_texts": ("completion", True),
+    "retrieve_context": ("retrieval", False), "partition_document": ("ingestion", False),
+    "embed_chunks": ("ingestion", False),
+}  # fmt: skip
 GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
 
 
@@ -66,12 +72,17 @@ class Backpressure:
 
     def _judge(self, provider: str | None, stage: str) -> tuple[str, float] | None:
         """Why nothing is taken, and in how many seconds to ask again."""
-        present = {offer.name for beat in self._alive() for offer in beat.providers}
-        target = provider or self._router_choice(present)
-        absent_s = max(self._absent_s("gate", None), self._absent_s("completion", target))
+        role, is_of_a_provider = WORK[stage]
+        target = None
+        if is_of_a_provider:
+            present = {offer.name for beat in self._alive() for offer in beat.providers}
+            target = provider or self._router_choice(present)
+        absent_s = max(self._absent_s("gate", None), self._absent_s(role, target))
         if absent_s > self._max_wait_s:
             return f"no worker has been there for {absent_s:.0f} s", MAX_RETRY_AFTER_S
-        stages = GATE_STAGES if target is None else (*GATE_STAGES, f"{stage}-{target}")
+        stages: tuple[str, ...] = GATE_STAGES
+        if target is not None or not is_of_a_provider:
+            stages = (*GATE_STAGES, f"{stage}-{target}" if is_of_a_provider else stage)
         wait_s = max(self.waiting_s(name) for name in stages)
         if wait_s > self._max_wait_s:
             return f"jobs wait for {wait_s:.0f} s", min(wait_s - self._max_wait_s, MAX_RETRY_AFTER_S)

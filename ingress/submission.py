@@ -26,7 +26,15 @@ from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import AnyRequest, ChatRequest, EmbeddingRequest, GenerationConfig, ImageReference, JobKind
+from schemas.requests import (
+    AnyRequest,
+    ChatRequest,
+    GenerationConfig,
+    ImageReference,
+    JobKind,
+    RagRequest,
+    kind_of,
+)
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
 
 logger = logging.getLogger(__name__)
@@ -88,7 +96,7 @@ class Submissions:
         """
         timeout = request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind=_kind(request), request=request, expires_after=timeout, metadata=dict(metadata)
+            user_id=user.user_id, kind=kind_of(request), request=request, expires_after=timeout, metadata=dict(metadata)
         )
         turn = await self._turn(user, request, keyed)
         job_id = turn.job_id
@@ -139,7 +147,7 @@ class Submissions:
         self._check_callback(callback_url)
         timeout = None if follow is None else request.timeout or self._rules.default_timeout_s
         requested = JobRequested(
-            user_id=user.user_id, kind=_kind(request), request=request, callback_url=callback_url,
+            user_id=user.user_id, kind=kind_of(request), request=request, callback_url=callback_url,
             expires_after=timeout, metadata=dict(metadata),
         )  # fmt: skip
         turn = await self._turn(user, request, keyed)
@@ -183,7 +191,7 @@ class Submissions:
         """
         if not is_repeated:
             self._check(user, request)
-        requested = JobRequested(user_id=user.user_id, kind=_kind(request), request=request, metadata=metadata)
+        requested = JobRequested(user_id=user.user_id, kind=kind_of(request), request=request, metadata=metadata)
         turn = Turn(job_id, replayed=is_repeated)
         with self._published(user, requested, turn, address=None) as (watch, publishing):  # no call is at hand
             await self._accepted(user, turn, publishing)
@@ -297,15 +305,15 @@ class Submissions:
         check_quarantine(user)
         self._standings.take(user)
         self._standings.check_pending(user)
-        generation = None if isinstance(request, EmbeddingRequest) else request.generation_config
+        generation = request.generation_config if isinstance(request, (ChatRequest, RagRequest)) else None
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
         self.check_offered(wanted, generation)
         if _image_of(request) is not None:
             self._check_sight(wanted)
-        stage = "generate_completion" if generation is not None else "embed_texts"
-        self._backpressure.check(wanted[0] if wanted else None, stage=stage)
+        for stage in STAGES[kind_of(request)]:
+            self._backpressure.check(wanted[0] if wanted else None, stage=stage)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
@@ -339,12 +347,15 @@ class Submissions:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
 
 
+# The work that a job waits for.
+STAGES: dict[JobKind, tuple[str, ...]] = {
+    "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
+    "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
+}  # fmt: skip
+
+
 def _image_of(request: AnyRequest) -> ImageReference | None:
     return request.image if isinstance(request, ChatRequest) else None
-
-
-def _kind(request: AnyRequest) -> JobKind:
-    return "embedding" if isinstance(request, EmbeddingRequest) else "chat"
 
 
 async def _left_before(finished: "asyncio.Future[Outcome]", left: Left | None, *, timeout_s: float) -> bool:

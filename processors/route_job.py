@@ -1,4 +1,7 @@
-"""Stage: job-admitted -> completion-requested-<provider> or embedding-requested-<provider>, and word to who waits."""
+"""Stage: job-admitted -> the topic of the work, and word to who waits.
+
+completion-requested-<provider>, embedding-requested-<provider>, retrieval-requested or document-received.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ from processors.cancelled import USER_DISABLED, cancelled
 from processors.stage import Emit, StageResult
 from schemas.events import (
     CompletionRequested,
+    DocumentReceived,
     EmbeddingRequested,
     Event,
     Job,
@@ -15,10 +19,12 @@ from schemas.events import (
     JobError,
     JobFinished,
     JobProgressed,
+    RetrievalRequested,
 )
-from schemas.requests import EmbeddingRequest
+from schemas.requests import AnyRequest, ChatRequest, DocumentRequest, EmbeddingRequest, RagRequest, SearchRequest
 
 NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
+DOCUMENT_S = 900.0
 ONLY_ADMINS_SIMULATE = "only admins rehearse failures: leave generation_config.simulate_failure out"
 
 
@@ -66,6 +72,8 @@ def route_job(
     clock_is_right: Callable[[], bool],
     is_cancelled: Callable[[Job], bool],
     is_disabled: Callable[[Job], bool] = lambda _: False,
+    default_embedding: str | None = None,
+    document_s: float = DOCUMENT_S,
     now: datetime,
 ) -> StageResult:
     """Send the job to the provider asked for (of several the first that lives), else the default, else the first there.
@@ -79,13 +87,15 @@ def route_job(
         allowed: Names that have a topic.
         default: Its name, if one is set.
         default_timeout_s: Of a request that does not say it.
+        default_embedding: Who makes vectors, if one is set.
+        document_s: What one step of a document's way may take.
         clock_is_right: False while nothing may be expired, since nobody knows what time it is.
         is_cancelled: True of a job that is not to go on.
         is_disabled: True of a job whose user may have nothing done any more.
         now: The time.
 
     Returns:
-        `Emit` with `CompletionRequested` or `EmbeddingRequested` and `JobProgressed`, or with a `JobFinished`:
+        `Emit` with the event of the work and `JobProgressed`, or with a `JobFinished`:
         `cancelled`, `user-disabled`, `expired`, `no-such-provider`, `not-allowed`.
     """
     job = event.job
@@ -97,15 +107,47 @@ def route_job(
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     request, known = event.request, providers()
-    embeds = isinstance(request, EmbeddingRequest)
-    if isinstance(request, EmbeddingRequest):
-        known = known.that_embed()
-    elif request.generation_config.simulate_failure is not None and job.role != "admin":
-        error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
-        return Emit((JobFinished.failed(job, error=error, at=now),))
+    if isinstance(request, (ChatRequest, RagRequest)):
+        simulates = request.generation_config.simulate_failure is not None
+        if simulates and job.role != "admin":
+            error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
+            return Emit((JobFinished.failed(job, error=error, at=now),))
+    who_answers, who_embeds = _asked_for(request)
+    chosen: dict[str, str] = {}
+    for what, asked_for in (("answers", who_answers), ("embeds", who_embeds)):
+        if asked_for is None:
+            continue
+        embeds = what == "embeds"
+        there, first = (known.that_embed(), default_embedding) if embeds else (known, default)
+        choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
+        if isinstance(choice, JobError):
+            return Emit((JobFinished.failed(job, error=choice, at=now),))
+        chosen[what] = choice
+    requested = _requested(
+        event, chosen.get("answers"), chosen.get("embeds"), default_timeout_s=default_timeout_s, document_s=document_s
+    )
+    progressed = JobProgressed(
+        job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
+        rate_limit=event.rate_limit,
+    )  # fmt: skip
+    return Emit((requested, progressed))
+
+
+def _asked_for(request: AnyRequest) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Who is to answer, and who is to make vectors: None: nobody; empty: the choice is left to us."""
+    if isinstance(request, ChatRequest):
+        return request.providers, None
+    if isinstance(request, RagRequest):
+        return request.providers, (request.embedding_provider,) if request.embedding_provider else ()
+    return None, request.providers
+
+
+def _choose(
+    asked_for: Sequence[str], known: KnownProviders, *, allowed: Sequence[str], default: str | None,
+    embeds: bool = False,
+) -> str | JobError:  # fmt: skip
     ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
     candidates = next(filter(None, ranks), [] if embeds else list(allowed))
-    asked_for = request.providers
     absent = [name for name in asked_for if not any(name in names for names in ranks)]
     wanted: str | None = default if default in candidates else candidates[0] if candidates else None
     if asked_for:
@@ -113,20 +155,30 @@ def route_job(
     if wanted is None or absent:
         there = candidates if any(ranks) else ()
         message = no_vectors(absent, there) if embeds else not_present(absent, there)
-        error = JobError(code=NO_SUCH_PROVIDER, message=message)
-        return Emit((JobFinished.failed(job, error=error, at=now),))
+        return JobError(code=NO_SUCH_PROVIDER, message=message)
+    return wanted
+
+
+def _requested(
+    event: JobAdmitted, answering: str | None, embedding: str | None, *, default_timeout_s: float, document_s: float
+) -> Event:
+    """The work."""
+    job, request, rate_limit = event.job, event.request, event.rate_limit
+    if isinstance(request, DocumentRequest):
+        return DocumentReceived(
+            job=job, provider=embedding or "", request=request, timeout_s=document_s, rate_limit=rate_limit
+        )  # fmt: skip
     timeout_s = request.timeout or default_timeout_s
-    requested: Event
+    if isinstance(request, (RagRequest, SearchRequest)):
+        named = request.embedding_provider if isinstance(request, RagRequest) else request.provider
+        return RetrievalRequested(
+            job=job, provider=embedding or "", provider_is_named=named is not None, llm_provider=answering,
+            request=request, timeout_s=timeout_s, rate_limit=rate_limit,
+        )  # fmt: skip
     if isinstance(request, EmbeddingRequest):
-        requested = EmbeddingRequested(
-            job=job, provider=wanted, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
-        )
-    else:
-        requested = CompletionRequested(
-            job=job, provider=wanted, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
-        )
-    progressed = JobProgressed(
-        job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
-        rate_limit=event.rate_limit,
+        return EmbeddingRequested(
+            job=job, provider=embedding or "", request=request, timeout_s=timeout_s, rate_limit=rate_limit
+        )  # fmt: skip
+    return CompletionRequested(
+        job=job, provider=answering or "", request=request, timeout_s=timeout_s, rate_limit=rate_limit
     )  # fmt: skip
-    return Emit((requested, progressed))

@@ -23,7 +23,7 @@ from schemas.events import (
     SecurityIncidentDetected,
     UserUpdated,
 )
-from schemas.requests import ChatRequest, EmbeddingRequest, Turn
+from schemas.requests import ChatRequest, DocumentRequest, EmbeddingRequest, RagRequest, SearchRequest, Turn
 
 ANSWER = "I cannot help with this request as it is worded. Please say it in another way."
 
@@ -49,7 +49,8 @@ def sanitize_prompt(
 ) -> StageResult:
     """Pass on what is harmless, in normal form; refuse the rest politely. What is told of is in the job's `risk`.
 
-    Texts of which vectors are made are passed on as they are: no model follows what stands in them.
+    Texts of which vectors are made are passed on as they are, queries and documents too: no model follows what stands
+    in them there. A question to documents is a prompt; what is found for it is judged where it is found.
 
     Args:
         event: The request, with its job.
@@ -72,11 +73,13 @@ def sanitize_prompt(
     if user.is_quarantined(now):
         return Emit((JobFinished.failed(event.job, error=quarantined(user, now), at=now),))
     request = event.request
-    if isinstance(request, EmbeddingRequest):
+    if isinstance(request, (EmbeddingRequest, SearchRequest, DocumentRequest)):
         return Emit((PromptSanitized(job=event.job, request=request),))
-    prompt = clean(request.prompt)
-    instruction = clean(request.instruction) if request.instruction is not None else None
-    history = _clean_turns(request.history) if request.history is not None else None
+    asked = request.question if isinstance(request, RagRequest) else request.prompt
+    prompt, instruction, history = clean(asked), None, None
+    if isinstance(request, ChatRequest):
+        instruction = clean(request.instruction) if request.instruction is not None else None
+        history = _clean_turns(request.history) if request.history is not None else None
     if not prompt:
         return _refused(event.job, "empty-prompt", 1.0, now, "The prompt holds nothing that can be read.")
     # A model reads a conversation as one text: what is spread over its turns is judged as one, too.
@@ -97,13 +100,18 @@ def sanitize_prompt(
         refused = _refused(job, verdict.reason or "", verdict.risk, now, ANSWER)
         shown = {**dict(texts), "prompt": prompt}[job.risk.where if job.risk else "prompt"]
         return Emit((*refused.events, _incident(event, verdict, shown or "")))
-    if prompt != request.prompt or instruction != request.instruction or history != request.history:
+    if isinstance(request, RagRequest):
+        if prompt != request.question:
+            request = request.model_copy(update={"question": prompt})
+    elif prompt != request.prompt or instruction != request.instruction or history != request.history:
         request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
     return Emit((PromptSanitized(job=job, request=request),))
 
 
-def texts_of(request: ChatRequest) -> str:
+def texts_of(request: ChatRequest | RagRequest) -> str:
     """All that a model is told by it, as one text."""
+    if isinstance(request, RagRequest):
+        return request.question + request.generation_config.schema_text()
     turns = [turn.text for turn in request.history or ()]
     return "\n".join(
         filter(None, (*turns, request.prompt, request.instruction, request.generation_config.schema_text()))

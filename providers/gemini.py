@@ -110,9 +110,10 @@ class GeminiProvider:
         """See `EmbeddingProvider.embed`."""
         check_texts(texts, MAX_TEXTS)
         config = types.EmbedContentConfig(task_type=TASKS[purpose], http_options=_options(timeout_s))
+        contents: list[Any] = [*texts]  # its type is another one where Pillow is installed
         async with self._failures():
             reply = await self._client.aio.models.embed_content(
-                model=self.embedding_model, contents=list(texts), config=config
+                model=self.embedding_model, contents=contents, config=config
             )
         vectors = [found.values or [] for found in reply.embeddings or []]
         return embeddings(self.name, vectors, texts=len(texts), model=self.embedding_model, prompt_tokens=None)

@@ -11,13 +11,17 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.requests import (
+    REQUESTS,
     AnyRequest,
     CallbackUrl,
     ChatRequest,
+    DocumentRequest,
     EmbeddingRequest,
     JobKind,
     Metadata,
+    RagRequest,
     Role,
+    SearchRequest,
     Text,
     UserId,
 )
@@ -49,8 +53,8 @@ class JobRequested(Event):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
-        if (self.kind == "embedding") != isinstance(self.request, EmbeddingRequest):
-            raise ValueError(f"this is no request of a job of kind {self.kind}")
+        if not isinstance(self.request, REQUESTS[self.kind]):
+            raise ValueError(f"this is no request of a job of kind {self.kind}")  # noqa: TRY004 pydantic's
         return self
 
 
@@ -150,11 +154,40 @@ class Attempt(Event):
     ms: int
 
 
+class Passage(Event):
+    """A piece of a document that was found. `index`: its number in the answer's citations, from 1.
+
+    `score`: 0-1, the higher the better, comparable within one answer only; `page`: from 1, None where the document has
+    none; `risk`: how surely it holds instructions for a model (0-1).
+    """
+
+    index: Annotated[int, Field(ge=1)]
+    text: str
+    score: float
+    document_id: UUID
+    source: str
+    chunk: int
+    page: int | None = None
+    section: str | None = None
+    risk: float = 0.0
+
+
+class Retrieved(Event):
+    """What a question is to be answered from: passages of the user's documents, best first, and how they came."""
+
+    question: str
+    passages: tuple[Passage, ...]
+    embedding_provider: str
+    embedding_model: str
+    mode: str = "hybrid"
+
+
 class CompletionRequested(JobEvent):
     """A job's prompt is ready to be sent to a provider.
 
     `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then;
-    `left_s`: what of `timeout_s` the providers before this one have left to it.
+    `left_s`: what of `timeout_s` the providers before this one have left to it; `retrieved`: of a question to
+    documents, what it is answered from.
     """
 
     provider: str
@@ -164,6 +197,7 @@ class CompletionRequested(JobEvent):
     retry: int = 0
     attempts: tuple[Attempt, ...] = ()
     left_s: float | None = None
+    retrieved: Retrieved | None = None
 
     @property
     def work_s(self) -> float:
@@ -187,23 +221,107 @@ class EmbeddingRequested(JobEvent):
         return self.timeout_s
 
 
+class RetrievalRequested(JobEvent):
+    """Passages are to be found for a question or a query.
+
+    `provider`: makes its vector; `provider_is_named`: the user said so, and no other will do; `llm_provider`: answers
+    the question, where there is one.
+    """
+
+    provider: str
+    provider_is_named: bool = False
+    llm_provider: str | None = None
+    request: RagRequest | SearchRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class DocumentReceived(JobEvent):
+    """A file is to be partitioned into chunks. `provider` will make their vectors."""
+
+    provider: str
+    request: DocumentRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class Chunk(Event):
+    """A piece of a document, of at most so many tokens as its embedding model reads.
+
+    `index`: its place in the document, from 0; `start`, `end`: its characters in the document's text (all pages' texts,
+    joined by line feeds), `end` exclusive; `section`: the headings above it, joined by " > ".
+    """
+
+    index: Annotated[int, Field(ge=0)]
+    text: str
+    start: int
+    end: int
+    tokens: int
+    page: int | None = None
+    section: str | None = None
+
+
+class ChunksPrepared(JobEvent):
+    """A batch of a document's chunks, at most 32. `version_id`: of the document's version that they are of."""
+
+    provider: str
+    document_id: UUID
+    version_id: UUID
+    source: str
+    batch: Annotated[int, Field(ge=0)]
+    chunks: Annotated[tuple[Chunk, ...], Field(min_length=1, max_length=32)]
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class DocumentProgress(Event):
+    """How far a document is. `pages`, `chunks`: that were read, and made vectors of; a total is None until known."""
+
+    pages: int = 0
+    pages_total: int | None = None
+    chunks: int = 0
+    chunks_total: int | None = None
+
+
 class JobProgressed(Event):
     """A small fact on the way; nothing depends on its arrival.
 
-    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds.
+    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`: how far it is.
     """
 
     job_id: UUID
     run: Run = 1
     user_id: str
     stage: str
-    state: Literal["admitted", "started", "retrying", "waiting"]
+    state: Literal["admitted", "started", "retrying", "waiting", "working"]
     at: Time
     attempt: int | None = None
     code: str | None = None
     rate_limit: RateLimit | None = None
     retry_at: Time | None = None
     attempts: tuple[Attempt, ...] | None = None
+    document: DocumentProgress | None = None
 
 
 class CompletionStreamed(Event):

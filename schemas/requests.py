@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import (
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-JobKind = Literal["chat", "embedding"]
+JobKind = Literal["chat", "embedding", "rag", "search", "document"]
 Role = Literal["admin", "user"]
 
 
@@ -278,11 +278,115 @@ class EmbeddingRequest(RequestBody):
         return (self.provider,) if self.provider else ()
 
 
+MAX_SOURCE_CHARS, MAX_TOP_K, MAX_FILTERS = 512, 20, 100
+SourceName = Annotated[Text, Field(min_length=1, max_length=MAX_SOURCE_CHARS), AfterValidator(_not_blank)]
+ResultCount = Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K)]
+
+
+class DocumentReference(RequestBody):
+    """A file in the payload store, as `POST /payloads` answers it.
+
+    Only the id counts, and only where the payload is the user's own; the rest tells readers of the topics what it is.
+    """
+
+    payload_id: UUID
+    size: Annotated[int, Field(strict=True, ge=0, description="bytes")] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class DocumentRequest(RequestBody):
+    """`request` of a job of kind `document`: a file that is to be found and quoted from then on.
+
+    `source`: what the user calls it; the same name again is a newer version of the same document. `provider`: who
+    makes its vectors.
+    """
+
+    document: DocumentReference
+    source: SourceName
+    provider: ProviderName | None = None
+    timeout: (
+        Annotated[float, Field(strict=True, ge=1, le=86_400, description="Seconds that the job is good for")] | None
+    ) = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `EmbeddingRequest.providers`."""
+        return (self.provider,) if self.provider else ()
+
+
+class Among(RequestBody):
+    """Which of the user's documents are looked through: those of any of these names or ids; None: all of them."""
+
+    sources: Annotated[tuple[SourceName, ...], Field(min_length=1, max_length=MAX_FILTERS)] | None = None
+    documents: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_FILTERS)] | None = None
+
+
+SearchMode = Literal["hybrid", "dense", "keyword"]
+
+
+class SearchRequest(RequestBody):
+    """`request` of a job of kind `search`: passages of the user's documents that fit the query, best first."""
+
+    query: Prompt
+    top_k: ResultCount = 5
+    provider: Annotated[ProviderName | None, Field(description="Who makes the query's vector")] = None
+    mode: SearchMode = "hybrid"
+    among: Among | None = None
+    timeout: Timeout | None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `EmbeddingRequest.providers`."""
+        return (self.provider,) if self.provider else ()
+
+
+class RagRequest(RequestBody):
+    """Body of `POST /chat/rag` and `request` of a job of kind `rag`: a question to the user's documents."""
+
+    question: Prompt
+    embedding_provider: Annotated[
+        ProviderName | None, Field(description="Who makes the question's vector: the one that made the documents'")
+    ] = None
+    llm_provider: Annotated[ProviderName | None, Field(description="Who answers")] = None
+    top_k: ResultCount = 5
+    among: Among | None = None
+    generation_config: GenerationConfig = GenerationConfig()
+    rerank_provider: Annotated[
+        ProviderName | None, Field(description="Asked to put what was found in order before it is answered from")
+    ] = None
+    timeout: Timeout | None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those that answer, as `ChatRequest.providers`."""
+        return (self.llm_provider,) if self.llm_provider else ()
+
+
+REQUESTS: dict[str, type[RequestBody]] = {
+    "chat": ChatRequest, "embedding": EmbeddingRequest, "rag": RagRequest, "search": SearchRequest,
+    "document": DocumentRequest,
+}  # fmt: skip
+_TELLING = {"texts": "embedding", "question": "rag", "query": "search", "document": "document"}  # a field of no other
+
+
+def kind_of(request: RequestBody) -> JobKind:
+    """The kind of job whose request this is."""
+    found: Any = next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
+    return cast(JobKind, found)
+
+
 def _which(request: Any) -> str:
+    if isinstance(request, RequestBody):
+        return kind_of(request)
     names = request if isinstance(request, dict) else ()
-    return "embedding" if isinstance(request, EmbeddingRequest) or "texts" in names else "chat"
+    return next((kind for name, kind in _TELLING.items() if name in names), "chat")
 
 
 AnyRequest = Annotated[
-    Annotated[ChatRequest, Tag("chat")] | Annotated[EmbeddingRequest, Tag("embedding")], Discriminator(_which)
+    Annotated[ChatRequest, Tag("chat")]
+    | Annotated[EmbeddingRequest, Tag("embedding")]
+    | Annotated[RagRequest, Tag("rag")]
+    | Annotated[SearchRequest, Tag("search")]
+    | Annotated[DocumentRequest, Tag("document")],
+    Discriminator(_which),
 ]

@@ -77,6 +77,7 @@ class GateParts:
     is_disabled: Callable[[Job], bool]
     classifying: Classifying | None = None
     needs_score: bool = False
+    default_embedding: str | None = None
 
 
 def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: GateParts) -> None:
@@ -131,6 +132,7 @@ def declare_gate(app: StreamApp, server: StageServer, catalog: Catalog, parts: G
                 clock_is_right=parts.clock_is_right,
                 is_cancelled=parts.is_cancelled,
                 is_disabled=parts.is_disabled,
+                default_embedding=parts.default_embedding,
             )
         )
         await server.in_order(stream, decoder(JobAdmitted), stage, name="route_job")

@@ -49,6 +49,7 @@ from streams.encode import Encoder
 from streams.entry import Entry
 from streams.guards import make_guard
 from streams.images import StoredImages
+from streams.knowledge import Knowledge, declare_ingestion, declare_retrieval
 from streams.live_providers import LiveProviders
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
@@ -68,6 +69,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
+WITH_RETRIES = ("completion", "retrieval", "ingestion")  # roles whose work may be put off
 
 
 class StartError(Exception):
@@ -131,7 +133,7 @@ class Composition:
                 max_retries=self._settings.max_retries,
                 cancellations=cancellations,
                 long_first_s=self._settings.retry_long_first_s,
-                due=self._due_writer() if role == "completion" else None,
+                due=self._due_writer() if role in WITH_RETRIES else None,
                 clock_is_right=self._clock_is_right,
                 ended_runs=JobStore(self._pool).ended_runs if self._pool else None,
             )
@@ -142,6 +144,10 @@ class Composition:
                 if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
+            elif role == "retrieval":
+                await declare_retrieval(app, server, self._catalog, self._knowledge(stack))
+            elif role == "ingestion":
+                await declare_ingestion(app, server, self._catalog, self._knowledge(stack))
             else:
                 await self._declare_sink(app, stack, cancellations, users)
             self.apps.append(app)
@@ -170,6 +176,9 @@ class Composition:
             quarantine=self._quarantine,
             cool_down_s=settings.stage_cool_down_s,
         )
+
+    def _knowledge(self, stack: AsyncExitStack) -> Knowledge:
+        return Knowledge(self._settings, self._pool, self._encoder, self._live, stack)
 
     def _due_writer(self) -> DueStore | None:
         if self._pool is None:
@@ -236,6 +245,7 @@ class Composition:
             known_providers=kept(known_providers),
             allowed_providers=settings.allowed_providers,
             default_provider=settings.default_provider,
+            default_embedding=settings.embedding_provider,
             default_timeout_s=settings.llm_timeout,
             clock_is_right=self._clock_is_right,
             is_cancelled=cancellations.is_cancelled,
