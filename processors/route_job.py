@@ -118,7 +118,7 @@ def route_job(
         if asked_for is None:
             continue
         embeds = what == "embeds"
-        there, first = (known.that_embed(), default_embedding) if embeds else (known, default)
+        there, first = (known.that_embed(), default_embedding or default) if embeds else (known, default)
         choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
         if isinstance(choice, JobError):
             return Emit((JobFinished.failed(job, error=choice, at=now),))
