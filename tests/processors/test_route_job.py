@@ -20,6 +20,7 @@ from schemas.requests import (
     GenerationConfig,
     RagRequest,
     SearchRequest,
+    kind_of,
 )
 from tests.factories import NOW, chat_request, job, job_admitted
 
@@ -177,13 +178,17 @@ SEARCH = SearchRequest(query="written")
 DOCUMENT = DocumentRequest(document=DocumentReference(payload_id=UUID(int=1)), source="a.pdf")
 
 
+def admitted(request):
+    return job_admitted(job=job(kind=kind_of(request)), request=request)
+
+
 def test_a_question_to_documents_is_given_to_who_embeds_and_later_to_who_answers() -> None:
     event = job_admitted(job=job(kind="rag"), request=RAG.model_copy(update={"llm_provider": "openai"}))
     requested, progressed = routed(event, embedding=("local",))
     assert isinstance(requested, RetrievalRequested)
     assert (requested.provider, requested.provider_is_named, requested.llm_provider) == ("local", False, "openai")
     assert progressed.state == "admitted"
-    named = job_admitted(request=RAG.model_copy(update={"embedding_provider": "local"}))
+    named = job_admitted(job=job(kind="rag"), request=RAG.model_copy(update={"embedding_provider": "local"}))
     assert routed(named, embedding=("openai", "local"))[0].provider_is_named
 
 
@@ -191,7 +196,7 @@ def test_a_query_and_a_document_need_only_who_embeds() -> None:
     """And the one that is set for it, whoever is to answer."""
     for request, event in ((SEARCH, RetrievalRequested), (DOCUMENT, DocumentReceived)):
         requested = routed(
-            job_admitted(request=request), embedding=("openai", "local"), default="openai", default_embedding="local"
+            admitted(request), embedding=("openai", "local"), default="openai", default_embedding="local"
         )[0]
         assert isinstance(requested, event)
         assert requested.provider == "local"
@@ -199,19 +204,19 @@ def test_a_query_and_a_document_need_only_who_embeds() -> None:
 
 @pytest.mark.parametrize("request_", [RAG, SEARCH, DOCUMENT])
 def test_where_nobody_makes_vectors_there_is_nothing_to_find_or_to_keep(request_) -> None:
-    (finished,) = routed(job_admitted(request=request_), present=("openai",), embedding=())
+    (finished,) = routed(admitted(request_), present=("openai",), embedding=())
     assert finished.error is not None
     assert finished.error.code == "no-such-provider"
     assert "makes vectors" in finished.error.message
 
 
 def test_a_question_needs_somebody_who_answers_too() -> None:
-    event = job_admitted(request=RAG.model_copy(update={"llm_provider": "gemini"}))
+    event = admitted(RAG.model_copy(update={"llm_provider": "gemini"}))
     (finished,) = routed(event, embedding=("local",))
     assert finished.error is not None
     assert "gemini" in finished.error.message
 
 
 def test_a_document_may_take_longer_than_a_call() -> None:
-    (requested, _) = routed(job_admitted(request=DOCUMENT), embedding=("local",))
+    (requested, _) = routed(admitted(DOCUMENT), embedding=("local",))
     assert requested.timeout_s > 120

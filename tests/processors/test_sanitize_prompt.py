@@ -18,6 +18,7 @@ from schemas.requests import (
     RagRequest,
     SearchRequest,
     Turn,
+    kind_of,
 )
 from tests.factories import NOW, chat_request, job, job_accepted, user_updated
 
@@ -241,7 +242,7 @@ def test_texts_of_which_vectors_are_made_are_left_as_they_are() -> None:
 def test_queries_and_documents_are_left_as_they_are() -> None:
     document = DocumentRequest(document=DocumentReference(payload_id=UUID(int=1)), source=ATTACKS[0])
     for request in (SearchRequest(query=ATTACKS[0]), document):
-        event = job_accepted(job=job(kind="search"), request=request)
+        event = job_accepted(job=job(kind=kind_of(request)), request=request)
         result = sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW)
         assert result == Emit((PromptSanitized(job=event.job, request=request),))
 
@@ -249,7 +250,9 @@ def test_queries_and_documents_are_left_as_they_are() -> None:
 def test_a_question_to_documents_is_a_prompt() -> None:
     def asked(question: str):
         event = job_accepted(job=job(kind="rag"), request=RagRequest(question=question, top_k=3))
-        return sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW).events
+        result = sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW)
+        assert isinstance(result, Emit)
+        return result.events
 
     for attack in ATTACKS[:3]:
         refused, incident = asked(attack)

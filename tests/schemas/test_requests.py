@@ -15,13 +15,18 @@ from schemas.requests import (
     MAX_JSON_DEPTH,
     MAX_JSON_SCHEMA_CHARS,
     MAX_TURNS,
+    AgentRequest,
     ChatRequest,
     DocumentReference,
     DocumentRequest,
     EmbeddingRequest,
+    ExampleRequest,
     GenerationConfig,
     RagRequest,
     SearchRequest,
+    SmartRequest,
+    SpeechRequest,
+    TrainingRequest,
 )
 
 
@@ -149,13 +154,22 @@ def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
      ("search", {"query": "why", "top_k": 3, "mode": "dense"}, SearchRequest(query="why", top_k=3, mode="dense")),
      ("document", {"document": {"payload_id": str(UUID(int=1))}, "source": "a.pdf"},
       DocumentRequest(document=DocumentReference(payload_id=UUID(int=1)), source="a.pdf")),
-     ("chat", {"prompt": "Why?"}, ChatRequest(prompt="Why?"))],
+     ("chat", {"prompt": "Why?"}, ChatRequest(prompt="Why?")),
+     ("speech", {"prompt": "Why?"}, SpeechRequest(prompt="Why?")),
+     ("speech", {"prompt": "Why?", "speaker": "Joe"}, SpeechRequest(prompt="Why?", speaker="Joe")),
+     ("smart", {"query": "Why?"}, SmartRequest(query="Why?")),
+     ("smart", {"query": "Why?", "agent_id": "a"}, SmartRequest(query="Why?", agent_id="a")),
+     ("search", {"query": "Why?"}, SearchRequest(query="Why?")),
+     ("agent", {"goal": "Find it", "agent_id": "a"}, AgentRequest(goal="Find it", agent_id="a")),
+     ("example", {"instruction": "a", "output": "b"}, ExampleRequest(instruction="a", output="b")),
+     ("training", {"name": "a"}, TrainingRequest(name="a"))],
 )  # fmt: skip
 def test_every_kind_has_its_request_and_survives_the_way(kind: str, request_: Any, expected: Any) -> None:
     event = JobRequested.model_validate({"user_id": "a", "kind": kind, "request": request_})
     assert event.request == expected
     assert JobRequested.model_validate_json(event.model_dump_json(exclude_none=True)) == event
-    for other in {"chat", "rag", "search", "document", "embedding"} - {kind}:
+    look_alike = {"speech": {"chat"}, "chat": {"speech"}, "smart": {"search"}, "search": {"smart"}}.get(kind, set())
+    for other in {"chat", "rag", "search", "document", "embedding", "speech", "smart", "agent"} - {kind} - look_alike:
         with pytest.raises(ValidationError):
             JobRequested.model_validate({"user_id": "a", "kind": other, "request": request_})
 
