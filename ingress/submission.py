@@ -312,7 +312,7 @@ class Submissions:
         self.check_offered(wanted, generation)
         if _image_of(request) is not None:
             self._check_sight(wanted)
-        for stage in STAGES[kind_of(request)]:
+        for stage in STAGES.get(kind_of(request), ()):
             self._backpressure.check(wanted[0] if wanted else None, stage=stage)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
