@@ -29,6 +29,8 @@ from ingress import (
     operations,
     payloads,
     providers,
+    rag,
+    search,
     streaming,
     user_admin,
     users,
@@ -150,7 +152,7 @@ def create_app(settings: Settings) -> FastAPI:
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router, incidents.router,
+        login_failures.router, incidents.router, rag.router, search.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)

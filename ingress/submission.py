@@ -20,7 +20,7 @@ from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
 from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
-from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
+from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, no_vectors, not_present
 from processors.with_image import cannot_see
 from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
@@ -36,6 +36,7 @@ from schemas.requests import (
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
+from transport.workers import EMBEDDINGS
 
 logger = logging.getLogger(__name__)
 
@@ -310,10 +311,28 @@ class Submissions:
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
         self.check_offered(wanted, generation)
+        self._check_others(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)
         for stage in STAGES[kind_of(request)]:
             self._backpressure.check(wanted[0] if wanted else None, stage=stage)
+
+    def _check_others(self, request: AnyRequest) -> None:
+        """Who is named beside those that answer: makes vectors, or puts what was found in order."""
+        if isinstance(request, RagRequest):
+            self.check_offered([name for name in (request.embedding_provider, request.rerank_provider) if name], None)
+            self._check_embeds(request.embedding_provider)
+        elif not isinstance(request, ChatRequest):
+            self._check_embeds(request.provider)
+
+    def _check_embeds(self, provider: str | None) -> None:
+        """The router refuses it, too, but only after it was published; who does not tell what it can may be able to."""
+        offers = self._offers()
+        told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+        if provider is None or EMBEDDINGS in told.get(provider, (EMBEDDINGS,)):
+            return
+        there = [name for name, can in told.items() if EMBEDDINGS in can]
+        raise Problem(400, NO_SUCH_PROVIDER, no_vectors([provider], there), providers=there)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
