@@ -32,7 +32,8 @@ NONE_WHERE_EMPTY = (
     "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", "vault_addr", "vault_token", "vault_role_id",
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
-    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "local_embedding_url",
+    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert",
+    "local_embedding_url",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -296,7 +297,7 @@ class Settings(BaseSettings):
     def _none_where_empty(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key")
+    @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key", "qdrant_api_key")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         """With a line's end or a letter that is not ASCII it would fail at each call, and be told of in the failure."""
@@ -309,7 +310,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
-        "local_base_url", "prompt_classifier_url",
+        "local_base_url", "prompt_classifier_url", "qdrant_url", "local_embedding_url",
     )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:

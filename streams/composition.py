@@ -47,6 +47,7 @@ from streams.deltas import DeltaTopic
 from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
+from streams.errors import StartError
 from streams.guards import make_guard
 from streams.images import StoredImages
 from streams.knowledge import Knowledge, declare_ingestion, declare_retrieval
@@ -58,6 +59,7 @@ from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
 from streams.user_limits import UserLimits
+from streams.vectors import Vectors
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
@@ -70,10 +72,6 @@ E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
 WITH_RETRIES = ("completion", "retrieval", "ingestion")  # roles whose work may be put off
-
-
-class StartError(Exception):
-    """The worker cannot start; the message says what to do."""
 
 
 class Composition:
@@ -105,6 +103,7 @@ class Composition:
         self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
+        self._vectors: Vectors | None = None
         self.apps: list[StreamApp] = []
         self.tables: dict[str, CompactedTable[Any]] = {}
         self.cancellation_log: CancellationLog | None = None
@@ -178,7 +177,9 @@ class Composition:
         )
 
     def _knowledge(self, stack: AsyncExitStack) -> Knowledge:
-        return Knowledge(self._settings, self._pool, self._encoder, self._live, stack)
+        if self._vectors is None:
+            self._vectors = Vectors(self._settings, stack)
+        return Knowledge(self._settings, self._pool, self._encoder, self._live, stack, self._vectors)
 
     def _due_writer(self) -> DueStore | None:
         if self._pool is None:

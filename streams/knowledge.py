@@ -13,18 +13,23 @@ from sinks.pool import Pool
 from streams.app import StreamApp
 from streams.encode import Encoder
 from streams.serve import StageServer
+from streams.vectors import Vectors
 from vault.live import LiveSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What a worker that knows documents is composed from; what is to be closed goes on `stack`."""
+    """What a worker that knows documents is composed from; what is to be closed goes on `stack`.
+
+    `vectors.opened()`: the repository of this process, the same one for all its roles.
+    """
 
     settings: Settings
     pool: Pool | None
     encoder: Encoder
     live: LiveSettings
     stack: AsyncExitStack
+    vectors: Vectors
 
 
 async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
