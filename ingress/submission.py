@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from ingress.backpressure import Backpressure
+from ingress.backpressure import STAGES, Backpressure
 from ingress.caller import caller_address
 from ingress.cancel_requests import CancelRequests
 from ingress.follower import Follower, Outcome, Watch
@@ -29,10 +29,12 @@ from schemas.ids import JobIds
 from schemas.requests import (
     AnyRequest,
     ChatRequest,
+    DocumentRequest,
+    EmbeddingRequest,
     GenerationConfig,
     ImageReference,
-    JobKind,
     RagRequest,
+    SearchRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
@@ -314,21 +316,20 @@ class Submissions:
         self._check_others(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)
-        for stage in STAGES[kind_of(request)]:
+        for stage in STAGES.get(kind_of(request), ()):
             self._backpressure.check(wanted[0] if wanted else None, stage=stage)
 
     def _check_others(self, request: AnyRequest) -> None:
         """Who is named beside those that answer: makes vectors, or puts what was found in order."""
         if isinstance(request, RagRequest):
-            self.check_offered([name for name in (request.embedding_provider, request.rerank_provider) if name], None)
+            self.check_offered(list(filter(None, (request.embedding_provider, request.rerank_provider))), None)
             self._check_embeds(request.embedding_provider)
-        elif not isinstance(request, ChatRequest):
+        elif isinstance(request, (EmbeddingRequest, SearchRequest, DocumentRequest)):
             self._check_embeds(request.provider)
 
     def _check_embeds(self, provider: str | None) -> None:
         """The router refuses it, too, but only after it was published; who does not tell what it can may be able to."""
-        offers = self._offers()
-        told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+        told = self._abilities()
         if provider is None or EMBEDDINGS in told.get(provider, (EMBEDDINGS,)):
             return
         there = [name for name, can in told.items() if EMBEDDINGS in can]
@@ -347,8 +348,7 @@ class Submissions:
 
         The stage refuses it, too, but only once the image is stored; who does not tell what it can may see.
         """
-        offers = self._offers()
-        told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+        told = self._abilities()
         seeing = [name for name, can in told.items() if "images" in can]
         blind = [name for name in wanted or told if told.get(name) and name not in seeing]
         if not blind or (not wanted and len(blind) < len(told)):
@@ -357,6 +357,11 @@ class Submissions:
         who = named if wanted else "the providers that are present"
         raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who, seeing), providers=seeing)
 
+    def _abilities(self) -> dict[str, tuple[str, ...]]:
+        """What each provider can do, of those that tell."""
+        offers = self._offers()
+        return {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+
     def _check_callback(self, url: str | None) -> None:
         if url is None:
             return
@@ -364,13 +369,6 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
-
-
-# The work that a job waits for.
-STAGES: dict[JobKind, tuple[str, ...]] = {
-    "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
-    "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
-}  # fmt: skip
 
 
 def _image_of(request: AnyRequest) -> ImageReference | None:

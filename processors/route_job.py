@@ -21,7 +21,19 @@ from schemas.events import (
     JobProgressed,
     RetrievalRequested,
 )
-from schemas.requests import AnyRequest, ChatRequest, DocumentRequest, EmbeddingRequest, RagRequest, SearchRequest
+from schemas.requests import (
+    AgentRequest,
+    AnyRequest,
+    ChatRequest,
+    DocumentRequest,
+    EmbeddingRequest,
+    ExampleRequest,
+    RagRequest,
+    SearchRequest,
+    SmartRequest,
+    SpeechRequest,
+    TrainingRequest,
+)
 
 NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
 DOCUMENT_S = 900.0
@@ -107,6 +119,9 @@ def route_job(
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     request, known = event.request, providers()
+    if isinstance(request, (AgentRequest, SmartRequest, SpeechRequest, ExampleRequest, TrainingRequest)):
+        error = JobError(code="not-offered", message=f"jobs of kind {job.kind} are not offered here yet")
+        return Emit((JobFinished.failed(job, error=error, at=now),))
     if isinstance(request, (ChatRequest, RagRequest)):
         simulates = request.generation_config.simulate_failure is not None
         if simulates and job.role != "admin":
@@ -118,7 +133,7 @@ def route_job(
         if asked_for is None:
             continue
         embeds = what == "embeds"
-        there, first = (known.that_embed(), default_embedding) if embeds else (known, default)
+        there, first = (known.that_embed(), default_embedding or default) if embeds else (known, default)
         choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
         if isinstance(choice, JobError):
             return Emit((JobFinished.failed(job, error=choice, at=now),))
@@ -179,6 +194,8 @@ def _requested(
         return EmbeddingRequested(
             job=job, provider=embedding or "", request=request, timeout_s=timeout_s, rate_limit=rate_limit
         )  # fmt: skip
+    if not isinstance(request, ChatRequest):
+        raise TypeError(f"{type(request).__name__} has no stage")
     return CompletionRequested(
         job=job, provider=answering or "", request=request, timeout_s=timeout_s, rate_limit=rate_limit
     )  # fmt: skip

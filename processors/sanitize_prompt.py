@@ -23,8 +23,14 @@ from schemas.events import (
     SecurityIncidentDetected,
     UserUpdated,
 )
-from schemas.requests import ChatRequest, DocumentRequest, EmbeddingRequest, RagRequest, SearchRequest, Turn
+from schemas.requests import AgentRequest, ChatRequest, RagRequest, SmartRequest, Turn
 
+# Requests that a model follows, and the field in which it is told what to do.
+Prompting = ChatRequest | RagRequest | AgentRequest | SmartRequest
+PROMPTING = (ChatRequest, RagRequest, AgentRequest, SmartRequest)
+PROMPT_FIELDS: dict[type[Prompting], str] = {
+    ChatRequest: "prompt", RagRequest: "question", AgentRequest: "goal", SmartRequest: "query",
+}  # fmt: skip
 ANSWER = "I cannot help with this request as it is worded. Please say it in another way."
 
 
@@ -73,9 +79,9 @@ def sanitize_prompt(
     if user.is_quarantined(now):
         return Emit((JobFinished.failed(event.job, error=quarantined(user, now), at=now),))
     request = event.request
-    if isinstance(request, (EmbeddingRequest, SearchRequest, DocumentRequest)):
+    if not isinstance(request, PROMPTING):
         return Emit((PromptSanitized(job=event.job, request=request),))
-    asked = request.question if isinstance(request, RagRequest) else request.prompt
+    asked = prompt_of(request)
     prompt, instruction, history = clean(asked), None, None
     if isinstance(request, ChatRequest):
         instruction = clean(request.instruction) if request.instruction is not None else None
@@ -100,18 +106,24 @@ def sanitize_prompt(
         refused = _refused(job, verdict.reason or "", verdict.risk, now, ANSWER)
         shown = {**dict(texts), "prompt": prompt}[job.risk.where if job.risk else "prompt"]
         return Emit((*refused.events, _incident(event, verdict, shown or "")))
-    if isinstance(request, RagRequest):
-        if prompt != request.question:
-            request = request.model_copy(update={"question": prompt})
+    if not isinstance(request, ChatRequest):
+        if prompt != asked:
+            request = request.model_copy(update={PROMPT_FIELDS[type(request)]: prompt})
     elif prompt != request.prompt or instruction != request.instruction or history != request.history:
         request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
     return Emit((PromptSanitized(job=job, request=request),))
 
 
-def texts_of(request: ChatRequest | RagRequest) -> str:
+def prompt_of(request: Prompting) -> str:
+    """What of a request a model is asked."""
+    asked: str = getattr(request, PROMPT_FIELDS[type(request)])
+    return asked
+
+
+def texts_of(request: Prompting) -> str:
     """All that a model is told by it, as one text."""
-    if isinstance(request, RagRequest):
-        return request.question + request.generation_config.schema_text()
+    if not isinstance(request, ChatRequest):
+        return "\n".join(filter(None, (prompt_of(request), request.generation_config.schema_text())))
     turns = [turn.text for turn in request.history or ()]
     return "\n".join(
         filter(None, (*turns, request.prompt, request.instruction, request.generation_config.schema_text()))

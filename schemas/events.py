@@ -5,13 +5,12 @@ Times are UTC; durations carry their unit in the name.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.requests import (
-    REQUESTS,
     AnyRequest,
     CallbackUrl,
     ChatRequest,
@@ -24,11 +23,13 @@ from schemas.requests import (
     SearchRequest,
     Text,
     UserId,
+    as_kind,
 )
 
 FORGOTTEN_WORKER_S = 3600.0
 FOREVER = datetime(9999, 1, 1, tzinfo=UTC)  # a quarantine until somebody lifts it
 JobSource = Literal["rest", "kafka"]
+E = TypeVar("E", bound="Event")
 Time = AwareDatetime  # one without a zone cannot be compared with any other
 Run = Annotated[int, Field(ge=1, le=2_147_483_647, description="only a redrive raises it")]
 MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
@@ -53,9 +54,15 @@ class JobRequested(Event):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
-        if not isinstance(self.request, REQUESTS[self.kind]):
-            raise ValueError(f"this is no request of a job of kind {self.kind}")  # noqa: TRY004 pydantic's
-        return self
+        return with_request_of(self, self.kind)
+
+
+def with_request_of(event: E, kind: JobKind) -> E:
+    """The event, its request being one of its job's kind. Raises ValueError where it is none."""
+    request = as_kind(kind, event.request)  # type: ignore[attr-defined]  # of the events that have one
+    if request is not event.request:  # type: ignore[attr-defined]
+        object.__setattr__(event, "request", request)  # it is being made, and frozen from then on
+    return event
 
 
 class StageTiming(Event):
@@ -113,21 +120,28 @@ class JobEvent(Event):
     job: Job
 
 
-class JobAccepted(JobEvent):
+class RequestEvent(JobEvent):
+    """An event with the job's request."""
+
+    request: AnyRequest
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        return with_request_of(self, self.job.kind)
+
+
+class JobAccepted(RequestEvent):
     """`job-requested` once the gate knows whose it is. Never on a topic: the first stage's input.
 
     `source`: the way in; `address`: the caller's, of a job that an ingress of ours was asked for.
     """
 
-    request: AnyRequest
     source: JobSource = "kafka"
     address: str | None = None
 
 
-class PromptSanitized(JobEvent):
+class PromptSanitized(RequestEvent):
     """The request with its text normalised, and not refused; `job.risk` tells of what was doubtful."""
-
-    request: AnyRequest
 
 
 class RateLimit(Event):
@@ -139,10 +153,9 @@ class RateLimit(Event):
     reset_s: int
 
 
-class JobAdmitted(JobEvent):
+class JobAdmitted(RequestEvent):
     """The user's rate allows it."""
 
-    request: AnyRequest
     rate_limit: RateLimit | None = None
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-JobKind = Literal["chat", "embedding", "rag", "search", "document"]
+JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example", "training"]
 Role = Literal["admin", "user"]
 
 
@@ -362,11 +362,109 @@ class RagRequest(RequestBody):
         return (self.llm_provider,) if self.llm_provider else ()
 
 
+AgentId = Annotated[Text, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")]
+
+
+class AgentRequest(RequestBody):
+    """Body of `POST /agents/run` and `request` of a job of kind `agent`: a goal that takes several steps.
+
+    `agent_id`: whose memory it has, among the user's agents; `timeout`: of one call to the provider.
+    """
+
+    goal: Prompt
+    agent_id: AgentId
+    agent_type: Literal["react"] = "react"
+    max_steps: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
+    provider: ProviderName | None = None
+    generation_config: GenerationConfig = GenerationConfig()
+    timeout: Timeout | None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`."""
+        return (self.provider,) if self.provider else ()
+
+
+class SmartRequest(RequestBody):
+    """Body of `POST /chat/smart/run` and `request` of a job of kind `smart`: one answer, or an agent, as it needs."""
+
+    query: Prompt
+    provider: ProviderName | None = None
+    generation_config: GenerationConfig = GenerationConfig()
+    agent_id: AgentId | None = None
+    timeout: Timeout | None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`."""
+        return (self.provider,) if self.provider else ()
+
+
+VoiceName = Annotated[Text, Field(min_length=1, max_length=100)]
+
+
+class SpeechRequest(RequestBody):
+    """Body of `POST /tts/` and `request` of a job of kind `speech`: a text that is to be heard."""
+
+    prompt: Prompt
+    speaker: VoiceName = "Vivian"
+    language: VoiceName = "Auto"
+    instruct: Annotated[Text, Field(max_length=1000, description="How it is to be said")] | None = None
+    provider: ProviderName | None = None
+    timeout: Timeout | None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`; of those that speak."""
+        return (self.provider,) if self.provider else ()
+
+
+class ExampleRequest(RequestBody):
+    """Body of `POST /instruction/smart/add` and `request` of a job of kind `example`: one to learn from."""
+
+    instruction: Annotated[Text, Field(min_length=1, max_length=5000), AfterValidator(_not_blank)]
+    input: Annotated[Text, Field(max_length=20_000)] = ""
+    output: Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
+    timeout: None = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Nobody is asked."""
+        return ()
+
+
+class TrainingRequest(RequestBody):
+    """Body of `POST /instruction/train` and `request` of a job of kind `training`: an adapter of the user's examples.
+
+    `lr`: the learning rate.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    epochs: Annotated[int, Field(strict=True, ge=1, le=50)] = 3
+    lr: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.0002
+    batch_size: Annotated[int, Field(strict=True, ge=1, le=64)] = 4
+    provider: ProviderName | None = None
+    timeout: (
+        Annotated[float, Field(strict=True, ge=1, le=86_400, description="Seconds that the job is good for")] | None
+    ) = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`; of those that learn."""
+        return (self.provider,) if self.provider else ()
+
+
 REQUESTS: dict[str, type[RequestBody]] = {
     "chat": ChatRequest, "embedding": EmbeddingRequest, "rag": RagRequest, "search": SearchRequest,
-    "document": DocumentRequest,
+    "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
+    "example": ExampleRequest, "training": TrainingRequest,
 }  # fmt: skip
-_TELLING = {"texts": "embedding", "question": "rag", "query": "search", "document": "document"}  # a field of no other
+# Fields that no other kind's request has, and after them those that decide where none of these is given.
+_TELLING = {
+    "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
+    "name": "training", "speaker": "speech", "language": "speech", "instruct": "speech", "agent_id": "smart",
+    "top_k": "search", "mode": "search", "among": "search",
+}  # fmt: skip
 
 
 def kind_of(request: RequestBody) -> JobKind:
@@ -375,11 +473,30 @@ def kind_of(request: RequestBody) -> JobKind:
     return cast(JobKind, found)
 
 
+def as_kind(kind: JobKind, request: RequestBody) -> RequestBody:
+    """The request as that of its job: some kinds' requests look alike where they leave most fields out.
+
+    Raises:
+        ValueError: It is none of that kind.
+    """
+    wanted = REQUESTS[kind]
+    if isinstance(request, wanted):
+        return request
+    if type(request) not in (ChatRequest, SearchRequest) or kind not in ("speech", "smart"):
+        raise ValueError(f"this is no request of a job of kind {kind}")
+    return wanted.model_validate(request.model_dump(exclude_unset=True))
+
+
 def _which(request: Any) -> str:
     if isinstance(request, RequestBody):
         return kind_of(request)
-    names = request if isinstance(request, dict) else ()
-    return next((kind for name, kind in _TELLING.items() if name in names), "chat")
+    names = request if isinstance(request, dict) else {}
+    told = next((kind for name, kind in _TELLING.items() if name in names), None)
+    if told is not None:
+        return told
+    if "query" in names:
+        return "smart" if "generation_config" in names else "search"
+    return "chat"
 
 
 AnyRequest = Annotated[
@@ -387,6 +504,11 @@ AnyRequest = Annotated[
     | Annotated[EmbeddingRequest, Tag("embedding")]
     | Annotated[RagRequest, Tag("rag")]
     | Annotated[SearchRequest, Tag("search")]
-    | Annotated[DocumentRequest, Tag("document")],
+    | Annotated[DocumentRequest, Tag("document")]
+    | Annotated[AgentRequest, Tag("agent")]
+    | Annotated[SmartRequest, Tag("smart")]
+    | Annotated[SpeechRequest, Tag("speech")]
+    | Annotated[ExampleRequest, Tag("example")]
+    | Annotated[TrainingRequest, Tag("training")],
     Discriminator(_which),
 ]

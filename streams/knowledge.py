@@ -16,6 +16,7 @@ from processors.stage import Emit, StageResult
 from schemas.events import RetrievalRequested
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.documents import PostgresDocuments
 from sinks.pool import Pool
 from streams import metrics
 from streams.app import StreamApp
@@ -51,8 +52,6 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
 
 async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
     """Passages out: for an answer, or as they are."""
-    from sinks.documents import PostgresDocuments
-
     settings = made.settings
     if made.pool is None:
         raise StartError("DATABASE_URL is not set: the role retrieval has to know which documents there are")

@@ -5,7 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from schemas.events import (
+    Chunk,
+    ChunksPrepared,
     CompletionRequested,
+    DocumentReceived,
     Job,
     JobAccepted,
     JobAdmitted,
@@ -18,7 +21,7 @@ from schemas.events import (
     RetrievalRequested,
     UserUpdated,
 )
-from schemas.requests import ChatRequest, RagRequest, SearchRequest
+from schemas.requests import ChatRequest, DocumentReference, DocumentRequest, RagRequest, SearchRequest
 
 ACCEPTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOW = ACCEPTED_AT + timedelta(milliseconds=20)
@@ -99,3 +102,28 @@ def job_cancel_requested(**overrides: Any) -> JobCancelRequested:
 
 def user_updated(**overrides: Any) -> UserUpdated:
     return UserUpdated(**{"user_id": "alice", "role": "user"} | overrides)
+
+
+def document_request(**overrides: Any) -> DocumentRequest:
+    fields = {"document": DocumentReference(payload_id=uuid4()), "source": "handbook.pdf"}
+    return DocumentRequest(**fields | overrides)
+
+
+def document_received(**overrides: Any) -> DocumentReceived:
+    fields = {
+        "job": job(kind="document"), "provider": "openai", "request": document_request(), "timeout_s": 900.0,
+    }  # fmt: skip
+    return DocumentReceived(**fields | overrides)
+
+
+def chunk(index: int = 0, **overrides: Any) -> Chunk:
+    text = overrides.get("text", f"chunk {index}")
+    return Chunk(**{"index": index, "text": text, "start": 0, "end": len(text), "tokens": 3, "page": 1} | overrides)
+
+
+def chunks_prepared(**overrides: Any) -> ChunksPrepared:
+    fields = {
+        "job": job(kind="document"), "provider": "openai", "document_id": uuid4(), "version_id": uuid4(),
+        "source": "handbook.pdf", "batch": 0, "chunks": (chunk(),), "timeout_s": 900.0,
+    }  # fmt: skip
+    return ChunksPrepared(**fields | overrides)

@@ -137,3 +137,28 @@ def test_a_worker_whose_clock_is_wrong_is_there_all_the_same() -> None:
         scene.now += timedelta(seconds=5)
         scene.beat(clock_slow_s=600)
         assert scene.refused() is None
+
+
+def test_a_search_asks_for_nobody_who_answers_and_a_chat_for_nobody_who_searches() -> None:
+    scene = Scene(max_wait_s=60)
+
+    def beat_of(*roles: str, lag: int = 0) -> None:
+        load = StageLoad(stage="retrieve_context", in_flight=0, lag=lag, finished_last_minute=1)
+        scene.pressure.hear("r", WorkerHeartbeat(worker="r", at=scene.now, roles=roles, stages=(load,)))
+
+    def refused(stage: str) -> bool:
+        try:
+            scene.pressure.check(None, stage=stage)
+        except Problem:
+            return True
+        return False
+
+    for _ in range(30):
+        scene.now += timedelta(seconds=5)
+        beat_of("gate", "retrieval")
+    assert not refused("retrieve_context")
+    assert refused("embed_chunks")  # no worker of the role ingestion
+    for _ in range(30):
+        scene.now += timedelta(seconds=5)
+        beat_of("gate", "retrieval", lag=500)
+    assert refused("retrieve_context")

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from bastioncorpus import load_corpus
 
 from processors.answer_policy import AnswerPolicy
 from processors.fall_over import FallOver
@@ -219,8 +220,7 @@ def test_a_risky_passage_is_marked() -> None:
 
 
 def rows() -> list[Any]:
-    corpus = pytest.importorskip("bastioncorpus", reason="a development dependency")
-    found = [row for row in corpus.load_corpus() if row.channel == "tool_output"]
+    found = [row for row in load_corpus() if row.channel == "tool_output"]
     assert len(found) == 55
     return found
 

@@ -1,20 +1,40 @@
 from datetime import timedelta
+from uuid import UUID
+
+import pytest
 
 from processors.route_job import KnownProviders, route_job
 from processors.stage import Emit
-from schemas.events import CompletionRequested, EmbeddingRequested, JobFinished, JobProgressed
-from schemas.requests import EmbeddingRequest, GenerationConfig
+from schemas.events import (
+    CompletionRequested,
+    DocumentReceived,
+    EmbeddingRequested,
+    JobFinished,
+    JobProgressed,
+    RetrievalRequested,
+)
+from schemas.requests import (
+    DocumentReference,
+    DocumentRequest,
+    EmbeddingRequest,
+    GenerationConfig,
+    RagRequest,
+    SearchRequest,
+    kind_of,
+)
 from tests.factories import NOW, chat_request, job, job_admitted
 
 
 def routed(
     event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
     clock_is_right=True, cancelled=(), embedding=(),
+    default_embedding=None,
 ):  # fmt: skip
     known = KnownProviders(present, (*present, *seen), configured, embedding)
     result = route_job(
         event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
         clock_is_right=lambda: clock_is_right, is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
+        default_embedding=default_embedding,
     )  # fmt: skip
     assert isinstance(result, Emit)
     return result.events
@@ -151,3 +171,52 @@ def test_only_admins_rehearse_failures() -> None:
     assert finished.error is not None
     assert finished.error.code == "not-allowed"
     assert isinstance(routed(job_admitted(request=request, job=job(role="admin")))[0], CompletionRequested)
+
+
+RAG = RagRequest(question="Where is it written?")
+SEARCH = SearchRequest(query="written")
+DOCUMENT = DocumentRequest(document=DocumentReference(payload_id=UUID(int=1)), source="a.pdf")
+
+
+def admitted(request):
+    return job_admitted(job=job(kind=kind_of(request)), request=request)
+
+
+def test_a_question_to_documents_is_given_to_who_embeds_and_later_to_who_answers() -> None:
+    event = job_admitted(job=job(kind="rag"), request=RAG.model_copy(update={"llm_provider": "openai"}))
+    requested, progressed = routed(event, embedding=("local",))
+    assert isinstance(requested, RetrievalRequested)
+    assert (requested.provider, requested.provider_is_named, requested.llm_provider) == ("local", False, "openai")
+    assert progressed.state == "admitted"
+    named = job_admitted(job=job(kind="rag"), request=RAG.model_copy(update={"embedding_provider": "local"}))
+    assert routed(named, embedding=("openai", "local"))[0].provider_is_named
+
+
+def test_a_query_and_a_document_need_only_who_embeds() -> None:
+    """And the one that is set for it, whoever is to answer."""
+    for request, event in ((SEARCH, RetrievalRequested), (DOCUMENT, DocumentReceived)):
+        requested = routed(
+            admitted(request), embedding=("openai", "local"), default="openai", default_embedding="local"
+        )[0]
+        assert isinstance(requested, event)
+        assert requested.provider == "local"
+
+
+@pytest.mark.parametrize("request_", [RAG, SEARCH, DOCUMENT])
+def test_where_nobody_makes_vectors_there_is_nothing_to_find_or_to_keep(request_) -> None:
+    (finished,) = routed(admitted(request_), present=("openai",), embedding=())
+    assert finished.error is not None
+    assert finished.error.code == "no-such-provider"
+    assert "makes vectors" in finished.error.message
+
+
+def test_a_question_needs_somebody_who_answers_too() -> None:
+    event = admitted(RAG.model_copy(update={"llm_provider": "gemini"}))
+    (finished,) = routed(event, embedding=("local",))
+    assert finished.error is not None
+    assert "gemini" in finished.error.message
+
+
+def test_a_document_may_take_longer_than_a_call() -> None:
+    (requested, _) = routed(admitted(DOCUMENT), embedding=("local",))
+    assert requested.timeout_s > 120

@@ -1,6 +1,7 @@
 import time
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -9,7 +10,16 @@ from processors.prompt_policy import PromptPolicy
 from processors.sanitize_prompt import sanitize_prompt
 from processors.stage import DeadLetter, Emit
 from schemas.events import FOREVER, JobFinished, PromptSanitized, Risk, SecurityIncidentDetected
-from schemas.requests import ChatRequest, EmbeddingRequest, Turn
+from schemas.requests import (
+    ChatRequest,
+    DocumentReference,
+    DocumentRequest,
+    EmbeddingRequest,
+    RagRequest,
+    SearchRequest,
+    Turn,
+    kind_of,
+)
 from tests.factories import NOW, chat_request, job, job_accepted, user_updated
 
 POLICY = PromptPolicy()
@@ -227,6 +237,29 @@ def test_texts_of_which_vectors_are_made_are_left_as_they_are() -> None:
     assert result == Emit((PromptSanitized(job=event.job, request=request),))
     unknown = sanitize_prompt(event, users={}, policy=POLICY, now=NOW)
     assert isinstance(unknown, DeadLetter)
+
+
+def test_queries_and_documents_are_left_as_they_are() -> None:
+    document = DocumentRequest(document=DocumentReference(payload_id=UUID(int=1)), source=ATTACKS[0])
+    for request in (SearchRequest(query=ATTACKS[0]), document):
+        event = job_accepted(job=job(kind=kind_of(request)), request=request)
+        result = sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW)
+        assert result == Emit((PromptSanitized(job=event.job, request=request),))
+
+
+def test_a_question_to_documents_is_a_prompt() -> None:
+    def asked(question: str):
+        event = job_accepted(job=job(kind="rag"), request=RagRequest(question=question, top_k=3))
+        result = sanitize_prompt(event, users=USERS, policy=POLICY, now=NOW)
+        assert isinstance(result, Emit)
+        return result.events
+
+    for attack in ATTACKS[:3]:
+        refused, incident = asked(attack)
+        assert refused.result["status"] == "refused"
+        assert isinstance(incident, SecurityIncidentDetected)
+    (passed,) = asked("Where is\u200b it written?")
+    assert passed.request == RagRequest(question="Where is it written?", top_k=3)
 
 
 def test_an_incident_says_who_what_when_and_from_where_with_secrets_masked() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
@@ -14,9 +15,18 @@ from schemas.requests import (
     MAX_JSON_DEPTH,
     MAX_JSON_SCHEMA_CHARS,
     MAX_TURNS,
+    AgentRequest,
     ChatRequest,
+    DocumentReference,
+    DocumentRequest,
     EmbeddingRequest,
+    ExampleRequest,
     GenerationConfig,
+    RagRequest,
+    SearchRequest,
+    SmartRequest,
+    SpeechRequest,
+    TrainingRequest,
 )
 
 
@@ -136,6 +146,43 @@ def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
     assert JobRequested.model_validate_json(json.dumps(good)).request == EmbeddingRequest(texts=("a", "b"))
     with pytest.raises(ValidationError):
         JobRequested.model_validate_json(json.dumps({"user_id": "a", "kind": kind, "request": request_}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "expected"),
+    [("rag", {"question": "Why?"}, RagRequest(question="Why?")),
+     ("search", {"query": "why", "top_k": 3, "mode": "dense"}, SearchRequest(query="why", top_k=3, mode="dense")),
+     ("document", {"document": {"payload_id": str(UUID(int=1))}, "source": "a.pdf"},
+      DocumentRequest(document=DocumentReference(payload_id=UUID(int=1)), source="a.pdf")),
+     ("chat", {"prompt": "Why?"}, ChatRequest(prompt="Why?")),
+     ("speech", {"prompt": "Why?"}, SpeechRequest(prompt="Why?")),
+     ("speech", {"prompt": "Why?", "speaker": "Joe"}, SpeechRequest(prompt="Why?", speaker="Joe")),
+     ("smart", {"query": "Why?"}, SmartRequest(query="Why?")),
+     ("smart", {"query": "Why?", "agent_id": "a"}, SmartRequest(query="Why?", agent_id="a")),
+     ("search", {"query": "Why?"}, SearchRequest(query="Why?")),
+     ("agent", {"goal": "Find it", "agent_id": "a"}, AgentRequest(goal="Find it", agent_id="a")),
+     ("example", {"instruction": "a", "output": "b"}, ExampleRequest(instruction="a", output="b")),
+     ("training", {"name": "a"}, TrainingRequest(name="a"))],
+)  # fmt: skip
+def test_every_kind_has_its_request_and_survives_the_way(kind: str, request_: Any, expected: Any) -> None:
+    event = JobRequested.model_validate({"user_id": "a", "kind": kind, "request": request_})
+    assert event.request == expected
+    assert JobRequested.model_validate_json(event.model_dump_json(exclude_none=True)) == event
+    look_alike = {"speech": {"chat"}, "chat": {"speech"}, "smart": {"search"}, "search": {"smart"}}.get(kind, set())
+    for other in {"chat", "rag", "search", "document", "embedding", "speech", "smart", "agent"} - {kind} - look_alike:
+        with pytest.raises(ValidationError):
+            JobRequested.model_validate({"user_id": "a", "kind": other, "request": request_})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"question": "Why?", "top_k": 0}, {"question": "Why?", "top_k": 21}, {"question": "Why?", "top_k": "5"},
+     {"question": " "}, {"question": "Why?", "among": {"sources": []}}, {"question": "Why?", "stray": 1},
+     {"question": "Why?", "among": {"documents": ["no id"]}}],
+)  # fmt: skip
+def test_a_question_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        RagRequest.model_validate(wrong)
 
 
 @pytest.mark.parametrize(

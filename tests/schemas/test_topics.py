@@ -41,7 +41,7 @@ def test_every_event_of_a_job_has_a_topic() -> None:
     on_topics = {topic.event for topic in Catalog.load()}
     carried = {
         name for name, found in vars(events).items()
-        if isinstance(found, type) and issubclass(found, JobEvent) and found is not JobEvent
+        if isinstance(found, type) and issubclass(found, JobEvent) and found not in (JobEvent, events.RequestEvent)
     }  # fmt: skip
     assert carried - on_topics == {"JobAccepted"}  # the first stage's input, never published
 
