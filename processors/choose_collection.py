@@ -32,8 +32,9 @@ def choose_collection(
         provider = providers.get(collection.provider)
         return mode == "keyword" or (provider is not None and provider.embedding_model == collection.model)
 
-    wanted = [one for one in collections if one.provider == event.provider]
-    candidates = wanted if event.provider_is_named else [*wanted, *(one for one in collections if one not in wanted)]
+    ordered = sorted(collections, key=lambda one: (one.provider, one.model, one.dimensions))
+    wanted = [one for one in ordered if one.provider == event.provider]
+    candidates = wanted if event.provider_is_named else [*wanted, *(one for one in ordered if one not in wanted)]
     found = next(filter(fits, candidates), None)
     return found if found is not None else JobError(code=MISMATCH, message=_mismatch(event, collections, providers))
 
