@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     retrieval_concurrency: int = Field(64, ge=1, le=4096)
     document_expires_after_s: int = Field(21_600, ge=60, le=86_400)
     context_tokens: Annotated[dict[str, Annotated[int, Field(ge=512, le=10_000_000)]], NoDecode] = {}
+    relevant_from: Annotated[dict[str, Annotated[float, Field(ge=-1, le=1)]], NoDecode] = {}
+    retrieved_risk_refuse_from: float = Field(0.8, ge=0.01, le=1.01)
+    answer_link_hosts: Annotated[tuple[str, ...], NoDecode] = ()
 
     # --- workers ---
     worker_id: str | None = None
@@ -235,6 +238,7 @@ class Settings(BaseSettings):
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
         "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", "forbidden_llm_output",
+        "answer_link_hosts",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -261,7 +265,7 @@ class Settings(BaseSettings):
                 raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
         return value
 
-    @field_validator("egress_allowed_hosts")
+    @field_validator("egress_allowed_hosts", "answer_link_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """As they are compared: small letters, ASCII, without the last dot."""
@@ -270,7 +274,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be names or addresses of hosts, each without scheme, port and path: {wrong[0]!r}")
         return tuple(host if ":" in host else host.encode("idna").decode("ascii") for host in hosts)
 
-    @field_validator("prices_per_million_tokens", mode="before")
+    @field_validator("prices_per_million_tokens", "relevant_from", mode="before")
     @classmethod
     def _object(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -279,7 +283,7 @@ class Settings(BaseSettings):
 
         return json.loads(value) if value.strip() else {}
 
-    @field_validator("provider_concurrency", "provider_requests_per_minute", mode="before")
+    @field_validator("provider_concurrency", "provider_requests_per_minute", "context_tokens", mode="before")
     @classmethod
     def _by_provider(cls, value: object) -> object:
         """JSON, by `provider` or `provider/model`."""

@@ -31,6 +31,8 @@ from ingress import (
     operations,
     payloads,
     providers,
+    rag,
+    search,
     streaming,
     user_admin,
     users,
@@ -154,7 +156,7 @@ def create_app(settings: Settings) -> FastAPI:
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router, incidents.router, ingestion.router, documents.router,
+        login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)

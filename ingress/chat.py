@@ -30,7 +30,8 @@ TRY_LATER = {
 }  # fmt: skip
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
-    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "not-allowed": 403,
+    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "embedding-mismatch": 400,
+    "not-allowed": 403,
     "quarantined": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
     "document-too-large": 413,
@@ -105,7 +106,7 @@ async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader
         )
     headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
-        return _json(200, outcome.result, headers)
+        return json_reply(200, outcome.result, headers)
     raise failed_call(job_id, outcome)
 
 
@@ -141,7 +142,7 @@ def _asked(body: ChatRequest) -> ChatRequest:
 
 
 async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) -> Response:
-    job_id, listening, headers = await ask_and_listen(sent, _asked(sent.body), user, found, refuse=_raise_if_refused)
+    job_id, listening, headers = await ask_and_listen(sent, _asked(sent.body), user, found, refuse=raise_if_refused)
     on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
     return EventStream(listening, job_id, headers=headers, on_left=on_left)
 
@@ -149,13 +150,14 @@ async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) ->
 def as_job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
     """202 with the job; 200 where its prompt was refused at once. Raises Problem where it ended as 400, 403 or 429."""
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing), **(REPLAYED if replayed else {})}
-    _raise_if_refused(job_id, outcome)
+    raise_if_refused(job_id, outcome)
     if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":
-        return _json(200, {**outcome.result, "job_id": str(job_id)}, headers)
-    return _json(202, {"job_id": str(job_id)}, headers)
+        return json_reply(200, {**outcome.result, "job_id": str(job_id)}, headers)
+    return json_reply(202, {"job_id": str(job_id)}, headers)
 
 
-def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
+def raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
+    """Where nothing was done, the caller is told at once."""
     if outcome is not None and outcome.error is not None and STATUS_BY_CODE.get(outcome.error["code"]) in REFUSED:
         raise failed_call(job_id, outcome)
 
@@ -183,5 +185,6 @@ def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
     return Problem(status, code, error["message"], headers=headers, **extra)
 
 
-def _json(status: int, body: Any, headers: dict[str, str]) -> Response:
+def json_reply(status: int, body: Any, headers: dict[str, str]) -> Response:
+    """Of what is no model of ours."""
     return Response(orjson.dumps(body), status, headers, "application/json")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from ingress.backpressure import Backpressure
+from ingress.backpressure import STAGES, Backpressure
 from ingress.caller import caller_address
 from ingress.cancel_requests import CancelRequests
 from ingress.files import Files, ReceivedFile
@@ -21,7 +21,7 @@ from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
 from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
-from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
+from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, no_vectors, not_present
 from processors.with_image import cannot_see
 from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
@@ -31,13 +31,15 @@ from schemas.requests import (
     AnyRequest,
     ChatRequest,
     DocumentRequest,
+    EmbeddingRequest,
     GenerationConfig,
     ImageReference,
-    JobKind,
     RagRequest,
+    SearchRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
+from transport.workers import EMBEDDINGS
 
 logger = logging.getLogger(__name__)
 
@@ -341,10 +343,27 @@ class Submissions:
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
         self.check_offered(wanted, generation)
+        self._check_others(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)
         for stage in STAGES.get(kind_of(request), ()):
             self._backpressure.check(wanted[0] if wanted else None, stage=stage)
+
+    def _check_others(self, request: AnyRequest) -> None:
+        """Who is named beside those that answer: makes vectors, or puts what was found in order."""
+        if isinstance(request, RagRequest):
+            self.check_offered(list(filter(None, (request.embedding_provider, request.rerank_provider))), None)
+            self._check_embeds(request.embedding_provider)
+        elif isinstance(request, (EmbeddingRequest, SearchRequest, DocumentRequest)):
+            self._check_embeds(request.provider)
+
+    def _check_embeds(self, provider: str | None) -> None:
+        """The router refuses it, too, but only after it was published; who does not tell what it can may be able to."""
+        told = self._abilities()
+        if provider is None or EMBEDDINGS in told.get(provider, (EMBEDDINGS,)):
+            return
+        there = [name for name, can in told.items() if EMBEDDINGS in can]
+        raise Problem(400, NO_SUCH_PROVIDER, no_vectors([provider], there), providers=there)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
@@ -359,8 +378,7 @@ class Submissions:
 
         The stage refuses it, too, but only once the image is stored; who does not tell what it can may see.
         """
-        offers = self._offers()
-        told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+        told = self._abilities()
         seeing = [name for name, can in told.items() if "images" in can]
         blind = [name for name in wanted or told if told.get(name) and name not in seeing]
         if not blind or (not wanted and len(blind) < len(told)):
@@ -369,6 +387,11 @@ class Submissions:
         who = named if wanted else "the providers that are present"
         raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who, seeing), providers=seeing)
 
+    def _abilities(self) -> dict[str, tuple[str, ...]]:
+        """What each provider can do, of those that tell."""
+        offers = self._offers()
+        return {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+
     def _check_callback(self, url: str | None) -> None:
         if url is None:
             return
@@ -376,13 +399,6 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
-
-
-# The work that a job waits for.
-STAGES: dict[JobKind, tuple[str, ...]] = {
-    "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
-    "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
-}  # fmt: skip
 
 
 def _image_of(request: AnyRequest) -> ImageReference | None:

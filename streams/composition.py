@@ -286,6 +286,7 @@ class Composition:
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
             max_response_chars=settings.max_response_length, answers=Newest(answer_rules, settings, self._live),
+            link_hosts=settings.answer_link_hosts,
         )  # fmt: skip
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)

@@ -6,7 +6,7 @@ retrieval-requested -> retrieve_context -> completion-requested-<provider>, or j
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,15 +18,18 @@ from processors.chunk_document import Chunker
 from processors.embed_chunks import embed_chunks
 from processors.partition_document import partition_document
 from processors.ports import EmbeddingProvider
-from processors.stage import StageResult
+from processors.prompt_policy import PromptPolicy
+from processors.retrieve_context import RetrievalRules, retrieve_context
+from processors.stage import Emit, StageResult
 from providers.token_counters import chunk_tokens, token_counter
-from schemas.events import ChunksPrepared, DocumentReceived
+from schemas.events import ChunksPrepared, DocumentReceived, RetrievalRequested
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.document_sweep import OldVersions
 from sinks.documents import PostgresDocuments
 from sinks.payloads import PayloadStore
 from sinks.pool import Pool
+from streams import metrics
 from streams.app import StreamApp
 from streams.chunk_writer import ChunkTopic
 from streams.decode import decoder
@@ -37,6 +40,7 @@ from streams.errors import StartError
 from streams.files import StoredFiles
 from streams.live_providers import LiveProviders
 from streams.providers import configured
+from streams.rules import Newest, prompt_rules
 from streams.serve import StageServer, Stream
 from streams.vectors import Vectors
 from vault.live import LiveSettings
@@ -111,15 +115,8 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
 
 
 def embedding_providers(made: Knowledge) -> Mapping[str, EmbeddingProvider]:
-    """Those that make vectors, with connections of their own; they follow the settings that may change."""
-    adapters: dict[str, Any] = {name: one.make() for name, one in configured(made.settings).items()}
-    if made.live.follows:
-        live = LiveProviders(made.settings, adapters)
-        adapters = dict(live.providers)
-        made.live.subscribe(live.take)
-    for adapter in adapters.values():
-        made.stack.push_async_callback(adapter.close)
-    return {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
+    """Those that make vectors."""
+    return {name: adapter for name, adapter in _adapters(made).items() if adapter.capabilities.embeds}
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -130,3 +127,46 @@ async def _end(task: "asyncio.Task[None]") -> None:
 
 async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
     """Passages out: for an answer, or as they are."""
+    settings = made.settings
+    if made.pool is None:
+        raise StartError("DATABASE_URL is not set: the role retrieval has to know which documents there are")
+    adapters = _adapters(made)
+    embedding: dict[str, Any] = {name: one for name, one in adapters.items() if one.capabilities.embeds}
+    topic = catalog.full_name("retrieval-requested")
+    requested = app.lane(topic, "retrieve_context", limit=settings.retrieval_concurrency)
+    stage = partial(
+        _retrieve_context, policy_now=Newest(prompt_rules, settings, made.live), providers=embedding,
+        rerankers=adapters, vectors=made.vectors.opened(), ledger=PostgresDocuments(made.pool),
+        rules=RetrievalRules(
+            context_tokens=settings.context_tokens, refuse_from=settings.retrieved_risk_refuse_from,
+            relevant_from=settings.relevant_from,
+        ),
+    )  # fmt: skip
+
+    @app.agent(requested, name="retrieve_context")
+    async def retrieve_context_agent(stream: Stream) -> None:
+        await server.at_once(
+            stream, decoder(RetrievalRequested), stage, name="retrieve_context", target="retrieval"
+        )  # fmt: skip
+
+
+async def _retrieve_context(
+    event: RetrievalRequested, *, policy_now: Callable[[], PromptPolicy], **more: Any
+) -> StageResult:
+    """By the rules as they are when it begins: they may change while the process runs."""
+    result = await retrieve_context(event, policy=policy_now(), **more)
+    if isinstance(result, Emit):
+        metrics.count_retrieved(result.events)
+    return result
+
+
+def _adapters(made: Knowledge) -> dict[str, Any]:
+    """Providers of this deployment with connections of this role's own; they follow the settings where these do."""
+    adapters: dict[str, Any] = {name: one.make() for name, one in configured(made.settings).items()}
+    if made.live.follows:
+        live = LiveProviders(made.settings, adapters)
+        adapters = dict(live.providers)
+        made.live.subscribe(live.take)
+    for adapter in adapters.values():
+        made.stack.push_async_callback(adapter.close)
+    return adapters

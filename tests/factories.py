@@ -18,9 +18,10 @@ from schemas.events import (
     JobRequested,
     PromptSanitized,
     RateLimit,
+    RetrievalRequested,
     UserUpdated,
 )
-from schemas.requests import ChatRequest, DocumentReference, DocumentRequest
+from schemas.requests import ChatRequest, DocumentReference, DocumentRequest, RagRequest, SearchRequest
 
 ACCEPTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOW = ACCEPTED_AT + timedelta(milliseconds=20)
@@ -65,6 +66,25 @@ def rate_limit(**overrides: Any) -> RateLimit:
 def completion_requested(**overrides: Any) -> CompletionRequested:
     fields = {"job": job(), "provider": "openai", "request": chat_request(), "timeout_s": 30.0}
     return CompletionRequested(**fields | overrides)
+
+
+def question(
+    text: str = "How do bees find their way home?", *, named: str | None = None, **overrides: Any
+) -> RetrievalRequested:
+    """`retrieval-requested` of a question; `named`: the embedding provider that its user has named."""
+    fields = {**overrides, "embedding_provider": named}
+    return RetrievalRequested(
+        job=job(kind="rag"), provider=named or "local", provider_is_named=named is not None, llm_provider="openai",
+        request=RagRequest(question=text, **fields), timeout_s=30.0, rate_limit=rate_limit(),
+    )  # fmt: skip
+
+
+def query(text: str = "bees", *, named: str | None = None, **overrides: Any) -> RetrievalRequested:
+    """The same of a search."""
+    return RetrievalRequested(
+        job=job(kind="search"), provider=named or "local", provider_is_named=named is not None,
+        request=SearchRequest(query=text, provider=named, **overrides), timeout_s=30.0,
+    )  # fmt: skip
 
 
 def job_finished(*, code: str | None = None, job_id: UUID | None = None, **overrides: Any) -> JobFinished:
