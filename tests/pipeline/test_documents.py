@@ -1,4 +1,4 @@
-"""Documents through the whole product: every way in, newer versions, deletion, cancelling, and kill -9 in the middle."""
+"""Documents through the whole product: each way in, newer versions, deletion, cancelling, kill -9 in the middle."""
 
 import asyncio
 import json
