@@ -114,7 +114,7 @@ async def test_a_document_comes_in_by_rest_and_by_topic(
 ) -> None:
     await ingestion(deployment)
     async with client_of(ingress) as client:
-        reply = await ingest(client, text("bees", 40), "C:\\private\\../no\x07tes.txt")
+        reply = await ingest(client, text("bees", 40), "C:\\private\\../notes.txt")
         assert reply.status_code == 200, reply.text
         made = reply.json()
         assert made["status"] == "ok"
@@ -256,7 +256,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
     victim = await ingestion(deployment)
     api.pause_s = 0.15
     async with client_of(ingress) as client:
-        job_id = await begun(client, text("bees", 400))
+        job_id = await begun(client, text("bees", 250))
         told = await until(lambda: chunks_told(client, job_id))
         victim.kill()
         listening = asyncio.create_task(listened(client, job_id))
@@ -269,7 +269,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
         heard = await listening
         assert heard.body["result"]["document_id"] == made["document_id"]
         # And one that is cancelled in the middle leaves nothing.
-        job_id = await begun(client, text("nets", 400), "other.txt")
+        job_id = await begun(client, text("nets", 160), "other.txt")
         await until(lambda: chunks_told(client, job_id))
         assert (await client.post(f"/jobs/{job_id}/cancel")).status_code in (200, 202)
         assert json.loads((await ended(deployment, uuid.UUID(job_id)))["error"])["code"] == "cancelled"
