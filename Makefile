@@ -61,7 +61,7 @@ chaos-long: $(STAMP) ## The same for as long as it takes: JOBS=1000000
 lock: $(STAMP) ## Compile the lock files anew
 	@$(BIN)/uv pip compile -q pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile -q pyproject.toml --extra embeddings --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-runtime.lock
 
 clean: down ## Stop it, and remove data, environment and caches
