@@ -116,8 +116,8 @@ def test_kernel_lets_nobody_out_where_it_can() -> None:
 
 
 SMALL = {
-    "computing": (Bounds(cpu_s=1, cpu_per_mib_s=0, cpu_per_page_s=0), "more than 1 s of computing time"),
-    "waiting": (Bounds(idle_s=2, cpu_per_mib_s=0), "for 2 s nothing more"),
+    "computing": (Bounds(cpu_s=1, cpu_per_page_s=0), "more than 1 s of computing time"),
+    "waiting": (Bounds(idle_s=2), "for 2 s nothing more"),
 }
 
 
