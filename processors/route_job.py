@@ -142,11 +142,8 @@ def route_job(
         if asked_for is None:
             continue
         embeds = what == "embeds"
-<<<<<<< HEAD
-        there, first = (known.that_embed(), default_embedding or default) if embeds else (known, default)
-=======
-        there, first = (known.that_embed(), default_embedding) if embeds else (known.that_answer(), default)
->>>>>>> k-vect
+        there = known.that_embed() if embeds else known.that_answer()
+        first = (default_embedding or default) if embeds else default
         choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
         if isinstance(choice, JobError):
             return Emit((JobFinished.failed(job, error=choice, at=now),))
