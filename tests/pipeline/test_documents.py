@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -35,17 +34,23 @@ def text(word: str, paragraphs: int) -> bytes:
 
 
 class Embedder(OpenAIStandIn):
-    """Takes `pause_s` for each call. `texts`: how many it was given."""
+    """Holds calls for vectors once it `may` make no more of them. `texts`: how many it was given, or is asked for."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pause_s, self.texts = 0.0, 0
+        self.texts, self.may = 0, 1_000_000
 
-    def other(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    async def before_other(self, path: str, body: dict[str, Any]) -> None:
         if path == "/v1/embeddings":
             self.texts += len(body["input"])
-            time.sleep(self.pause_s)
-        return super().other(method, path, body)
+            while self.texts > self.may:
+                await asyncio.sleep(0.02)
+
+    def hold_after(self, texts: int) -> None:
+        self.may = self.texts + texts
+
+    def release(self) -> None:
+        self.may = 1_000_000
 
 
 @pytest.fixture
@@ -223,8 +228,13 @@ async def test_a_newer_version_replaces_the_older_one_at_once_and_a_deletion_lea
                 seen.append({str(one.version_id) for one in found})
 
         searching = asyncio.create_task(search())
-        api.pause_s = 0.05
-        second = (await ingest(client, text("nets", 100))).json()
+        api.hold_after(70)
+        ingesting = asyncio.create_task(ingest(client, text("nets", 100)))
+        await until(lambda: api.texts > api.may)
+        before = len(seen)
+        await until(lambda: len(seen) > before + 3)  # when some of the second version is there
+        api.release()
+        second = (await ingesting).json()
         await until(lambda: seen[-1] == {second["version_id"]})
         stop.set()
         await searching
@@ -235,11 +245,12 @@ async def test_a_newer_version_replaces_the_older_one_at_once_and_a_deletion_lea
         shown = (await client.get(f"/documents/{first['document_id']}")).json()
         assert [version["state"] for version in shown["history"]] == ["active", "replaced"]
         # In the middle of its third version.
-        api.pause_s = 0.3
+        api.hold_after(70)
         job_id = await begun(client, text("bears", 300))
         await until(lambda: chunks_told(client, job_id))
         assert (await client.delete(f"/documents/{first['document_id']}")).status_code == 204
         assert await ledger.collections("root") == []
+        api.release()
         row = await ended(deployment, uuid.UUID(job_id))
         assert json.loads(row["error"])["code"] == "document-deleted"
         await until(lambda: counted(vectors, 0))
@@ -254,11 +265,13 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
     deployment: Deployment, ingress: Process, vectors: QdrantRepository, api: Embedder
 ) -> None:
     victim = await ingestion(deployment)
-    api.pause_s = 0.15
     async with client_of(ingress) as client:
+        api.hold_after(70)
         job_id = await begun(client, text("bees", 250))
         told = await until(lambda: chunks_told(client, job_id))
+        await until(lambda: api.texts > api.may)
         victim.kill()
+        api.release()
         listening = asyncio.create_task(listened(client, job_id))
         await ingestion(deployment)
         row = await ended(deployment, uuid.UUID(job_id))
@@ -269,6 +282,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
         heard = await listening
         assert heard.body["result"]["document_id"] == made["document_id"]
         # And one that is cancelled in the middle leaves nothing.
+        api.hold_after(70)
         job_id = await begun(client, text("nets", 160), "other.txt")
         await until(lambda: chunks_told(client, job_id))
         assert (await client.post(f"/jobs/{job_id}/cancel")).status_code in (200, 202)
