@@ -76,7 +76,7 @@ class ModelApi(ABC):
     def other(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """The reply to every other call: models, embeddings; None: there is no such path."""
 
-    async def before_other(self, path: str, body: dict[str, Any]) -> None:
+    async def before_other(self, path: str, body: dict[str, Any]) -> None:  # noqa: B027 most have nothing to hold
         """Awaited before that reply, so that tests can hold it back."""
 
     @abstractmethod
