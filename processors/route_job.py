@@ -142,9 +142,8 @@ def route_job(
         if asked_for is None:
             continue
         embeds = what == "embeds"
-        there, first = known.that_answer(), default
-        if embeds:
-            there, first = known.that_embed(), default_embedding or (default if default in known.embedding else None)
+        there = known.that_embed() if embeds else known.that_answer()
+        first = (default_embedding or default) if embeds else default
         choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
         if isinstance(choice, JobError):
             return Emit((JobFinished.failed(job, error=choice, at=now),))

@@ -53,7 +53,7 @@ def test_who_only_makes_vectors_is_never_asked_for_an_answer() -> None:
     assert routed(job_admitted(), **given)[0].provider == "openai"
     (finished,) = routed(job_admitted(request=chat_request(provider="local")), **given)
     assert finished.error.code == "no-such-provider"
-    embedding = job_admitted(request=EmbeddingRequest(texts=("a",)))
+    embedding = job_admitted(job=job(kind="embedding"), request=EmbeddingRequest(texts=("a",)))
     assert routed(embedding, embedding=("local",), **given)[0].provider == "local"
 
 
