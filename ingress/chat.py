@@ -17,6 +17,7 @@ from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CostingUser, Found, Services
 from ingress.streaming import STREAM, EventStream, canceller
+from processors.documents import OF_DOCUMENTS
 from processors.quarantine import QUARANTINED
 from schemas.events import RateLimit, UserUpdated
 from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
@@ -25,6 +26,7 @@ router = APIRouter()
 
 TRY_LATER = {
     "provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable", "vectors-unavailable",
+    "parser-starved",
 }  # fmt: skip
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
@@ -32,6 +34,7 @@ STATUS_BY_CODE = {
     "not-allowed": 403,
     "quarantined": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
+    "document-too-large": 413,
 }  # fmt: skip
 REFUSED = (400, 403, 429)  # nothing was done: an accepted job's caller is told at once, where it is known by then
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -114,7 +117,7 @@ async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader
 async def chat_async(user: CostingUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook; `image` as for `/chat/`."""
     with await found.bodies.read(AsyncChatRequest, request, user, key) as sent:
-        return told_job(
+        return as_job(
             *await found.submissions.accepted(
                 user, _asked(sent.body), callback_url=sent.body.callback_url, keyed=sent.key, upload=sent.upload
             )
@@ -127,7 +130,7 @@ async def inference(body: InferenceBody, user: CostingUser, found: Found, key: K
     request = ChatRequest(
         prompt=body.prompt, provider=body.model, generation_config=GenerationConfig(temperature=body.temperature)
     )
-    return told_job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
+    return as_job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
 def _asked(body: ChatRequest) -> ChatRequest:
@@ -144,8 +147,8 @@ async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) ->
     return EventStream(listening, job_id, headers=headers, on_left=on_left)
 
 
-def told_job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
-    """The answer of a call that does not wait."""
+def as_job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
+    """202 with the job; 200 where its prompt was refused at once. Raises Problem where it ended as 400, 403 or 429."""
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing), **(REPLAYED if replayed else {})}
     raise_if_refused(job_id, outcome)
     if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":
@@ -159,11 +162,18 @@ def raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
         raise failed_call(job_id, outcome)
 
 
+def status_of(code: str) -> int:
+    """Of a waiting call whose job has ended with this code."""
+    if code in TRY_LATER:
+        return 503
+    return STATUS_BY_CODE.get(code) or (422 if code.startswith(OF_DOCUMENTS) else 502)
+
+
 def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
     """How a waiting call says that its job has no answer."""
     error = outcome.error or {"code": "unexpected-error", "message": "the job ended without a reason"}
     code, wait = error["code"], error.get("retry_after_s")
-    status = STATUS_BY_CODE.get(code) or (503 if code in TRY_LATER else 502)
+    status = status_of(code)
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(outcome.rate_limit)}
     if outcome.replayed:
         headers |= REPLAYED

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from ingress.asking import ask_and_listen
 from ingress.bodies import Sent
-from ingress.chat import ANSWERS, JOBS, failed_call, json_reply, raise_if_refused, told_job
+from ingress.chat import ANSWERS, JOBS, as_job, failed_call, json_reply, raise_if_refused
 from ingress.idempotency import REPLAYED, Key
 from ingress.leaving import left
 from ingress.problems import rate_limit_headers
@@ -90,7 +90,7 @@ async def rag(body: RagBody, user: CostingUser, found: Found, key: Key, request:
 )  # fmt: skip
 async def rag_async(body: AsyncRagRequest, user: CostingUser, found: Found, key: Key) -> Response:
     """Ask your documents and get a job; the outcome by polling, or at `callback_url` as a signed webhook."""
-    return told_job(
+    return as_job(
         *await found.submissions.accepted(user, _asked(body), callback_url=body.callback_url, keyed=key)
     )  # fmt: skip
 

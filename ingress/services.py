@@ -18,6 +18,7 @@ from ingress.channels import Channels
 from ingress.compare_table import CompareRules
 from ingress.comparing import Comparing
 from ingress.export_limit import Exports
+from ingress.files import Files
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
@@ -37,6 +38,7 @@ from schemas.topics import Catalog
 from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
+from sinks.document_lists import DocumentLists
 from sinks.due_store import DueStore
 from sinks.incidents import IncidentStore
 from sinks.login_failures import LoginFailures
@@ -61,6 +63,8 @@ class Services:
     limits: Limits
     bodies: Bodies
     images: Images
+    files: Files
+    documents: DocumentLists
     cancel_requests: CancelRequests
     channels: Channels
     idempotency: Idempotency

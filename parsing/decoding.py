@@ -6,7 +6,7 @@ import re
 from charset_normalizer import from_bytes
 
 SAMPLE_BYTES = 256 * 1024
-MAX_STRAY_CONTROLS = 0.01  # of a text's letters; of more, it is none
+FEW_CONTROLS, MAX_CONTROLS = 4, 0.01  # of a text's letters; of more, it is none
 MAX_BROKEN = 0.01
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -29,7 +29,7 @@ def decode(raw: bytes, *, declares: bool = False) -> str | None:
     if text is None:
         return None
     sample = text[:SAMPLE_BYTES]
-    if len(_CONTROLS.findall(sample)) > len(sample) * MAX_STRAY_CONTROLS:
+    if len(_CONTROLS.findall(sample)) > FEW_CONTROLS + len(sample) * MAX_CONTROLS:
         return None
     return text
 

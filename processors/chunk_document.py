@@ -180,15 +180,13 @@ class Chunker:
     def _overlap(self, whole: list[_Sentence]) -> list[_Sentence]:
         """The last sentences that are short enough together; of one that is too long, its last words."""
         kept: list[_Sentence] = []
-        free = self._overlap_tokens
+        free, last = self._overlap_tokens, whole[-1]
         for sentence in reversed(whole[1:]):  # never all of it
-            if sentence.is_heading or sentence.tokens > free:
+            if sentence.is_heading or self._count(self._between(sentence.start, last.end)) > free:
                 break
             kept.insert(0, sentence)
-            free -= sentence.tokens
-        if kept or not free or whole[-1].is_heading:
+        if kept or not free or last.is_heading:
             return kept
-        last = whole[-1]
         text = self._between(last.start, last.end)
         guess = max(1, len(text) * free // max(last.tokens, 1))
         found = tail(text, (0, len(text)), fits=lambda part: self._count(part) <= free, guess=guess)

@@ -9,7 +9,6 @@ from processors.stage import Emit
 from schemas.events import ChunksPrepared, DocumentReceived, JobError, JobFinished
 
 OF_DOCUMENTS = "document-"  # codes of what is wrong with a document, and not with us
-MAX_BATCH = 32  # chunks in one event
 
 
 def ingested(event: DocumentReceived | ChunksPrepared, made: Version | Same, *, at: datetime) -> Emit:

@@ -1,12 +1,11 @@
 """Stage: document-received -> chunks-prepared, batch by batch; and job-finished, where nothing is left to do."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
 
+from processors.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
 from processors.document_ports import (
-    Block,
     ChunkWriter,
     DocumentLedger,
     DocumentParser,
@@ -16,7 +15,7 @@ from processors.document_ports import (
     Pages,
     Version,
 )
-from processors.documents import MAX_BATCH, ingested, is_of_document, not_ingested
+from processors.documents import ingested, is_of_document, not_ingested
 from processors.errors import PermanentError
 from processors.ports import EmbeddingProvider
 from processors.stage import Drop, StageResult
@@ -29,24 +28,7 @@ GONE = (
 )
 
 
-class Chunker(Protocol):
-    """Cuts one document into chunks, as its blocks come."""
-
-    def add(self, blocks: Sequence[Block]) -> Sequence[Chunk]:
-        """The chunks that are complete with these."""
-        ...
-
-    def end(self) -> Sequence[Chunk]:
-        """The rest; nothing is added after it."""
-        ...
-
-
-class Chunking(Protocol):
-    """Begins to cut a document for an embedding model."""
-
-    def __call__(self, provider: str, model: str) -> Chunker:
-        """A chunker that counts as this model does."""
-        ...
+Chunking = Callable[[str], Chunker]  # begins to cut a document for the embedding model of this provider
 
 
 async def partition_document(
@@ -94,7 +76,7 @@ async def partition_document(
             if not isinstance(version, Version):
                 return ingested(event, version, at=now)
             if version.batches is None:
-                chunker = chunking(event.provider, provider.embedding_model)
+                chunker = chunking(event.provider)
                 version = await _partition(event, version, file, parser, chunker, ledger, writer, progress)
         finished = await ledger.finish(version.version_id)
     except PermanentError as error:
@@ -131,7 +113,7 @@ async def _partition(
     async def write(found: Sequence[Chunk], *, is_rest: bool = False) -> None:
         nonlocal batches, chunks, waiting
         waiting += found
-        full = len(waiting) if is_rest else len(waiting) - len(waiting) % MAX_BATCH
+        full = len(waiting) if is_rest else len(waiting) - len(waiting) % MAX_CHUNKS_PER_BATCH
         for batch in _batches(waiting[:full]):
             await writer.write(_prepared(event, version, batches, batch))
             batches, chunks = batches + 1, chunks + len(batch)
@@ -143,8 +125,8 @@ async def _partition(
 
     async for pages in parser.parse(file.path):
         # It counts the tokens of all that it cuts: others work meanwhile.
-        await write(await asyncio.to_thread(chunker.add, pages.blocks))
-    await write(await asyncio.to_thread(chunker.end), is_rest=True)
+        await write(await asyncio.to_thread(list, chunker.feed(pages)))
+    await write(await asyncio.to_thread(list, chunker.finish()), is_rest=True)
     if not chunks:
         raise PermanentError("document-empty", "there is no text in the file")
     await writer.flush()
@@ -153,8 +135,8 @@ async def _partition(
 
 
 def _batches(chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, ...]]:
-    for first in range(0, len(chunks), MAX_BATCH):
-        yield tuple(chunks[first : first + MAX_BATCH])
+    for first in range(0, len(chunks), MAX_CHUNKS_PER_BATCH):
+        yield tuple(chunks[first : first + MAX_CHUNKS_PER_BATCH])
 
 
 def _prepared(

@@ -15,6 +15,7 @@ _LATIN_STOP = re.compile(rf"[.…][{_CLOSERS}]*$")
 _LAST_WORD = re.compile(r"([^\W\d_]+(?:\.[^\W\d_]+)*)\.$")
 _SHORTENED = (
     "mr mrs ms dr prof st vs etc no fig figs vol pp cf al inc ltd co corp jr sr sen rep gen rev est approx dept univ "
+    "sec ch eq ed eds v "
     "jan feb mar apr jun jul aug sep sept oct nov dec bzw ca nr abb vgl usw sog art bd hrsg "
     "г гг в вв им т тт п пп стр рис табл см ср ул д кв тыс млн млрд руб коп др пр напр"
 )
@@ -54,16 +55,17 @@ def pieces(text: str, span: Span, *, fits: Callable[[str], bool], guess: int) ->
 def tail(text: str, span: Span, *, fits: Callable[[str], bool], guess: int) -> Span | None:
     """As much of the span's end as fits, from the beginning of a word; None where that is nothing."""
     start, end = span
-    length = min(guess, end - start)
+    length = min(guess * 5 // 4 + 1, end - start)
     while length > 0:
         at = end - length
-        white = _WHITE.search(text, at, end)
-        at = white.end() if white is not None else _whole_letter_from(text, at, end)
+        if at > start and not text[at - 1].isspace():
+            white = _WHITE.search(text, at, end)
+            at = white.end() if white is not None else _whole_letter_from(text, at, end)
         if at >= end:
             return None
         if fits(text[at:end]):
             return at, end
-        length = min(length, end - at) * 3 // 4
+        length = min(length, end - at) * 7 // 8
     return None
 
 

@@ -231,6 +231,7 @@ class JobRow:
         state: str | None = None,
         retry_at: datetime | None = None,
         attempts: list[dict[str, Any]] | None = None,
+        document: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """As its user sees it; the arguments are of one that still runs: where it is, and how often it was tried."""
         return job_view(
@@ -246,6 +247,7 @@ class JobRow:
             state=state,
             retry_at=retry_at,
             attempts=attempts if self.attempts is None else self.attempts,
+            document=document,
             timings=self.timings,
         )
 

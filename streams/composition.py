@@ -234,6 +234,7 @@ class Composition:
                 JobIds(secrets),
                 RedriveMarks(secrets),
                 expires_after_s=settings.expires_after_s,
+                document_expires_after_s=settings.document_expires_after_s,
                 tokens=Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60)
                 if settings.event_token_required
                 else None,

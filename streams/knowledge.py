@@ -4,25 +4,40 @@ document-received -> partition_document -> chunks-prepared -> embed_chunks -> jo
 retrieval-requested -> retrieve_context -> completion-requested-<provider>, or job-finished
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
+from parsing.parser import ChildParser
+from processors.chunk_document import Chunker
+from processors.embed_chunks import embed_chunks
+from processors.partition_document import partition_document
+from processors.ports import EmbeddingProvider
 from processors.prompt_policy import PromptPolicy
 from processors.retrieve_context import RetrievalRules, retrieve_context
 from processors.stage import Emit, StageResult
-from schemas.events import RetrievalRequested
+from providers.token_counters import chunk_tokens, token_counter
+from schemas.events import ChunksPrepared, DocumentReceived, RetrievalRequested
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.document_sweep import OldVersions
 from sinks.documents import PostgresDocuments
+from sinks.payloads import PayloadStore
 from sinks.pool import Pool
 from streams import metrics
 from streams.app import StreamApp
+from streams.chunk_writer import ChunkTopic
 from streams.decode import decoder
+from streams.document_progress import DocumentProgressTopic
+from streams.document_sweep import sweep_documents
 from streams.encode import Encoder
 from streams.errors import StartError
+from streams.files import StoredFiles
 from streams.live_providers import LiveProviders
 from streams.providers import configured
 from streams.rules import Newest, prompt_rules
@@ -47,7 +62,67 @@ class Knowledge:
 
 
 async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
-    """Documents in: cut into chunks, and vectors of them stored."""
+    """Documents in: cut into chunks, and vectors of them stored.
+
+    Raises:
+        StartError: There is no database, or the vectors cannot be opened.
+    """
+    settings, pool = made.settings, made.pool
+    if pool is None:
+        raise StartError("DATABASE_URL is not set, which is where documents and their files are: name the database")
+    providers, vectors, ledger = embedding_providers(made), made.vectors.opened(), PostgresDocuments(pool)
+    files, parser = StoredFiles(PayloadStore(pool), at_once=settings.ingestion_concurrency), ChildParser()
+
+    def chunking(provider: str) -> Chunker:
+        return Chunker(
+            counter=token_counter(provider), max_tokens=chunk_tokens(provider, settings.max_chunk_tokens),
+            overlap_tokens=settings.chunk_overlap_tokens,
+        )  # fmt: skip
+
+    partition = partial(
+        partition_document, files=files, parser=parser, chunking=chunking, providers=providers, ledger=ledger,
+        progress=DocumentProgressTopic(app, made.encoder, stage="partition_document"),
+    )  # fmt: skip
+    embed = partial(
+        embed_chunks, providers=providers, vectors=vectors, ledger=ledger,
+        progress=DocumentProgressTopic(app, made.encoder, stage="embed_chunks"),
+        max_chunks=settings.max_embed_chunks, max_tokens=settings.max_embed_tokens,
+    )  # fmt: skip
+
+    async def partition_and_publish(event: DocumentReceived, *, now: datetime) -> StageResult:
+        async with contextlib.aclosing(ChunkTopic(app, made.encoder)) as writer:
+            return await partition(event, writer=writer, now=now)
+
+    document_received = app.lane(
+        catalog.full_name("document-received"), "partition_document", limit=settings.ingestion_concurrency
+    )
+    chunks_prepared = app.lane(
+        catalog.full_name("chunks-prepared"), "embed_chunks", limit=settings.embedding_concurrency
+    )
+
+    @app.agent(document_received, name="partition_document")
+    async def partition_document_agent(stream: Stream) -> None:
+        await server.at_once(
+            stream, decoder(DocumentReceived), partition_and_publish, name="partition_document", target="documents"
+        )
+
+    @app.agent(chunks_prepared, name="embed_chunks")
+    async def embed_chunks_agent(stream: Stream) -> None:
+        await server.at_once(stream, decoder(ChunksPrepared), embed, name="embed_chunks", target="documents")
+
+    sweeping = asyncio.create_task(sweep_documents(OldVersions(pool), vectors), name="old documents")
+    made.stack.push_async_callback(_end, sweeping)
+
+
+def embedding_providers(made: Knowledge) -> Mapping[str, EmbeddingProvider]:
+    """Those that make vectors."""
+    return {name: adapter for name, adapter in _adapters(made).items() if adapter.capabilities.embeds}
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:

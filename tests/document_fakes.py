@@ -57,16 +57,16 @@ class FakeParser:
 class LineChunker:
     """A chunk for each block, told with the block after it."""
 
-    def __init__(self, provider: str = "", model: str = "") -> None:
+    def __init__(self, provider: str = "") -> None:
         self._waiting: list[Block] = []
         self._next = 0
 
-    def add(self, blocks: Sequence[Block]) -> list[Chunk]:
-        self._waiting += blocks
+    def feed(self, pages: Pages) -> list[Chunk]:
+        self._waiting += pages.blocks
         done, self._waiting = self._waiting[:-1], self._waiting[-1:]
         return self._cut(done)
 
-    def end(self) -> list[Chunk]:
+    def finish(self) -> list[Chunk]:
         return self._cut(self._waiting)
 
     def _cut(self, blocks: Sequence[Block]) -> list[Chunk]:

@@ -8,6 +8,7 @@ import pytest
 
 from ingress import standings
 from ingress.backpressure import Backpressure
+from ingress.files import Files
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
@@ -59,7 +60,7 @@ class Desk:
     ) -> None:
         rules = Rules(
             topic="job-requested", allowed_providers=("openai", "local"), default_timeout_s=30, admission_wait_s=0,
-            expires_after_s=3600, callback_allow_private=callback_allow_private,
+            expires_after_s=3600, document_expires_after_s=7200, callback_allow_private=callback_allow_private,
         )  # fmt: skip
         self.usage = Usage()
         of_users = UserRules(window_s=WINDOW_S, user_limit=USER_LIMIT, admin_limit=ADMIN_LIMIT, max_pending=max_pending)
@@ -76,6 +77,7 @@ class Desk:
             cancel_requests=nobody,
             offers=lambda: self.offers,
             images=self.images,
+            files=Files(PayloadStore(self.database), user_bytes=1_000, max_upload_mb=1),
             standings=self.standings,
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),

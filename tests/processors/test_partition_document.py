@@ -144,14 +144,14 @@ async def test_others_work_while_it_counts_tokens() -> None:
     ticks = 0
 
     class SlowChunker(LineChunker):
-        def add(self, blocks: Any) -> Any:
+        def feed(self, pages: Any) -> Any:
             seen = ticks
             deadline = 200
             while ticks == seen and deadline:  # the loop goes on meanwhile, or this never ends
                 deadline -= 1
                 __import__("time").sleep(0.01)
             assert deadline, "the loop stood still"
-            return super().add(blocks)
+            yield from super().feed(pages)
 
     async def tick() -> None:
         nonlocal ticks

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -271,10 +271,10 @@ async def test_the_vectors_of_a_replaced_version_stay_for_those_who_are_searchin
 
 
 async def test_a_version_whose_job_ended_with_an_error_has_failed(documents: Documents) -> None:
-    asked = documents.asked()
+    asked, other = (job(kind="document", accepted_at=datetime.now(UTC)) for _ in range(2))
     version = await documents.version(asked)
     await documents.ledger.storing(documents.batch(version, 0), collection=COLLECTION)
-    under_way = await documents.version(documents.asked(), source="other")
+    under_way = await documents.version(other, source="other")
     assert await documents.old.fail_ended() == 0
     finished = job_finished(job=asked, code="cancelled")
     await OutcomeSink(documents.pool).write([Envelope(Attributes("e", "/s", "t"), finished)])

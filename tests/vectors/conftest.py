@@ -1,24 +1,43 @@
 """`vectors`: for every test that names it, once with each engine under the repository."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
+from embedded.services import Running, start_vectors
 from processors.document_ports import Collection, EmbeddedChunk, Found
 from schemas.events import Chunk
-from vectors.opening import open_folder
+from vectors.opening import open_folder, open_server
 from vectors.qdrant import QdrantRepository
 
+KEY = "a-key-for-tests"
 COLLECTION = Collection("local", "multilingual-e5-small", 4)
 VERSION = UUID("00000000-0000-4000-8000-000000000001")
 DOCUMENT = UUID("00000000-0000-4000-8000-00000000000d")
 
 
-@pytest.fixture(params=["local mode"])
-async def vectors(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[QdrantRepository]:
-    repository = open_folder(tmp_path / "vectors")
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Ours, over Qdrant's engine."""
+    running = start_vectors(tmp_path_factory.mktemp("vectors"), api_key=KEY)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(params=["local mode", "server"])
+def open_vectors(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], QdrantRepository]:
+    if request.param == "local mode":
+        return lambda: open_folder(tmp_path / "vectors")
+    running: Running = request.getfixturevalue("server")
+    namespace = f"t{uuid4().hex[:8]}."
+    return lambda: open_server(running.url, api_key=KEY, cacert=None, namespace=namespace)
+
+
+@pytest.fixture
+async def vectors(open_vectors: Callable[[], QdrantRepository]) -> AsyncIterator[QdrantRepository]:
+    repository = open_vectors()
     yield repository
     await repository.close()
 
