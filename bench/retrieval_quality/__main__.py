@@ -3,7 +3,8 @@
 import argparse
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import get_args
@@ -11,15 +12,18 @@ from typing import get_args
 from bench.retrieval_quality.library import MODEL, Embedder, Library, document_of
 from bench.retrieval_quality.manuals import Language, Question, questions
 from bench.retrieval_quality.scores import ndcg, recall
+from processors.document_ports import Found
 from processors.relevance import BOUNDS, is_to_the_point
 from schemas.requests import SearchMode
 from vectors import fusion
 from vectors.opening import open_folder
 
 MODES: tuple[SearchMode, ...] = ("dense", "keyword", "hybrid")
-SIZES = (128, 256, 512)
-WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of keywords, where the vectors' is 1
+SIZES = (512, 256, 128)
+WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)  # of keywords, where the vectors' is 1
 Kind = tuple[str, Callable[[Question], Language | None]]
+Find = Callable[[Question, Language | None], Awaitable[list[Found]]]
+Scored = dict[str, list[tuple[Question, float, float]]]
 KINDS: tuple[Kind, ...] = (
     ("same language", lambda question: question.language),
     ("cross-lingual", lambda question: "ru" if question.language == "en" else "en"),
@@ -37,7 +41,7 @@ UNRELATED = (
 )  # fmt: skip
 
 
-def rows_of(scored: dict[str, list[tuple[Question, float, float]]]) -> Iterator[str]:
+def rows_of(scored: Scored) -> Iterator[str]:
     """A line for each kind of question, and for all."""
     for name, found in scored.items():
         for language in (None, *get_args(Language)):
@@ -47,38 +51,35 @@ def rows_of(scored: dict[str, list[tuple[Question, float, float]]]) -> Iterator[
             )
 
 
-async def scores(
-    library: Library, mode: SearchMode, asked: list[Question]
-) -> dict[str, list[tuple[Question, float, float]]]:
+async def scores(asked: list[Question], find: Find) -> Scored:
     """By kind, of each question its recall@5 and nDCG@10."""
-    scored: dict[str, list[tuple[Question, float, float]]] = {}
+    scored: Scored = {}
     for name, language_of in KINDS:
         for question in asked:
             language = language_of(question)
-            found = await library.found(question, mode, language)
-            ranked = list(dict.fromkeys(one.document_id for one in found))
+            ranked = list(dict.fromkeys(one.document_id for one in await find(question, language)))
             right = {document_of(question.page, one) for one in ([language] if language else get_args(Language))}
             scored.setdefault(name, []).append((question, recall(ranked, right), ndcg(ranked, right)))
     return scored
 
 
-def mean(scored: dict[str, list[tuple[Question, float, float]]]) -> float:
+def mean(scored: Scored) -> float:
     """Of all kinds together, nDCG@10."""
     return fmean(gain for found in scored.values() for _, _, gain in found)
 
 
 async def tune(library: Library) -> float:
-    """The keywords' weight that is best on the questions of every other page; all weights on both halves are told."""
-    pages = {page: place % 2 for place, page in enumerate(library.pages)}
-    halves = [[question for question in questions() if pages[question.page] == half] for half in (0, 1)]
+    """The keywords' weight that is best on the questions to every other page; all weights on both halves are told."""
+    place = {page: number % 2 for number, page in enumerate(library.pages)}
+    halves = [[question for question in questions() if place[question.page] == half] for half in (0, 1)]
     tuned: dict[float, float] = {}
-    for weight in WEIGHTS:
-        fusion.KEYWORD_WEIGHT = weight
-        tuned[weight], held_out = [mean(await scores(library, "hybrid", half)) for half in halves]
+    for weight in (0.0, *WEIGHTS):
+
+        async def fused(question: Question, language: Language | None, weight: float = weight) -> list[Found]:
+            return await library.fused(question, language, keyword_weight=weight)
+
+        tuned[weight], held_out = [mean(await scores(half, fused)) for half in halves]
         print(f"keyword weight {weight}: nDCG@10 {tuned[weight]:.4f} tuned on, {held_out:.4f} held out", flush=True)
-    for mode in ("dense", "keyword"):
-        told = [f"{mean(await scores(library, mode, half)):.4f}" for half in halves]
-        print(f"{mode}: nDCG@10 {told[0]} and {told[1]} on the same halves", flush=True)
     return max(tuned, key=lambda weight: tuned[weight])
 
 
@@ -87,7 +88,7 @@ async def relevance(library: Library) -> None:
     bounds = BOUNDS[MODEL]
 
     async def best(question: Question) -> tuple[float, bool]:
-        found = await library.found(question, "hybrid", None)
+        found = await library.found(question, None, mode="hybrid")
         similarity = max((one.similarity or 0.0 for one in found), default=0.0)
         return similarity, any(is_to_the_point(one, question.text, bounds) for one in found[:15])
 
@@ -110,10 +111,10 @@ async def measure(given: argparse.Namespace) -> None:
             await library.store(size, size // 8)
             print(f"\nchunks of {size} tokens: {library.chunks} of {len(library.pages)} pages in two languages, "
                   f"{library.tokens} tokens", flush=True)  # fmt: skip
-            if given.tune and size == given.sizes[-1]:
+            if given.tune and size == given.sizes[0]:
                 fusion.KEYWORD_WEIGHT = await tune(library)
             for mode in MODES:
-                scored = await scores(library, mode, questions())
+                scored = await scores(questions(), partial(library.found, mode=mode))
                 print(f"{mode} (recall@5, nDCG@10): {mean(scored):.4f}")
                 print("\n".join(rows_of(scored)), flush=True)
             await relevance(library)
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--english", type=Path, default=Path("/usr/share/man"), help="manuals of the package manpages")
     parser.add_argument("--russian", type=Path, default=Path("/usr/share/man/ru"), help="those of manpages-ru")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="tokens of a chunk")
-    parser.add_argument("--tune", action="store_true", help="look for the keywords' weight, too")
+    parser.add_argument("--tune", action="store_true", help="look for the keywords' weight at the first size, too")
     cache = Path(tempfile.gettempdir()) / "assistant-bench-vectors"
     parser.add_argument("--cache", type=Path, default=cache, help="where vectors are kept for the next time")
     asyncio.run(measure(parser.parse_args()))

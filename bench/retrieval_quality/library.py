@@ -13,6 +13,7 @@ from processors.document_ports import Collection, EmbeddedChunk, Found, Pages
 from processors.passages import distinct
 from schemas.events import Chunk
 from schemas.requests import Among, SearchMode
+from vectors.fusion import RANK_CONSTANT
 from vectors.qdrant import QdrantRepository
 
 USER, MODEL = "reader", "multilingual-e5-small"
@@ -63,6 +64,7 @@ class Library:
         self.pages = sorted({question.page for question in questions()})
         self.chunks = self.tokens = 0
         self._collection = Collection("local", MODEL, 384)
+        self._lists: dict[tuple[Question, Language | None], list[list[Found]]] = {}
 
     async def store(self, max_tokens: int, overlap: int) -> None:
         """Cut them, embed them, and keep them."""
@@ -80,7 +82,7 @@ class Library:
                 self.chunks += len(chunks)
                 self.tokens += sum(chunk.tokens for chunk in chunks)
 
-    async def found(self, question: Question, mode: SearchMode, language: Language | None) -> list[Found]:
+    async def found(self, question: Question, language: Language | None, *, mode: SearchMode) -> list[Found]:
         """What the product finds in the pages of a language; None: in all of them."""
         (vector,) = self._embedder.vectors([question.text], is_query=True)
         among = None
@@ -92,3 +94,18 @@ class Library:
                 limit=DEPTH, hidden=(), among=among,
             )
         )  # fmt: skip
+
+    async def fused(self, question: Question, language: Language | None, *, keyword_weight: float) -> list[Found]:
+        """Both lists by the product's rule with another weight: each is looked for once."""
+        asked = (question, language)
+        if asked not in self._lists:
+            modes: tuple[SearchMode, SearchMode] = ("dense", "keyword")
+            self._lists[asked] = [await self.found(question, language, mode=mode) for mode in modes]
+        scores: dict[tuple[UUID, int], float] = {}
+        found: dict[tuple[UUID, int], Found] = {}
+        for ranked, weight in zip(self._lists[asked], (1.0, keyword_weight), strict=True):
+            for rank, one in enumerate(ranked, 1):
+                place = (one.document_id, one.chunk.index)
+                found.setdefault(place, one)
+                scores[place] = scores.get(place, 0.0) + weight / (RANK_CONSTANT + rank)
+        return [found[place] for place in sorted(scores, key=lambda place: -scores[place])]
