@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
@@ -50,7 +50,6 @@ from streams.entry import Entry
 from streams.errors import StartError
 from streams.guards import make_guard
 from streams.images import StoredImages
-from streams.knowledge import Knowledge, declare_ingestion, declare_retrieval
 from streams.live_providers import LiveProviders
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
@@ -59,7 +58,6 @@ from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
 from streams.user_limits import UserLimits
-from streams.vectors import Vectors
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
@@ -67,6 +65,9 @@ from transport.workers import EMBEDDINGS, kept, present_providers, seen_provider
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from streams.vectors import Vectors
 
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
@@ -103,7 +104,7 @@ class Composition:
         self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
-        self._vectors: Vectors | None = None
+        self._vectors: "Vectors | None" = None
         self.apps: list[StreamApp] = []
         self.tables: dict[str, CompactedTable[Any]] = {}
         self.cancellation_log: CancellationLog | None = None
@@ -143,10 +144,8 @@ class Composition:
                 if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
-            elif role == "retrieval":
-                await declare_retrieval(app, server, self._catalog, self._knowledge(stack))
-            elif role == "ingestion":
-                await declare_ingestion(app, server, self._catalog, self._knowledge(stack))
+            elif role in ("retrieval", "ingestion"):
+                await self._declare_knowledge(role, app, server, stack)
             else:
                 await self._declare_sink(app, stack, cancellations, users)
             self.apps.append(app)
@@ -175,11 +174,6 @@ class Composition:
             quarantine=self._quarantine,
             cool_down_s=settings.stage_cool_down_s,
         )
-
-    def _knowledge(self, stack: AsyncExitStack) -> Knowledge:
-        if self._vectors is None:
-            self._vectors = Vectors(self._settings, stack)
-        return Knowledge(self._settings, self._pool, self._encoder, self._live, stack, self._vectors)
 
     def _due_writer(self) -> DueStore | None:
         if self._pool is None:
@@ -295,6 +289,17 @@ class Composition:
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
+
+    async def _declare_knowledge(
+        self, role: str, app: StreamApp, server: StageServer, stack: AsyncExitStack
+    ) -> None:  # fmt: skip
+        from streams import knowledge, vectors  # what these import takes 80 MB, which no other role is to have
+
+        if self._vectors is None:
+            self._vectors = vectors.Vectors(self._settings, stack)
+        made = knowledge.Knowledge(self._settings, self._pool, self._encoder, self._live, stack, self._vectors)
+        declare = knowledge.declare_retrieval if role == "retrieval" else knowledge.declare_ingestion
+        await declare(app, server, self._catalog, made)
 
     async def _declare_sink(
         self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]
