@@ -104,7 +104,7 @@ class Composition:
         self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
-        self._vectors: "Vectors | None" = None
+        self._vectors: Vectors | None = None
         self.apps: list[StreamApp] = []
         self.tables: dict[str, CompactedTable[Any]] = {}
         self.cancellation_log: CancellationLog | None = None
