@@ -122,17 +122,13 @@ async def test_endless_work_ends(tmp_path: Path) -> None:
     assert not readers()
 
 
-async def test_endless_silence_ends(tmp_path: Path) -> None:
-    path = kept(tmp_path, bombs.busy_pdf())
-
-    async def refused() -> PermanentError | None:
-        try:
-            return await refusal_of(path, Bounds(idle_s=2))
-        except RetryableError:  # this machine had no time for it, as it is told: see below
-            return None
-
-    error = await until(refused)
-    assert (error.code, "for 2 s nothing more" in error.message) == ("document-too-large", True)
+async def test_endless_silence_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parsing").mkdir()
+    said = b"import time\nwhile time.process_time() < 0.2: pass\ntime.sleep(600)"
+    kept(tmp_path / "parsing", said, "child.py")
+    monkeypatch.setattr("parsing.parser.ROOT", tmp_path)
+    error = await refusal_of(kept(tmp_path, b"text"), Bounds(cpu_s=0.3, idle_s=3))
+    assert (error.code, "for 3 s nothing more" in error.message) == ("document-too-large", True)
     assert not readers()
 
 
