@@ -7,7 +7,7 @@ import struct
 import zipfile
 import zlib
 
-from tests.parsing.office_files import CONTAINER, docx_of, with_entries, zip_of
+from tests.parsing.office_files import CONTAINER, docx_of, epub_of, with_entries, zip_of
 from tests.parsing.pdf_files import PdfFile, pdf_with_content
 
 LAUGHS = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha">' + "".join(
@@ -38,6 +38,10 @@ def docx_with_outside_entity(path: str) -> bytes:
 
 def laughing_epub() -> bytes:
     return zip_of({"META-INF/container.xml": f"{LAUGHS}]>" + CONTAINER.partition("?>")[2].replace("1.0", "&j;")})
+
+
+def laughing_chapter() -> bytes:
+    return epub_of({"a.xhtml": laughing_html().decode()}, spine=["a.xhtml"])
 
 
 def laughing_html() -> bytes:

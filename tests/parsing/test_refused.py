@@ -22,6 +22,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "billion laughs": (bombs.laughing_docx, "document-unreadable"),
     "billion laughs in utf-16": (bombs.laughing_docx_in_utf16, "document-unreadable"),
     "billion laughs in epub": (bombs.laughing_epub, "document-unreadable"),
+    "billion laughs in a chapter": (bombs.laughing_chapter, "document-unreadable"),
     "billion laughs in html": (bombs.laughing_html, "document-unreadable"),
     "billion laughs in xml": (lambda: f"{bombs.LAUGHS}]><x>&j;</x>".encode(), "document-type-unknown"),
     "1000:1": (bombs.thousandfold_docx, "document-too-large"),

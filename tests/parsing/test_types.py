@@ -113,7 +113,8 @@ async def test_chapters_of_epub_are_pages_in_their_order(tmp_path: Path) -> None
         "a%20b.xhtml": "",
         "a b.xhtml": f"{doctype}<html><body><h1>First</h1><h2>Begin</h2><p>Text.</p></body></html>",
     }
-    content = epub_of(chapters, spine=["a%20b.xhtml", "b.xhtml"])
+    toc = '<!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "http://x.org/ncx.dtd"><ncx/>'
+    content = epub_of(chapters, spine=["a%20b.xhtml", "b.xhtml"], more={"OEBPS/toc.ncx": toc})
     pages = await pages_of(kept(tmp_path, content))
     assert [block for some in pages for block in some.blocks] == [
         Block("First", 1, 1), Block("Begin", 1, 2), Block("Text.", 1), Block("Second", 2, 1), Block("Конец.", 2),
