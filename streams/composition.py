@@ -48,7 +48,7 @@ from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.errors import StartError
-from streams.guards import make_guard
+from streams.guards import make_guard, make_paced
 from streams.images import StoredImages
 from streams.live_providers import LiveProviders
 from streams.provider_watch import ProviderWatch
@@ -272,7 +272,11 @@ class Composition:
         for adapter in adapters.values():
             stack.push_async_callback(adapter.close)
         concurrency = {name: one.concurrency for name, one in found.items()}
-        embedding: dict[str, Any] = {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
+        embedding: dict[str, Any] = {
+            name: make_paced(settings, app, self._catalog, adapter)
+            for name, adapter in adapters.items()
+            if adapter.capabilities.embeds
+        }
         declare_embedding(app, server, self._catalog, embedding, concurrency=concurrency)
         guards = {name: make_guard(settings, app, self._catalog, adapter) for name, adapter in adapters.items()}
         fall_over = FallOver(

@@ -5,13 +5,14 @@ from time import monotonic
 
 from faust.exceptions import ConsumerNotStarted
 
-from processors.ports import CompletionProvider
+from processors.ports import CompletionProvider, EmbeddingProvider
 from schemas.topics import Catalog
 from settings import Settings
 from streams.app import StreamApp
 from streams.breaker import Breaker
 from streams.guard import ProviderGuard
 from streams.pace import Pace
+from streams.paced_embedding import PacedEmbedding, paced
 from streams.providers import requests_per_minute
 
 LOOK_EVERY_S = 1.0
@@ -26,6 +27,12 @@ def make_guard(settings: Settings, app: StreamApp, catalog: Catalog, provider: C
     topic = catalog.full_name("completion-requested-{provider}", provider=provider.name)
     pace = Pace(requests_per_minute(settings, provider.name, provider.model), share=partitions_share(app, topic))
     return ProviderGuard(provider.name, breaker, pace)
+
+
+def make_paced(settings: Settings, app: StreamApp, catalog: Catalog, provider: EmbeddingProvider) -> PacedEmbedding:
+    """Of one provider that embeds what comes on its topic, which `app` reads."""
+    topic = catalog.full_name("embedding-requested-{provider}", provider=provider.name)
+    return paced(provider, settings, share=partitions_share(app, topic))
 
 
 def partitions_share(app: StreamApp, topic: str, *, clock: Callable[[], float] = monotonic) -> Callable[[], float]:

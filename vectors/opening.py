@@ -12,6 +12,7 @@ from vectors.calls import OwnThread
 from vectors.qdrant import WRITE_TIMEOUT_S, QdrantRepository
 
 CONNECTIONS = 32
+LOCAL_TIMEOUT_S = 30.0
 
 
 class VectorsError(Exception):
@@ -53,7 +54,7 @@ def open_server(
 
 
 def open_folder(folder: Path, *, namespace: str = "") -> QdrantRepository:
-    """Vectors in a folder that this process alone has, by qdrant-client's local mode: exact, and slow from 20,000 on.
+    """Vectors in a folder that this process alone has, by qdrant-client's local mode: for some hundred chunks.
 
     Raises:
         VectorsError: Another process has it.
@@ -74,7 +75,9 @@ def open_folder(folder: Path, *, namespace: str = "") -> QdrantRepository:
     except BaseException:
         close()
         raise
-    return QdrantRepository(client, namespace=namespace, run=thread.run, close=close, indexes=False)
+    return QdrantRepository(
+        client, namespace=namespace, run=thread.run, close=close, indexes=False, search_timeout_s=LOCAL_TIMEOUT_S
+    )
 
 
 def _locked(folder: Path) -> int:

@@ -39,7 +39,7 @@ class QdrantRepository:
 
     def __init__(
         self, client: AsyncQdrantClient, *, namespace: str = "", run: Run = directly,
-        close: Callable[[], None] = lambda: None, indexes: bool = True,
+        close: Callable[[], None] = lambda: None, indexes: bool = True, search_timeout_s: float | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:  # fmt: skip
         """What it asks.
@@ -50,10 +50,12 @@ class QdrantRepository:
             run: How its calls are run.
             close: Called once the client is closed.
             indexes: Local mode has none.
+            search_timeout_s: Of what only reads; None: what a server has.
             clock: Says when a chunk was stored.
         """
         self._client, self._namespace, self._run = client, namespace, run
         self._close, self._clock, self._fields = close, clock, INDEXED if indexes else ()
+        self._search_timeout_s = SEARCH_TIMEOUT_S if search_timeout_s is None else search_timeout_s
         self._made: set[str] = set()
         self._making = asyncio.Lock()
 
@@ -210,7 +212,7 @@ class QdrantRepository:
         self._close()
 
     async def _searched(self, call: Coroutine[Any, Any, T]) -> T:
-        async with failures(SEARCH_TIMEOUT_S):
+        async with failures(self._search_timeout_s):
             return await self._run(call)
 
     async def _written(self, call: Coroutine[Any, Any, T]) -> T:

@@ -38,7 +38,8 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def _spawn(self) -> None:
-        command = [sys.executable, "-m", "embedded.vector_server", "--port", str(self._port), "--path", self.folder]
+        command = [sys.executable, "-m", "embedded.vector_server", "--port", str(self._port), "--path"]
+        command.append(str(self.folder))
         self._process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "QDRANT_API_KEY": "the-key"})
 
     async def start(self) -> None:

@@ -347,7 +347,7 @@ async def test_the_local_model_is_told_questions_from_passages(api: ModelApi, mo
         base_url=None, model="m-1", embedding_url=api.base_url, embedding_model="e-1", connections=2
     )  # fmt: skip
     for purpose in ("query", "passage"):
-        await provider.embed(["a"], purpose=purpose, timeout_s=5)  # type: ignore[arg-type]  # both are
+        await provider.embed(["a"], purpose=purpose, timeout_s=5)
     await provider.close()
     assert asked == [("/v1/embeddings", "query"), ("/v1/embeddings", "passage")]
 

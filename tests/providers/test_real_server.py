@@ -57,6 +57,7 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["local", "lmstudio", "openai"])
 async def provider(request: pytest.FixtureRequest, base_url: str) -> AsyncIterator[OpenAICompatibleProvider]:
+    provider: OpenAICompatibleProvider
     if request.param == "local":
         provider = make_local(base_url=base_url, model=MODEL, embedding_url=None, embedding_model="", connections=4)
     elif request.param == "lmstudio":
