@@ -7,7 +7,7 @@ PIP_LOG := .venv/pip.log
 PROCESSES ?= 3
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
-.PHONY: help up down status test test-unit check docs bench chaos chaos-long lock clean
+.PHONY: help up down status test test-unit check docs bench bench-retrieval chaos chaos-long lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ docs: $(STAMP) ## Write docs/asyncapi.yaml and docs/topics.md anew
 
 bench: $(STAMP) ## Measure speed, latency and memory; several minutes
 	@$(BIN)/python -m bench
+
+bench-retrieval: $(STAMP) ## How well documents are found; needs the manuals of Debian's manpages and manpages-ru
+	@$(BIN)/python -m bench.retrieval_quality $(if $(ENGLISH),--english $(ENGLISH)) $(if $(RUSSIAN),--russian $(RUSSIAN)) $(if $(TUNE),--tune)
 
 CHAOS = $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(CONSUMER),--consumer $(CONSUMER)) $(if $(FAULTS),--faults $(FAULTS))
 
