@@ -20,7 +20,7 @@ _NEVER_OPENED = re.compile(r"(?:^|/)embeddings/", re.IGNORECASE)
 _ARCHIVES = (
     b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd",
 )  # fmt: skip
-_XML = (".xml", ".rels", ".opf", ".ncx")
+_XML = (".xml", ".rels")
 
 
 def open_archive(file: BinaryIO, bounds: Bounds) -> zipfile.ZipFile:
@@ -69,8 +69,8 @@ def read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | str, *, most: int = 
         raise
 
 
-def check_xml(archive: zipfile.ZipFile, *, with_types: bool) -> None:
-    """Read each XML part once with a parser that refuses entities. `with_types`: a document type is no reason.
+def check_xml(archive: zipfile.ZipFile) -> None:
+    """Read each XML part once with a parser that refuses document types, and with them entities.
 
     Raises:
         PermanentError: It declares entities or refers to what is outside, or a part is broken.
@@ -80,7 +80,7 @@ def check_xml(archive: zipfile.ZipFile, *, with_types: bool) -> None:
             continue
         parser = make_parser()
         parser.setContentHandler(ContentHandler())
-        parser.forbid_dtd = not with_types
+        parser.forbid_dtd = True
         try:
             with archive.open(entry) as opened:
                 while piece := opened.read(READ_BYTES):

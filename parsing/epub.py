@@ -10,9 +10,10 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from parsing.archives import check_xml, open_archive, read
+from parsing.archives import open_archive, read
 from parsing.bounds import Bounds
 from parsing.decoding import decode
+from parsing.file_type import refuse_entities
 from parsing.light_unstructured import put_in_place
 from parsing.markup import of_html
 from parsing.pieces import Portion
@@ -27,7 +28,6 @@ def read_epub(file: BinaryIO, bounds: Bounds) -> Iterator[Portion]:
     """A page a chapter."""
     put_in_place()
     with open_archive(file, bounds) as archive:
-        check_xml(archive, with_types=True)  # older ones name a document type
         chapters = list(_chapters(archive))
         if _are_encrypted(archive, set(chapters)):
             raise encrypted()
@@ -37,6 +37,7 @@ def read_epub(file: BinaryIO, bounds: Bounds) -> Iterator[Portion]:
             text = decode(read(archive, name), declares=True)
             if text is None:
                 raise unreadable(f"its chapter {number} is no text")
+            refuse_entities(text)
             yield Portion(of_html(text, number) if text.strip() else [], number, len(chapters))
 
 
@@ -72,6 +73,7 @@ def _are_encrypted(archive: zipfile.ZipFile, chapters: set[str]) -> bool:
 
 def _xml(archive: zipfile.ZipFile, name: str) -> Element:
     try:
+        # Those of older ones name a document type outside, which is not fetched.
         table: Element = fromstring(read(archive, name), forbid_entities=True, forbid_external=False)
     except (ParseError, DefusedXmlException, ValueError):
         raise unreadable("the table of its parts is broken") from None

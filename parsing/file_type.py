@@ -74,14 +74,19 @@ def tell_markup(text: str) -> FileType:
     """
     head = text[:HEAD_BYTES]
     if _HTML.match(head):
-        if _ENTITY.search(head):
-            raise unreadable("it declares entities, as no document needs")
+        refuse_entities(text)
         return "html"
     if _XML.match(head):
         raise unknown("XML that is no XHTML")
     kinds = sum(bool(mark.search(head)) for mark in _MARKS)
     headings = len(_HEADING.findall(head)) + len(_UNDERLINE.findall(head))
     return "md" if kinds >= 3 or (headings and kinds) or headings >= 2 or _starts_with_heading(head) else "text"
+
+
+def refuse_entities(text: str) -> None:
+    """Refuse HTML that declares entities of its own: they are made to grow, or to fetch what is not its own."""
+    if _ENTITY.search(text[:HEAD_BYTES]):
+        raise unreadable("it declares entities, as no document needs")
 
 
 def _starts_with_heading(head: str) -> bool:

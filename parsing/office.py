@@ -45,5 +45,5 @@ def _titled(slide: list[Piece]) -> list[Piece]:
 
 def _look_through(file: BinaryIO, bounds: Bounds) -> None:
     with open_archive(file, bounds) as archive:
-        check_xml(archive, with_types=False)
+        check_xml(archive)
     file.seek(0)

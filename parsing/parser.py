@@ -18,6 +18,7 @@ from processors.document_ports import Block, Pages
 from processors.errors import PermanentError, RetryableError
 
 ROOT = Path(__file__).resolve().parent.parent
+LAST_BREATH_S = 5
 _TOO_LONG = {signal.SIGXCPU, signal.SIGKILL}  # its own bound; the kernel's, which is out of memory or time
 
 
@@ -51,8 +52,10 @@ class ChildParser:
             RetryableError: `parser-starved`: the machine was too busy to let it work.
         """
         child = await self._start(path)
+        is_over = False
         try:
             async for said in self._lines(child):
+                is_over = said.done or said.code is not None
                 if said.done:
                     return
                 if said.code is not None:
@@ -60,7 +63,7 @@ class ChildParser:
                 yield Pages(tuple(Block(text, page, level) for text, page, level in said.pieces), said.read, said.total)
             raise await self._death(child)
         finally:
-            await _end(child)
+            await _end(child, is_over=is_over)
 
     async def _start(self, path: Path) -> asyncio.subprocess.Process:
         with path.open("rb") as file:
@@ -98,7 +101,7 @@ class ChildParser:
         with contextlib.suppress(psutil.Error):
             times = psutil.Process(child.pid).cpu_times()
             computed_s = times.user + times.system
-        if computed_s < min(self._bounds.cpu_s, self._bounds.idle_s) / 4:
+        if computed_s < min(self._bounds.cpu_s, self._bounds.idle_s) / 2:
             return RetryableError("parser-starved", "this machine was too busy to read the document")
         return too_large(f"for {self._bounds.idle_s:g} s nothing more of it could be read")
 
@@ -113,8 +116,12 @@ class ChildParser:
         return unreadable("reading it failed")
 
 
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Return once it is gone, also while being cancelled."""
+async def _end(child: asyncio.subprocess.Process, *, is_over: bool) -> None:
+    """Return once it is gone, also while being cancelled. `is_over`: it has said its last word, and ends by itself."""
+    if is_over:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_BREATH_S):
+                await child.wait()
     if child.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             child.kill()

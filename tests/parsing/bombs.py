@@ -1,12 +1,13 @@
 """Files that are made to take more than they are worth, or to lead somewhere else."""
 
 import io
+import os
 import stat
 import struct
 import zipfile
 import zlib
 
-from tests.parsing.office_files import CONTAINER, docx_of, with_entries, zip_of
+from tests.parsing.office_files import CONTAINER, docx_of, epub_of, with_entries, zip_of
 from tests.parsing.pdf_files import PdfFile, pdf_with_content
 
 LAUGHS = '<?xml version="1.0"?><!DOCTYPE x [<!ENTITY a "ha">' + "".join(
@@ -39,6 +40,10 @@ def laughing_epub() -> bytes:
     return zip_of({"META-INF/container.xml": f"{LAUGHS}]>" + CONTAINER.partition("?>")[2].replace("1.0", "&j;")})
 
 
+def laughing_chapter() -> bytes:
+    return epub_of({"a.xhtml": laughing_html().decode()}, spine=["a.xhtml"])
+
+
 def laughing_html() -> bytes:
     declared = LAUGHS.removeprefix('<?xml version="1.0"?>').replace("<!DOCTYPE x", "<!DOCTYPE html")
     return f"{declared}]><html><body><p>&j;</p></body></html>".encode()
@@ -46,6 +51,16 @@ def laughing_html() -> bytes:
 
 def thousandfold_docx(mib: int = 60) -> bytes:
     return with_entries(docx_of([("x", None)]), {DOCUMENT: b" " * (mib << 20)})
+
+
+def many_small_bombs() -> bytes:
+    return with_entries(docx_of([("x", None)]), {f"word/{at}.bin": bytes(1 << 20) for at in range(60)})
+
+
+def bomb_among_pictures() -> bytes:
+    """As a whole it is packed a few times only."""
+    entries = {"word/media/a.png": os.urandom(4 << 20), DOCUMENT: b" " * (20 << 20)}
+    return with_entries(docx_of([("x", None)]), entries)
 
 
 def nested_docx() -> bytes:
@@ -74,7 +89,7 @@ def docx_with_link() -> bytes:
 
 
 def flate_bomb() -> bytes:
-    return pdf_with_content(b"0 " * 100_000_000)
+    return pdf_with_content(b"0 " * 20_000_000)
 
 
 def twice_packed_bomb() -> bytes:

@@ -115,17 +115,24 @@ def test_kernel_lets_nobody_out_where_it_can() -> None:
     assert "unreachable" in done.stderr
 
 
-SMALL = {
-    "computing": (Bounds(cpu_s=1, cpu_per_page_s=0), "more than 1 s of computing time"),
-    "waiting": (Bounds(idle_s=2), "for 2 s nothing more"),
-}
+async def test_endless_work_ends(tmp_path: Path) -> None:
+    path = kept(tmp_path, bombs.busy_pdf())
+    error = await refusal_of(path, Bounds(cpu_s=1, cpu_per_page_s=0))
+    assert (error.code, "more than 1 s of computing time" in error.message) == ("document-too-large", True)
+    assert not readers()
 
 
-@pytest.mark.parametrize("bound", SMALL)
-async def test_endless_work_ends(tmp_path: Path, bound: str) -> None:
-    bounds, said = SMALL[bound]
-    error = await refusal_of(kept(tmp_path, bombs.busy_pdf()), bounds)
-    assert (error.code, said in error.message) == ("document-too-large", True), error.message
+async def test_endless_silence_ends(tmp_path: Path) -> None:
+    path = kept(tmp_path, bombs.busy_pdf())
+
+    async def refused() -> PermanentError | None:
+        try:
+            return await refusal_of(path, Bounds(idle_s=2))
+        except RetryableError:  # this machine had no time for it, as it is told: see below
+            return None
+
+    error = await until(refused)
+    assert (error.code, "for 2 s nothing more" in error.message) == ("document-too-large", True)
     assert not readers()
 
 
@@ -203,8 +210,9 @@ async def test_cancelling_ends_the_child(tmp_path: Path) -> None:
     task = asyncio.ensure_future(pages_of(kept(tmp_path, bombs.busy_pdf())))
     (child,) = await until(readers)
     task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async with asyncio.timeout(5):  # by itself it would go on for longer
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert not child.is_running()
 
 
