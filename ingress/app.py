@@ -122,6 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.services = made
         async with AsyncExitStack() as stack:
             stack.push_async_callback(made.database.close)
+            stack.push_async_callback(made.files.close)
             made.publisher.start()
             stack.push_async_callback(made.publisher.stop)
             made.announcer.start()
@@ -225,9 +226,13 @@ def compose(settings: Settings) -> Services:
         ),
     )
     letters = DeadLetterStore(database)
-    payload_store, user_bytes = PayloadStore(database), settings.max_payload_bytes_per_user
-    images = Images(payload_store, user_bytes=user_bytes)
-    files = Files(payload_store, user_bytes=user_bytes, max_upload_mb=settings.max_upload_mb)
+    user_bytes = settings.max_payload_bytes_per_user
+    images = Images(PayloadStore(database), user_bytes=user_bytes)
+    # Connections of their own: however many files come, nobody else waits for them.
+    files = Files(
+        PayloadStore(Pool(settings.postgres_dsn or "", size=4)), user_bytes=user_bytes,
+        max_upload_mb=settings.max_upload_mb,
+    )  # fmt: skip
     users_topic = catalog.full_name("user-updated")
     user_table = CompactedTable(access, users_topic, UserUpdated, on_change=lambda *change: callers.hear(*change))
     users, keys = UserStore(database), ApiKeyStore(database)

@@ -76,6 +76,10 @@ class Files:
                     raise _away() from None
                 raise
 
+    async def close(self) -> None:
+        """Close the store's connections, which are nobody else's."""
+        await self._store.close()
+
     async def claim(self, user: UserUpdated, file: ReceivedFile, job_id: UUID) -> None:
         """It goes with this job. Raises Problem where it cannot be said so."""
         try:

@@ -29,6 +29,7 @@ LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
 LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
 ADMITTED = b'"state":"admitted"'
+DOCUMENT = b'"document":{'  # within a text its quotes would be escaped
 LONGEST_MS = 86_400_000  # that a job may be good for
 
 
@@ -115,6 +116,7 @@ class Follower:
         self._following = Following(access, (progressed, finished), self._take, what="job events")
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
+        self._documents: OrderedDict[bytes, bytes] = OrderedDict()  # the last word on how far each is
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -163,8 +165,18 @@ class Follower:
         except ValidationError:
             return None
         attempts = [attempt.model_dump(exclude_none=True) for attempt in event.attempts or ()]
-        document = event.document.model_dump(exclude_none=True) if event.document else None
+        document = self._document(str(job_id).encode())
         return Progress(event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, document)
+
+    def _document(self, key: bytes) -> dict[str, Any] | None:
+        value = self._documents.get(key)
+        if value is None:
+            return None
+        try:
+            told = JobProgressed.model_validate_json(value).document
+        except ValidationError:
+            return None
+        return told.model_dump(exclude_none=True) if told is not None else None
 
     # --- reading ---
 
@@ -181,6 +193,11 @@ class Follower:
         self._progress.move_to_end(key)
         if len(self._progress) > MAX_PROGRESS:
             self._progress.popitem(last=False)
+        if DOCUMENT in value:
+            self._documents[key] = value
+            self._documents.move_to_end(key)
+            if len(self._documents) > MAX_PROGRESS:
+                self._documents.popitem(last=False)
         if watches := self._watches.get(key):
             with contextlib.suppress(ValidationError):
                 event = JobProgressed.model_validate_json(value)
@@ -192,6 +209,7 @@ class Follower:
 
     def _take_finished(self, key: bytes, value: bytes) -> None:
         self._progress.pop(key, None)
+        self._documents.pop(key, None)
         if self._usage is not None:
             self._usage.ended(key)
         if watches := self._watches.get(key):

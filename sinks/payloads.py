@@ -114,6 +114,10 @@ class PayloadStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
+    async def close(self) -> None:
+        """Close its connections, where nobody else has them."""
+        await self._pool.close()
+
     async def store(self, payload: Payload, *, user_bytes: int) -> datetime:
         """Return once it is committed: until when it is kept. The same one may be stored again.
 

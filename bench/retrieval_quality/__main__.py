@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import get_args
 
 from bench.retrieval_quality.library import MODEL, Embedder, Library, document_of
-from bench.retrieval_quality.manuals import Language, Question, questions
+from bench.retrieval_quality.manuals import Language, Question
 from bench.retrieval_quality.scores import ndcg, recall
 from processors.document_ports import Found
 from processors.relevance import BOUNDS, is_to_the_point
@@ -71,7 +71,7 @@ def mean(scored: Scored) -> float:
 async def tune(library: Library) -> float:
     """The keywords' weight that is best on the questions to every other page; all weights on both halves are told."""
     place = {page: number % 2 for number, page in enumerate(library.pages)}
-    halves = [[question for question in questions() if place[question.page] == half] for half in (0, 1)]
+    halves = [[question for question in library.questions if place[question.page] == half] for half in (0, 1)]
     tuned: dict[float, float] = {}
     for weight in (0.0, *WEIGHTS):
 
@@ -92,7 +92,7 @@ async def relevance(library: Library) -> None:
         similarity = max((one.similarity or 0.0 for one in found), default=0.0)
         return similarity, any(is_to_the_point(one, question.text, bounds) for one in found[:15])
 
-    sets = {"related": questions(), "unrelated": [Question("", "en", text) for text in UNRELATED]}
+    sets = {"related": library.questions, "unrelated": [Question("", "en", text) for text in UNRELATED]}
     for name, asked in sets.items():
         found = [await best(question) for question in asked]
         cosines = sorted(similarity for similarity, _ in found)
@@ -107,14 +107,14 @@ async def measure(given: argparse.Namespace) -> None:
     for size in given.sizes:
         with tempfile.TemporaryDirectory() as folder:
             repository = open_folder(Path(folder))
-            library = Library(repository, embedder, roots)
+            library = Library(repository, embedder, roots, pages=given.pages)
             await library.store(size, size // 8)
             print(f"\nchunks of {size} tokens: {library.chunks} of {len(library.pages)} pages in two languages, "
                   f"{library.tokens} tokens", flush=True)  # fmt: skip
             if given.tune and size == given.sizes[0]:
                 fusion.KEYWORD_WEIGHT = await tune(library)
             for mode in MODES:
-                scored = await scores(questions(), partial(library.found, mode=mode))
+                scored = await scores(library.questions, partial(library.found, mode=mode))
                 print(f"{mode} (recall@5, nDCG@10): {mean(scored):.4f}")
                 print("\n".join(rows_of(scored)), flush=True)
             await relevance(library)
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--russian", type=Path, default=Path("/usr/share/man/ru"), help="those of manpages-ru")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="tokens of a chunk")
     parser.add_argument("--tune", action="store_true", help="look for the keywords' weight at the first size, too")
+    parser.add_argument("--pages", type=int, default=1_000, help="so many of them, for a quicker look")
     cache = Path(tempfile.gettempdir()) / "assistant-bench-vectors"
     parser.add_argument("--cache", type=Path, default=cache, help="where vectors are kept for the next time")
     asyncio.run(measure(parser.parse_args()))

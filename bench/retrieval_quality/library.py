@@ -59,9 +59,14 @@ def document_of(page: str, language: str) -> UUID:
 class Library:
     """All pages in both languages, in chunks of one size."""
 
-    def __init__(self, repository: QdrantRepository, embedder: Embedder, roots: dict[Language, Path]) -> None:
+    def __init__(
+        self, repository: QdrantRepository, embedder: Embedder, roots: dict[Language, Path], *, pages: int
+    ) -> None:
+        """`roots`: where the manuals of each language are; `pages`: so many of those with questions, or all."""
         self._repository, self._embedder, self._roots = repository, embedder, roots
-        self.pages = sorted({question.page for question in questions()})
+        every = sorted({question.page for question in questions()})
+        self.pages = every[:: max(1, len(every) // pages)][:pages]
+        self.questions = [question for question in questions() if question.page in self.pages]
         self.chunks = self.tokens = 0
         self._collection = Collection("local", MODEL, 384)
         self._lists: dict[tuple[Question, Language | None], list[list[Found]]] = {}

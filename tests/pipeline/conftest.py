@@ -117,11 +117,11 @@ def running(
     assert api.stdout is not None
     url = api.stdout.readline().strip()
     assert re.match(r"http://127", url)
-    deployment = Deployment(
-        kafka, dsn, prefix, tmp_path_factory.mktemp("running"), environment(url), forks=forks
-    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("running")
+    surroundings = {**environment(url), "ASSISTANT_HOME": str(folder)}  # vectors lie in it
+    deployment = Deployment(kafka, dsn, prefix, folder, surroundings, forks=forks)
     asyncio.run(deployment.set_up(partitions=4))
-    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
+    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,sink")
     deadline = time.monotonic() + 60
     while not (asyncio.run(ingress.is_ready()) and asyncio.run(worker.is_ready())):
         assert time.monotonic() < deadline, ingress.log.read_text() + worker.log.read_text()
