@@ -1,6 +1,7 @@
 """What answers: Kafka and its topics, Postgres, providers, the ingress, and the processes of `assistant up`."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import asyncpg
@@ -12,7 +13,7 @@ from doctor.heartbeats import judge, newest_beats
 from doctor.origins import without_credentials
 from embedded.addresses import Addresses
 from embedded.supervisor import EMBEDDED_PARTITIONS
-from schemas.topics import Catalog
+from schemas.topics import ONLY_SPEAKING, Catalog
 from settings import Settings
 from sinks.migrate import head_revision, revision
 from streams.providers import configured, with_v1
@@ -148,10 +149,11 @@ async def _version(dsn: str) -> str:
 
 
 # What each is found by, beside its address: the path of its models, and what is missing where it is absent.
-MODELS_PATHS = {"gemini": "/v1/models", "ollama": "/api/tags", "qwen3vl": "/"}
+MODELS_PATHS = {"gemini": "/v1/models", "ollama": "/api/tags", "qwen3vl": "/", "qwen-tts": "/get_speakers"}
 NEEDS = {
     "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY", "ollama": "OLLAMA_BASE_URL",
     "lmstudio": "LMSTUDIO_BASE_URL", "qwen3vl": "QWEN3_VL_BASE_URL",
+    "qwen-tts": "TTS_API_URL",
 }  # fmt: skip
 
 
@@ -170,6 +172,8 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     asked = []
     findings = []
     for name in settings.allowed_providers:
+        if name in ONLY_SPEAKING:
+            continue  # below
         if name in have:
             base_url, key = addresses[name]
             asked.append(provider(name, base_url or "", key.get_secret_value() if key else None))
@@ -180,10 +184,22 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
         else:
             findings.append(Finding(f"provider {name}", "wrong", "there is none of this name", "see ALLOWED_PROVIDERS"))
     if not asked and "local" not in settings.allowed_providers:
-        needed = ", ".join(NEEDS[name] for name in settings.allowed_providers if name in NEEDS)
+        needed = ", ".join(NEEDS[name] for name in settings.allowed_providers if name in NEEDS.keys() - ONLY_SPEAKING)
         advice = f"set one of {needed}, or allow local: ALLOWED_PROVIDERS" if needed else "allow local, or another"
         findings.append(Finding("providers", "wrong", "none can be asked, so no job can be done", advice))
-    return [*findings, *await asyncio.gather(*asked)]
+    return [*findings, *await asyncio.gather(*asked, *_speaking(settings, there))]
+
+
+def _speaking(settings: Settings, there: Addresses) -> list[Coroutine[Any, Any, Finding]]:
+    """Those that speak: each that is allowed and has an address, or runs here."""
+    parts = there.running.parts if there.running else []
+    here = next((part.http for part in parts if part.name == "speech"), None)
+    found = {"qwen-tts": settings.tts_api_url or settings.qwen_tts_base_url, "local": settings.local_speech_url or here}
+    return [
+        provider("qwen-tts", url, None, part="voice " + name)
+        for name, url in found.items()
+        if url and name in settings.allowed_providers
+    ]
 
 
 def _model_here(there: Addresses) -> str | None:
@@ -191,9 +207,9 @@ def _model_here(there: Addresses) -> str | None:
     return next((f"{part.http}/v1" for part in parts if part.name == "model" and part.http), None)
 
 
-async def provider(name: str, base_url: str, key: str | None) -> Finding:
-    """Ask it for its models, which costs nothing."""
-    part, where = f"provider {name}", without_credentials(base_url)
+async def provider(name: str, base_url: str, key: str | None, *, part: str | None = None) -> Finding:
+    """Ask it for its models, which costs nothing. `part`: what it is called; else by its name."""
+    part, where = part or f"provider {name}", without_credentials(base_url)
     headers = {} if not key else {"x-goog-api-key": key} if name == "gemini" else {"authorization": f"Bearer {key}"}
     try:
         async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False) as client:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from embedded import kafka, model, postgres
+from embedded import kafka, model, postgres, speech
 from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
@@ -74,10 +74,13 @@ class Supervisor:
     async def _start_all(self) -> None:
         settings = self._settings
         wants_model = "local" in settings.allowed_providers and settings.local_base_url is None
+        wants_voice = "local" in settings.allowed_providers and settings.local_speech_url is None
+        speaks = wants_voice or bool(settings.local_speech_url or settings.tts_api_url or settings.qwen_tts_base_url)
         names = [
             *([] if settings.kafka_bootstrap_servers else ["kafka"]),
             *([] if settings.postgres_dsn else ["postgres"]),
             *(["model"] if wants_model else []),
+            *(["speech"] if wants_voice else []),
             "ingress",
             *(f"worker-{role}" for role in ROLES),
         ]
@@ -90,6 +93,10 @@ class Supervisor:
         if wants_model:
             port = ports.get("model")
             part, local_url = model.model_part(port=port, slots=settings.local_slots, alias=settings.local_model)
+            self._begin(part)
+        speech_url = settings.local_speech_url
+        if wants_voice:
+            part, speech_url = speech.speech_part(port=ports.get("speech"))
             self._begin(part)
         if dsn is None:
             part, dsn = await self._prepared(
@@ -108,11 +115,12 @@ class Supervisor:
         await self._watch_until(lambda: self._are_ready("kafka", "postgres"), within_s=READY_WITHIN_S)
         if self._stop.is_set():
             return
-        environment = self._environment(bootstrap, dsn, local_url)
+        environment = self._environment(bootstrap, dsn, {"LOCAL_BASE_URL": local_url, "LOCAL_SPEECH_URL": speech_url})
         await self._set_up(environment)
         self._begin(self._our_part("ingress", ("ingress",), environment, port=ingress_port))
         for role in ROLES:
-            part = self._our_part(f"worker-{role}", ("worker", "--roles", role), environment, port=free_port())
+            roles = f"{role},speech" if role == "completion" and speaks else role  # no process more for a few texts
+            part = self._our_part(f"worker-{role}", ("worker", "--roles", roles), environment, port=free_port())
             self._begin(part)
         self._status.ingress = f"http://{settings.ingress_host}:{ingress_port}"
         await self._watch_until(lambda: self._are_ready(*names), within_s=READY_WITHIN_S)
@@ -129,19 +137,17 @@ class Supervisor:
         self._note(name, "starting", "making ready")
         return await asyncio.to_thread(make, *args, **kwargs)
 
-    def _environment(self, bootstrap: str, dsn: str, local_url: str | None) -> dict[str, str]:
+    def _environment(self, bootstrap: str, dsn: str, local: dict[str, str | None]) -> dict[str, str]:
         settings = self._settings
         jwt_key = settings.jwt_secret_key.get_secret_value() if settings.jwt_secret_key else None
-        environment = {
+        return {
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DATABASE_URL": dsn,
             "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key"),
             "ASSISTANT_HOME": str(self._home.folder),
+            **{name: url for name, url in local.items() if url},
         }
-        if local_url:
-            environment["LOCAL_BASE_URL"] = local_url
-        return environment
 
     async def _set_up(self, environment: dict[str, str]) -> None:
         """Schema, topics, first admin."""

@@ -29,6 +29,7 @@ from ingress import (
     operations,
     payloads,
     providers,
+    speech,
     streaming,
     user_admin,
     users,
@@ -65,8 +66,10 @@ from ingress.services import Services
 from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
 from ingress.uploads import Places
+from ingress.voices import SpeechOffers
 from processors.errors import RetryableError
 from processors.usage import MAX_RECALLED, Usage
+from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -90,7 +93,7 @@ from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import kept, offered_providers, present_providers
+from transport.workers import SPEECH, kept, live_workers, offered_providers, present_providers
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
@@ -150,7 +153,7 @@ def create_app(settings: Settings) -> FastAPI:
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router, incidents.router,
+        login_failures.router, incidents.router, speech.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -217,12 +220,17 @@ def compose(settings: Settings) -> Services:
         ),
     )
     letters = DeadLetterStore(database)
-    images = Images(PayloadStore(database), user_bytes=settings.max_payload_bytes_per_user)
+    payload_store = PayloadStore(database)
+    images = Images(payload_store, user_bytes=settings.max_payload_bytes_per_user)
     users_topic = catalog.full_name("user-updated")
     user_table = CompactedTable(access, users_topic, UserUpdated, on_change=lambda *change: callers.hear(*change))
     users, keys = UserStore(database), ApiKeyStore(database)
     tokens, key_ring = Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60), KeyRing(keys)
     callers = Access(tokens, key_ring, user_table)
+    speech_offers = SpeechOffers(
+        kept(lambda: offered_providers(worker_table, can=SPEECH)), is_known=lambda: bool(live_workers(worker_table)),
+        allowed=settings.allowed_providers, max_chars=settings.max_speech_chars, default_s=settings.llm_timeout,
+    )  # fmt: skip
     submissions = Submissions(
         publisher,
         follower,
@@ -235,6 +243,7 @@ def compose(settings: Settings) -> Services:
         backpressure=backpressure,
         images=images,
         standings=standings,
+        speech=speech_offers,
     )
 
     async def stored_outcome(job_id: UUID) -> Outcome | None:
@@ -280,6 +289,9 @@ def compose(settings: Settings) -> Services:
             max_field_bytes=settings.max_form_field_bytes,
         ),
         images=images,
+        payloads=payload_store,
+        speech=speech_offers,
+        audio_links=AudioLinks(secrets),
         channels=channels,
         idempotency=idempotency,
         cancel_requests=cancel_requests,

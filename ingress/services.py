@@ -31,6 +31,8 @@ from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.standings import Standings
 from ingress.submission import Submissions
+from ingress.voices import SpeechOffers
+from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
@@ -40,6 +42,7 @@ from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.incidents import IncidentStore
 from sinks.login_failures import LoginFailures
+from sinks.payloads import PayloadStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -61,6 +64,9 @@ class Services:
     limits: Limits
     bodies: Bodies
     images: Images
+    payloads: PayloadStore
+    speech: SpeechOffers
+    audio_links: AudioLinks
     cancel_requests: CancelRequests
     channels: Channels
     idempotency: Idempotency

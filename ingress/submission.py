@@ -18,6 +18,7 @@ from ingress.problems import Problem
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
+from ingress.voices import SpeechOffers
 from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
 from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
@@ -33,6 +34,7 @@ from schemas.requests import (
     ImageReference,
     JobKind,
     RagRequest,
+    SpeechRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
@@ -65,9 +67,10 @@ class Submissions:
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
         idempotency: Idempotency, backpressure: Backpressure, images: Images, standings: Standings,
-        offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict,
+        offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict, speech: SpeechOffers | None = None,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
+        self._speech = speech
         self._offers = offers
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
@@ -309,7 +312,10 @@ class Submissions:
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
-        self.check_offered(wanted, generation)
+        if not isinstance(request, SpeechRequest):
+            self.check_offered(wanted, generation)
+        elif self._speech is not None:
+            self._speech.check(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)
         for stage in STAGES.get(kind_of(request), ()):
@@ -351,6 +357,7 @@ class Submissions:
 STAGES: dict[JobKind, tuple[str, ...]] = {
     "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
     "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
+    "speech": ("generate_speech",),
 }  # fmt: skip
 
 

@@ -57,11 +57,12 @@ from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
+from streams.speech import declare_speech
 from streams.user_limits import UserLimits
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
+from transport.workers import EMBEDDINGS, SPEECH, kept, present_providers, seen_providers
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
-WITH_RETRIES = ("completion", "retrieval", "ingestion")  # roles whose work may be put off
+WITH_RETRIES = ("completion", "speech", "retrieval", "ingestion")  # roles whose work may be put off
 
 
 class StartError(Exception):
@@ -117,7 +118,7 @@ class Composition:
         Raises:
             StartError: A setting is missing.
         """
-        offers: Offers | None = None
+        offering: list[Offers] = []
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
@@ -144,6 +145,14 @@ class Composition:
                 if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
+                offering.append(offers)
+            elif role == "speech":
+                speaking = await declare_speech(app, server, self._catalog, self._knowledge(stack))
+                if speaking is None:
+                    logger.warning("no provider that speaks is here: the role speech has nothing to do")
+                    continue
+                offering.append(speaking.offers)
+                self.beside.append(speaking.run)
             elif role == "retrieval":
                 await declare_retrieval(app, server, self._catalog, self._knowledge(stack))
             elif role == "ingestion":
@@ -154,9 +163,10 @@ class Composition:
         if not self.apps:
             raise StartError(
                 "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
-                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL"
+                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL; for the role speech "
+                "TTS_API_URL, QWEN_TTS_BASE_URL or LOCAL_SPEECH_URL"
             )
-        return offers or tuple
+        return lambda: [offer for offers in offering for offer in offers()]
 
     def _hear_of_user(self, user_id: str, user: UserUpdated | None) -> None:
         for tell in self._told_of_users:
@@ -210,8 +220,9 @@ class Composition:
 
         def known_providers() -> KnownProviders:
             return KnownProviders(
-                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
-            )
+                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS),
+                present_providers(workers, can=SPEECH), seen_providers(workers, can=SPEECH),
+            )  # fmt: skip
 
         limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)
         for user in users.values.values():
