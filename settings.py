@@ -18,15 +18,8 @@ from transport.kafka_security import KafkaSecurity, Mechanism, Protocol
 logger = logging.getLogger(__name__)
 
 MIN_SECRET_BYTES = 32
-PROVIDERS = (
-    "openai",
-    "gemini",
-    "ollama",
-    "lmstudio",
-    "qwen3vl",
-    "qwen-tts",
-    "local",
-)  # the last is the one that is always there
+PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
+ALLOWED = (*PROVIDERS[:-1], "qwen-tts", PROVIDERS[-1])  # with the one that only speaks
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
 ROLES = ("gate", "completion", "speech", "retrieval", "ingestion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
@@ -82,7 +75,7 @@ class Settings(BaseSettings):
     qdrant_cacert: Path | None = None
 
     # --- providers; one without its key or address is absent ---
-    allowed_providers: Annotated[tuple[str, ...], NoDecode] = PROVIDERS
+    allowed_providers: Annotated[tuple[str, ...], NoDecode] = ALLOWED
     default_provider: str | None = None
     embedding_provider: str | None = None
     openai_api_key: SecretStr | None = None

@@ -75,20 +75,20 @@ class AssistantClient:
     def ask(
         self,
         body: dict[str, Any],
+        path: str = "/chat/async",
         *,
         on_stage: Callable[[str], None],
         on_wait: Callable[[int, int], None],
         sleep: Callable[[float], None] = time.sleep,
-        path: str = "/chat/async",
     ) -> dict[str, Any]:
         """Ask and follow the job to its end; a rate limit is waited out, and the question asked again.
 
         Args:
             body: Of a POST to `path`.
+            path: Of a call that answers with a job.
             on_stage: Told where the job is.
             on_wait: Told each second of a rate limit: how many are left, of how many.
             sleep: Between looks.
-            path: Of a call that answers with a job.
 
         Returns:
             The job's result: what `POST /chat/` would have answered.

@@ -32,7 +32,7 @@ def say(home: Path, body: dict[str, Any], output: Path, *, root_password: str | 
                     errors.print(f"rate limit: waiting {of} s", highlight=False)
 
             with part.open("wb") as file:  # before anything is asked: a place that cannot be written to costs nothing
-                result = client.ask(body, on_stage=on_stage, on_wait=on_wait, path="/tts/async")
+                result = client.ask(body, "/tts/async", on_stage=on_stage, on_wait=on_wait)
                 for piece in client.stream(f"/jobs/{result['meta']['job_id']}/audio", {}):
                     file.write(piece)
             if part.stat().st_size != result["audio"]["size"]:

@@ -17,6 +17,7 @@ from schemas.topics import ONLY_SPEAKING, Catalog
 from settings import Settings
 from sinks.migrate import head_revision, revision
 from streams.providers import configured, with_v1
+from streams.speakers import addresses
 from transport import admin
 from transport.clients import KafkaAccess
 from transport.start_check import SAFE_MIN_IN_SYNC, SAFE_REPLICAS, unencrypted
@@ -83,7 +84,8 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 beats = await newest_beats(access, catalog.full_name("worker-heartbeat"))
-            findings += judge(beats, expected=there.running is not None)
+            speaks = bool(_voices(settings, there))
+            findings += judge(beats, expected=there.running is not None, speaks=speaks)
         except (KafkaError, OSError, TimeoutError) as error:
             findings.append(Finding("workers", "warning", f"heartbeats cannot be read ({type(error).__name__})"))
     return findings
@@ -161,7 +163,7 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     """Each that is allowed: whether it is set, and answers."""
     local = settings.local_base_url or _model_here(there)
     have = configured(settings.model_copy(update={"local_base_url": local}))
-    addresses = {
+    places = {
         "openai": (settings.openai_base_url, settings.openai_api_key),
         "gemini": (settings.gemini_base_url, settings.gemini_api_key),
         "ollama": (settings.ollama_base_url, None),
@@ -175,7 +177,7 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
         if name in ONLY_SPEAKING:
             continue  # below
         if name in have:
-            base_url, key = addresses[name]
+            base_url, key = places[name]
             asked.append(provider(name, base_url or "", key.get_secret_value() if key else None))
         elif name == "local":
             findings.append(Finding("provider local", "absent", NOT_STARTED, "start it with `make up`"))
@@ -190,15 +192,17 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     return [*findings, *await asyncio.gather(*asked, *_speaking(settings, there))]
 
 
-def _speaking(settings: Settings, there: Addresses) -> list[Coroutine[Any, Any, Finding]]:
-    """Those that speak: each that is allowed and has an address, or runs here."""
+def _voices(settings: Settings, there: Addresses) -> dict[str, str]:
+    """Addresses of those that speak: each that is allowed and has one, or runs here."""
     parts = there.running.parts if there.running else []
     here = next((part.http for part in parts if part.name == "speech"), None)
-    found = {"qwen-tts": settings.tts_api_url or settings.qwen_tts_base_url, "local": settings.local_speech_url or here}
+    return addresses(settings.model_copy(update={"local_speech_url": settings.local_speech_url or here}))
+
+
+def _speaking(settings: Settings, there: Addresses) -> list[Coroutine[Any, Any, Finding]]:
     return [
-        provider("qwen-tts", url, None, part="voice " + name)
-        for name, url in found.items()
-        if url and name in settings.allowed_providers
+        provider("qwen-tts", url, None, part=f"voice {name}")  # all of them have its API
+        for name, url in _voices(settings, there).items()
     ]
 
 

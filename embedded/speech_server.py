@@ -38,6 +38,7 @@ class Speaker:
         about = json.loads(voice.with_name(voice.name + ".json").read_text())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # which keep what the longest text took
         session = onnxruntime.InferenceSession(str(voice), sess_options=options, providers=["CPUExecutionProvider"])
         self._voice = PiperVoice(session=session, config=PiperConfig.from_dict(about))
         self.name = str(about.get("dataset") or voice.stem.split("-")[1])

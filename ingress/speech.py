@@ -1,20 +1,22 @@
 """Speech: `POST /tts/` waits and answers with a WAV file; `/tts/async` gives a job, whose audio is fetched later."""
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from ingress.access import Session
 from ingress.chat import ANSWERS, JOBS, failed_call, job_answer
 from ingress.idempotency import REPLAYED, Key
 from ingress.jobs import job_view_of
 from ingress.leaving import left
 from ingress.problems import Problem, not_found, rate_limit_headers
-from ingress.services import CostingUser, CurrentUser, Found, Services, Token, session_of
+from ingress.services import CostingUser, CurrentUser, Found, Services, Token, services, session_of
 from processors.route_job import NO_SUCH_PROVIDER, not_speaking
 from processors.speech_ports import Voices
 from schemas.requests import CallbackUrl, ProviderName, SpeechRequest
@@ -75,25 +77,36 @@ async def speak_async(body: AsyncSpeechRequest, user: CostingUser, found: Found,
     return job_answer(*await found.submissions.accepted(user, asked, callback_url=body.callback_url, keyed=key))
 
 
-@router.get("/jobs/{job_id}/audio", responses=AUDIO, response_class=Response)
-async def audio(
-    job_id: UUID, request: Request, found: Found, token: Token,
+async def listener(
+    request: Request, token: Token,
     expires: Annotated[int | None, Query(ge=0, le=10**11, description="Of `audio_url`")] = None,
     signature: Annotated[str | None, Query(max_length=128, description="Of `audio_url`")] = None,
-) -> Response:  # fmt: skip
-    """What a job has said: for who may see the job, or by the `audio_url` of it, which is good for an hour."""
-    verdict = "wrong"
+) -> Session | None:  # fmt: skip
+    """Who wants to hear a job; None: whoever has an address of it that was signed here.
+
+    Raises:
+        Problem: The address has expired, or nobody has shown who they are.
+    """
     if expires is not None and signature is not None:
-        verdict = found.audio_links.verdict(job_id, expires, signature, now_s=time.time())
-    if verdict != "wrong":
+        with contextlib.suppress(ValueError):
+            job_id = UUID(request.path_params["job_id"])
+            verdict = services(request).audio_links.verdict(job_id, expires, signature, now_s=time.time())
+            if verdict == "good":
+                return None
+            if verdict == "expired":
+                raise Problem(403, "link-expired", f"this address has expired: GET /jobs/{job_id} has a new one")
+    return await session_of(request, token)
+
+
+@router.get("/jobs/{job_id}/audio", responses=AUDIO, response_class=Response)
+async def audio(job_id: UUID, found: Found, session: Annotated[Session | None, Depends(listener)]) -> Response:
+    """What a job has said: for who may see the job, or by the `audio_url` of it, which is good for an hour."""
+    if session is None:
         row = await found.jobs.get(job_id)
         owner = found.user_table.values.get(row.user_id) if row is not None else None
         if row is None or owner is None or owner.disabled:
             raise not_found()
-        if verdict == "expired":
-            raise Problem(403, "link-expired", f"this address has expired: GET /jobs/{job_id} has a new one")
         return await _file_of(job_id, row.view(), found, owner=row.user_id)
-    session = await session_of(request, token)
     view = await job_view_of(job_id, session.user, found)
     row = await found.jobs.get(job_id) if session.user.role == "admin" else None
     return await _file_of(job_id, view, found, owner=row.user_id if row is not None else session.user.user_id)

@@ -36,6 +36,7 @@ from schemas.requests import (
     SpeechRequest,
     TrainingRequest,
 )
+from schemas.topics import ONLY_SPEAKING
 
 NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
 DOCUMENT_S = 900.0
@@ -201,7 +202,8 @@ def _choose(
     told: Callable[[Sequence[str], Sequence[str]], str],
 ) -> str | JobError:  # fmt: skip
     ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
-    candidates = next(filter(None, ranks), list(allowed) if told is not_present else [])
+    answering = [name for name in allowed if name not in ONLY_SPEAKING] if told is not_present else []
+    candidates = next(filter(None, ranks), answering)
     absent = [name for name in asked_for if not any(name in names for names in ranks)]
     wanted: str | None = default if default in candidates else candidates[0] if candidates else None
     if asked_for:
