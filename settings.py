@@ -175,6 +175,7 @@ class Settings(BaseSettings):
     stream_past_readers: int = Field(4, ge=1, le=64)
     compare_in_flight: int = Field(8, ge=1, le=64)
     max_comparisons_per_user: int = Field(3, ge=1, le=100)
+    max_examples_per_user: int = Field(10_000, ge=0, le=100_000)
     max_payload_bytes_per_user: int = Field(1_000_000_000, ge=0)
     prices_per_million_tokens: Annotated[dict[str, dict[Literal["input", "output"], Price]], NoDecode] = {}
     cors_allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()

@@ -19,6 +19,7 @@ from ingress import (
     chat,
     compare,
     dead_letters,
+    examples,
     export,
     incidents,
     jobs,
@@ -80,6 +81,7 @@ from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
 from sinks.egress_targets import Allowed
+from sinks.examples import ExampleStore
 from sinks.idempotency import IdempotencyStore
 from sinks.incidents import IncidentStore
 from sinks.job_export import JobExport
@@ -153,7 +155,7 @@ def create_app(settings: Settings) -> FastAPI:
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router, incidents.router, speech.router,
+        login_failures.router, incidents.router, speech.router, examples.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -301,6 +303,7 @@ def compose(settings: Settings) -> Services:
         database=database,
         jobs=store,
         exports=Exports(JobExport(database)),
+        examples=ExampleStore(database),
         comparisons=ComparisonStore(database),
         comparing=comparing,
         compare_rules=CompareRules(

@@ -19,6 +19,7 @@ WORK = {
     "generate_completion": ("completion", True), "embed_texts": ("completion", True),
     "retrieve_context": ("retrieval", False), "partition_document": ("ingestion", False),
     "embed_chunks": ("ingestion", False), "generate_speech": ("speech", False),
+    "store_example": ("sink", False),
 }  # fmt: skip
 GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
 

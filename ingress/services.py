@@ -40,6 +40,7 @@ from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.due_store import DueStore
+from sinks.examples import ExampleStore
 from sinks.incidents import IncidentStore
 from sinks.login_failures import LoginFailures
 from sinks.payloads import PayloadStore
@@ -76,6 +77,7 @@ class Services:
     database: Pool
     jobs: JobStore
     exports: Exports
+    examples: ExampleStore
     comparisons: ComparisonStore
     comparing: Comparing
     compare_rules: CompareRules

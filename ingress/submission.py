@@ -357,7 +357,7 @@ class Submissions:
 STAGES: dict[JobKind, tuple[str, ...]] = {
     "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
     "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
-    "speech": ("generate_speech",),
+    "speech": ("generate_speech",), "example": ("store_example",),
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Stage: job-admitted -> the topic of the work, and word to who waits.
 
-completion-requested-<provider>, embedding-requested-<provider>, speech-requested, retrieval-requested or
-document-received.
+completion-requested-<provider>, embedding-requested-<provider>, speech-requested, example-received,
+retrieval-requested or document-received.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from schemas.events import (
     DocumentReceived,
     EmbeddingRequested,
     Event,
+    ExampleReceived,
     Job,
     JobAdmitted,
     JobError,
@@ -143,8 +144,8 @@ def route_job(
     if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    request, known = event.request, providers()
-    if isinstance(request, (AgentRequest, SmartRequest, ExampleRequest, TrainingRequest)):
+    request = event.request
+    if isinstance(request, (AgentRequest, SmartRequest, TrainingRequest)):
         error = JobError(code="not-offered", message=f"jobs of kind {job.kind} are not offered here yet")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     if isinstance(request, (ChatRequest, RagRequest)):
@@ -152,6 +153,12 @@ def route_job(
         if simulates and job.role != "admin":
             error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
             return Emit((JobFinished.failed(job, error=error, at=now),))
+    if isinstance(request, ExampleRequest):
+        received = ExampleReceived(
+            job=job, request=request, timeout_s=default_timeout_s, rate_limit=event.rate_limit
+        )  # fmt: skip
+        return Emit((received, _progressed(event, now)))
+    known = providers()
     if isinstance(request, SpeechRequest):
         speaker = _choose(request.providers, known.that_speak(), allowed=allowed, default=None, told=not_speaking)
         if isinstance(speaker, JobError):

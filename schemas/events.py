@@ -16,6 +16,7 @@ from schemas.requests import (
     ChatRequest,
     DocumentRequest,
     EmbeddingRequest,
+    ExampleRequest,
     JobKind,
     Metadata,
     RagRequest,
@@ -240,6 +241,21 @@ class SpeechRequested(JobEvent):
 
     provider: str
     request: SpeechRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class ExampleReceived(JobEvent):
+    """An example to learn from is to be kept. `retry`, `attempts`: as in `CompletionRequested`."""
+
+    request: ExampleRequest
     timeout_s: float
     rate_limit: RateLimit | None = None
     retry: int = 0

@@ -47,6 +47,7 @@ from streams.deltas import DeltaTopic
 from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
+from streams.examples import declare_examples
 from streams.guards import make_guard
 from streams.images import StoredImages
 from streams.knowledge import Knowledge, declare_ingestion, declare_retrieval
@@ -70,7 +71,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
-WITH_RETRIES = ("completion", "speech", "retrieval", "ingestion")  # roles whose work may be put off
+WITH_RETRIES = ("completion", "speech", "retrieval", "ingestion", "sink")  # roles whose work may be put off
 
 
 class StartError(Exception):
@@ -159,6 +160,7 @@ class Composition:
                 await declare_ingestion(app, server, self._catalog, self._knowledge(stack))
             else:
                 await self._declare_sink(app, stack, cancellations, users)
+                declare_examples(app, server, self._catalog, self._knowledge(stack))
             self.apps.append(app)
         if not self.apps:
             raise StartError(

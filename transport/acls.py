@@ -21,6 +21,7 @@ PARTIES: dict[str, tuple[str, ...]] = {
     "generate_completion": ("completion",),
     "embed_texts": ("completion",),
     "generate_speech": ("speech",),
+    "store_example": ("sink",),
     "store_pending": ("sink",),
     "store_outcome": ("sink",),
     "store_dead_letter": ("sink",),

@@ -16,7 +16,7 @@ OTHERS = {"ingress", "anyone", "worker", "operator", "setup", "doctor", "followe
 
 
 def stages() -> set[str]:
-    pipeline = "".join((ROOT / "streams" / f"{name}.py").read_text() for name in ("assistant", "speech"))
+    pipeline = "".join((ROOT / "streams" / f"{name}.py").read_text() for name in ("assistant", "speech", "examples"))
     return set(re.findall(r'name="([a-z_]+)"', pipeline)) | set(
         re.findall(r'full_name\("[^"]+"\), "([a-z_]+)"', pipeline)
     )
