@@ -51,7 +51,7 @@ class ExampleRow:
 
     def view(self) -> dict[str, Any]:
         """As its user sees it."""
-        return {"example_id": self.example_id, **self.lesson(), "created_at": self.created_at}
+        return {"example_id": str(self.example_id), **self.lesson(), "created_at": self.created_at}
 
     def lesson(self) -> dict[str, str]:
         """What is learnt from it."""
