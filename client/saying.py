@@ -43,9 +43,9 @@ def say(home: Path, body: dict[str, Any], output: Path, *, root_password: str | 
         part.unlink(missing_ok=True)
         return 1
     except OSError as error:
-        errors.print(f"{output} cannot be written: {error.strerror}", markup=False, highlight=False)
+        errors.print(f"{output} cannot be written: {error.strerror}", markup=False, highlight=False, soft_wrap=True)
         part.unlink(missing_ok=True)
         return 1
     seconds, who = result["audio"]["seconds"], f"{result['provider']}, {result['speaker']}"
-    errors.print(f"{output}: {seconds:.1f} s of {who}", markup=False, highlight=False)
+    errors.print(f"{output}: {seconds:.1f} s of {who}", markup=False, highlight=False, soft_wrap=True)
     return 0
