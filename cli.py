@@ -102,6 +102,28 @@ def chat(
     )
 
 
+@app.command()
+def say(
+    text: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write")],
+    speaker: Annotated[str | None, typer.Option(help="Of GET /tts/speakers; else the provider's first")] = None,
+    language: Annotated[str | None, typer.Option(help="Of GET /tts/languages; else as the text is")] = None,
+    instruct: Annotated[str | None, typer.Option(help="How it is to be said")] = None,
+    provider: Annotated[str | None, typer.Option(help="Which one; else the first that speaks")] = None,
+    timeout: Annotated[float | None, typer.Option(min=1, max=120, help="Seconds of work")] = None,
+) -> None:
+    """Have a text said, and keep it as a WAV file."""
+    from client import saying
+
+    body = {
+        "prompt": text, "speaker": speaker, "language": language, "instruct": instruct, "provider": provider,
+        "timeout": timeout,
+    }  # fmt: skip
+    body = {name: value for name, value in body.items() if value is not None}
+    settings = Settings()
+    raise SystemExit(saying.say(settings.assistant_home, body, output, root_password=_root_password(settings)))
+
+
 @jobs.callback()
 def jobs_list(
     context: typer.Context,

@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 MIN_SECRET_BYTES = 32
 PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
+ALLOWED = (*PROVIDERS[:-1], "qwen-tts", PROVIDERS[-1])  # with the one that only speaks
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
-ROLES = ("gate", "completion", "retrieval", "ingestion", "sink")
+ROLES = ("gate", "completion", "speech", "retrieval", "ingestion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
 # Where there is none, compose files hand on an empty one.
@@ -33,7 +34,7 @@ NONE_WHERE_EMPTY = (
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
     "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert",
-    "local_embedding_url",
+    "local_embedding_url", "qwen_tts_base_url", "tts_api_url", "local_speech_url",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -74,7 +75,7 @@ class Settings(BaseSettings):
     qdrant_cacert: Path | None = None
 
     # --- providers; one without its key or address is absent ---
-    allowed_providers: Annotated[tuple[str, ...], NoDecode] = PROVIDERS
+    allowed_providers: Annotated[tuple[str, ...], NoDecode] = ALLOWED
     default_provider: str | None = None
     embedding_provider: str | None = None
     openai_api_key: SecretStr | None = None
@@ -93,15 +94,19 @@ class Settings(BaseSettings):
     lmstudio_model: str | None = None
     lmstudio_embedding_model: str = "text-embedding-nomic-embed-text-v1.5"
     qwen3_vl_base_url: str | None = None
+    qwen_tts_base_url: str | None = None
+    tts_api_url: str | None = None
     local_base_url: str | None = None
     local_model: str = "SmolLM2-135M-Instruct"
     local_slots: int = Field(4, ge=1, le=64)
     local_embedding_url: str | None = None
     local_embedding_model: str = "multilingual-e5-small"
+    local_speech_url: str | None = None
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
     retry_long_first_s: float = Field(30, ge=0.1, le=300)
     completion_concurrency: int = Field(512, ge=1, le=4096)
+    speech_concurrency: int = Field(2, ge=1, le=64)
     provider_concurrency: Annotated[dict[str, Annotated[int, Field(ge=1, le=4096)]], NoDecode] = {}
     provider_requests_per_minute: Annotated[dict[str, Annotated[float, Field(gt=0, le=10_000_000)]], NoDecode] = {}
     fallover_on: Annotated[tuple[FalloverClass, ...], NoDecode] = get_args(FalloverClass)
@@ -130,6 +135,7 @@ class Settings(BaseSettings):
     quarantine_admins: bool = False
     incident_ttl_days: int = Field(90, ge=1, le=3650)
     max_prompt_length: int = Field(20_000, ge=1, le=20_000)
+    max_speech_chars: int = Field(5_000, ge=1, le=20_000)
     max_response_length: int = Field(20_000, ge=1, le=200_000)
     forbidden_commands: Annotated[tuple[str, ...] | None, NoDecode] = None
     instruction_patterns: Annotated[tuple[str, ...] | None, NoDecode] = None
@@ -169,6 +175,7 @@ class Settings(BaseSettings):
     stream_past_readers: int = Field(4, ge=1, le=64)
     compare_in_flight: int = Field(8, ge=1, le=64)
     max_comparisons_per_user: int = Field(3, ge=1, le=100)
+    max_examples_per_user: int = Field(10_000, ge=0, le=100_000)
     max_payload_bytes_per_user: int = Field(1_000_000_000, ge=0)
     prices_per_million_tokens: Annotated[dict[str, dict[Literal["input", "output"], Price]], NoDecode] = {}
     cors_allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -314,7 +321,8 @@ class Settings(BaseSettings):
 
     @field_validator(
         "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
-        "local_base_url", "prompt_classifier_url", "qdrant_url", "local_embedding_url",
+        "local_base_url", "prompt_classifier_url", "qdrant_url", "local_embedding_url", "qwen_tts_base_url",
+        "tts_api_url", "local_speech_url",
     )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:

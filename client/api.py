@@ -75,6 +75,7 @@ class AssistantClient:
     def ask(
         self,
         body: dict[str, Any],
+        path: str = "/chat/async",
         *,
         on_stage: Callable[[str], None],
         on_wait: Callable[[int, int], None],
@@ -83,13 +84,14 @@ class AssistantClient:
         """Ask and follow the job to its end; a rate limit is waited out, and the question asked again.
 
         Args:
-            body: Of `POST /chat/async`.
+            body: Of a POST to `path`.
+            path: Of a call that answers with a job.
             on_stage: Told where the job is.
             on_wait: Told each second of a rate limit: how many are left, of how many.
             sleep: Between looks.
 
         Returns:
-            What `POST /chat/` would have answered.
+            The job's result: what `POST /chat/` would have answered.
 
         Raises:
             ClientError: There is no answer.
@@ -97,7 +99,7 @@ class AssistantClient:
         waits = 0
         while True:
             try:
-                return self._ask_once(body, on_stage=on_stage, sleep=sleep)
+                return self._ask_once(path, body, on_stage=on_stage, sleep=sleep)
             except RateLimitedError as limited:
                 if waits == MAX_RATE_LIMIT_WAITS:
                     raise
@@ -107,9 +109,9 @@ class AssistantClient:
                     sleep(1)
 
     def _ask_once(
-        self, body: dict[str, Any], *, on_stage: Callable[[str], None], sleep: Callable[[float], None]
+        self, path: str, body: dict[str, Any], *, on_stage: Callable[[str], None], sleep: Callable[[float], None]
     ) -> dict[str, Any]:
-        reply = self._call("POST", "/chat/async", json=body)
+        reply = self._call("POST", path, json=body)
         if reply.status_code == 429:
             wait = reply.headers.get("retry-after", "")
             raise RateLimitedError(_told(reply), int(wait) if wait.isdigit() else UNTOLD_WAIT_S)

@@ -62,12 +62,14 @@ async def newest_beats(access: KafkaAccess, topic: str) -> list[Beat]:
     return list(beats.values())
 
 
-def judge(beats: Sequence[Beat], *, now: datetime | None = None, expected: bool) -> list[Finding]:
-    """Who is there, and whose clock is off. `expected`: workers should run."""
+def judge(
+    beats: Sequence[Beat], *, now: datetime | None = None, expected: bool, speaks: bool = False
+) -> list[Finding]:  # fmt: skip
+    """Who is there, and whose clock is off. `expected`: workers should run; `speaks`: the role speech has work."""
     now = now or datetime.now(UTC)
     live = [beat for beat in beats if not beat.said.stopped and (now - beat.appended_at).total_seconds() < SILENT_S]
     covered = {role for beat in live for role in beat.said.roles}
-    missing = [role for role in ROLES if role not in covered]
+    missing = [role for role in ROLES if role not in covered and (role != "speech" or speaks)]
     found = ", ".join(f"{beat.said.worker} ({' '.join(beat.said.roles)})" for beat in live) or "none was heard of"
     if not missing:
         workers = Finding("workers", "ok", found)

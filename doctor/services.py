@@ -1,6 +1,7 @@
 """What answers: Kafka and its topics, Postgres, providers, the ingress, and the processes of `assistant up`."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import asyncpg
@@ -14,10 +15,11 @@ from embedded.addresses import Addresses
 from embedded.home import Home
 from embedded.supervisor import EMBEDDED_PARTITIONS
 from processors.errors import PermanentError, RetryableError
-from schemas.topics import Catalog
+from schemas.topics import ONLY_SPEAKING, Catalog
 from settings import Settings
 from sinks.migrate import head_revision, revision
 from streams.providers import configured, with_v1
+from streams.speakers import addresses
 from transport import admin
 from transport.clients import KafkaAccess
 from transport.start_check import SAFE_MIN_IN_SYNC, SAFE_REPLICAS, unencrypted
@@ -90,7 +92,8 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 beats = await newest_beats(access, catalog.full_name("worker-heartbeat"))
-            findings += judge(beats, expected=there.running is not None)
+            speaks = bool(_voices(settings, there))
+            findings += judge(beats, expected=there.running is not None, speaks=speaks)
         except (KafkaError, OSError, TimeoutError) as error:
             findings.append(Finding("workers", "warning", f"heartbeats cannot be read ({type(error).__name__})"))
     return findings
@@ -156,10 +159,11 @@ async def _version(dsn: str) -> str:
 
 
 # What each is found by, beside its address: the path of its models, and what is missing where it is absent.
-MODELS_PATHS = {"gemini": "/v1/models", "ollama": "/api/tags", "qwen3vl": "/"}
+MODELS_PATHS = {"gemini": "/v1/models", "ollama": "/api/tags", "qwen3vl": "/", "qwen-tts": "/get_speakers"}
 NEEDS = {
     "openai": "OPENAI_API_KEY", "gemini": "GEMINI_API_KEY", "ollama": "OLLAMA_BASE_URL",
     "lmstudio": "LMSTUDIO_BASE_URL", "qwen3vl": "QWEN3_VL_BASE_URL",
+    "qwen-tts": "TTS_API_URL",
 }  # fmt: skip
 
 
@@ -167,7 +171,7 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     """Each that is allowed: whether it is set, and answers."""
     local = settings.local_base_url or _part_here(there, "model", "/v1")
     have = configured(settings.model_copy(update={"local_base_url": local, "local_embedding_url": None}))
-    addresses = {
+    places = {
         "openai": (settings.openai_base_url, settings.openai_api_key),
         "gemini": (settings.gemini_base_url, settings.gemini_api_key),
         "ollama": (settings.ollama_base_url, None),
@@ -178,8 +182,10 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     asked = []
     findings = []
     for name in settings.allowed_providers:
+        if name in ONLY_SPEAKING:
+            continue  # below
         if name in have:
-            base_url, key = addresses[name]
+            base_url, key = places[name]
             asked.append(provider(name, base_url or "", key.get_secret_value() if key else None))
         elif name == "local" and settings.local_embedding_url:
             findings.append(Finding("provider local", "absent", "it embeds and does not answer", "set LOCAL_BASE_URL"))
@@ -190,10 +196,24 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
         else:
             findings.append(Finding(f"provider {name}", "wrong", "there is none of this name", "see ALLOWED_PROVIDERS"))
     if not asked and "local" not in settings.allowed_providers:
-        needed = ", ".join(NEEDS[name] for name in settings.allowed_providers if name in NEEDS)
+        needed = ", ".join(NEEDS[name] for name in settings.allowed_providers if name in NEEDS.keys() - ONLY_SPEAKING)
         advice = f"set one of {needed}, or allow local: ALLOWED_PROVIDERS" if needed else "allow local, or another"
         findings.append(Finding("providers", "wrong", "none can be asked, so no job can be done", advice))
-    return [*findings, *await asyncio.gather(*asked)]
+    return [*findings, *await asyncio.gather(*asked, *_speaking(settings, there))]
+
+
+def _voices(settings: Settings, there: Addresses) -> dict[str, str]:
+    """Addresses of those that speak: each that is allowed and has one, or runs here."""
+    parts = there.running.parts if there.running else []
+    here = next((part.http for part in parts if part.name == "speech"), None)
+    return addresses(settings.model_copy(update={"local_speech_url": settings.local_speech_url or here}))
+
+
+def _speaking(settings: Settings, there: Addresses) -> list[Coroutine[Any, Any, Finding]]:
+    return [
+        provider("qwen-tts", url, None, part=f"voice {name}")  # all of them have its API
+        for name, url in _voices(settings, there).items()
+    ]
 
 
 def _part_here(there: Addresses, name: str, path: str = "") -> str | None:
@@ -240,9 +260,9 @@ async def embeddings(settings: Settings, there: Addresses) -> list[Finding]:
     return [Finding("embeddings", found.state, found.found, found.advice)]
 
 
-async def provider(name: str, base_url: str, key: str | None) -> Finding:
-    """Ask it for its models, which costs nothing."""
-    part, where = f"provider {name}", without_credentials(base_url)
+async def provider(name: str, base_url: str, key: str | None, *, part: str | None = None) -> Finding:
+    """Ask it for its models, which costs nothing. `part`: what it is called; else by its name."""
+    part, where = part or f"provider {name}", without_credentials(base_url)
     headers = {} if not key else {"x-goog-api-key": key} if name == "gemini" else {"authorization": f"Bearer {key}"}
     try:
         async with httpx.AsyncClient(timeout=HTTP_TIMEOUT_S, trust_env=False) as client:

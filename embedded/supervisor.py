@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from embedded import embeddings, kafka, model, postgres, vectors
+from embedded import embeddings, kafka, model, postgres, speech, vectors
 from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
@@ -75,12 +75,15 @@ class Supervisor:
         has_local = "local" in settings.allowed_providers
         wants_model = has_local and settings.local_base_url is None
         wants_embeddings = has_local and settings.local_embedding_url is None
+        wants_voice = has_local and settings.local_speech_url is None
+        speaks = wants_voice or bool(settings.local_speech_url or settings.tts_api_url or settings.qwen_tts_base_url)
         names = [
             *([] if settings.kafka_bootstrap_servers else ["kafka"]),
             *([] if settings.postgres_dsn else ["postgres"]),
             *([] if settings.qdrant_url else ["vectors"]),
             *(["model"] if wants_model else []),
             *(["embeddings"] if wants_embeddings else []),
+            *(["speech"] if wants_voice else []),
             "ingress",
             *(f"worker-{role}" for role in ROLES),
         ]
@@ -101,6 +104,10 @@ class Supervisor:
             part, url = embeddings.embeddings_part(port=port, model=settings.local_embedding_model)
             self._begin(part)
             found["LOCAL_EMBEDDING_URL"] = url
+        if wants_voice:
+            part, url = speech.speech_part(port=ports.get("speech"))
+            self._begin(part)
+            found["LOCAL_SPEECH_URL"] = url
         if settings.qdrant_url is None:
             key = self._home.secret("qdrant_api_key")
             part, url = vectors.vectors_part(self._home.folder / "vectors", port=ports.get("vectors"), api_key=key)
@@ -127,7 +134,8 @@ class Supervisor:
         await self._set_up(environment)
         self._begin(self._our_part("ingress", ("ingress",), environment, port=ingress_port))
         for role in ROLES:
-            part = self._our_part(f"worker-{role}", ("worker", "--roles", role), environment, port=free_port())
+            roles = f"{role},speech" if role == "completion" and speaks else role  # no process more for a few texts
+            part = self._our_part(f"worker-{role}", ("worker", "--roles", roles), environment, port=free_port())
             self._begin(part)
         self._status.ingress = f"http://{settings.ingress_host}:{ingress_port}"
         await self._watch_until(lambda: self._are_ready(*names), within_s=READY_WITHIN_S)

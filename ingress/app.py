@@ -20,6 +20,7 @@ from ingress import (
     compare,
     dead_letters,
     documents,
+    examples,
     export,
     incidents,
     ingestion,
@@ -33,6 +34,7 @@ from ingress import (
     providers,
     rag,
     search,
+    speech,
     streaming,
     user_admin,
     users,
@@ -70,8 +72,10 @@ from ingress.services import Services
 from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
 from ingress.uploads import Places
+from ingress.voices import SpeechOffers
 from processors.errors import RetryableError
 from processors.usage import MAX_RECALLED, Usage
+from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -83,6 +87,7 @@ from sinks.dead_letters import DeadLetterStore
 from sinks.document_lists import DocumentLists
 from sinks.due_store import DueStore
 from sinks.egress_targets import Allowed
+from sinks.examples import ExampleStore
 from sinks.idempotency import IdempotencyStore
 from sinks.incidents import IncidentStore
 from sinks.job_export import JobExport
@@ -96,7 +101,7 @@ from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import kept, offered_providers, present_providers
+from transport.workers import SPEECH, kept, live_workers, offered_providers, present_providers
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
@@ -158,6 +163,7 @@ def create_app(settings: Settings) -> FastAPI:
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
         login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
+        speech.router, examples.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -226,8 +232,8 @@ def compose(settings: Settings) -> Services:
         ),
     )
     letters = DeadLetterStore(database)
-    user_bytes = settings.max_payload_bytes_per_user
-    images = Images(PayloadStore(database), user_bytes=user_bytes)
+    payload_store, user_bytes = PayloadStore(database), settings.max_payload_bytes_per_user
+    images = Images(payload_store, user_bytes=user_bytes)
     # Connections of their own: however many files come, nobody else waits for them.
     files = Files(
         PayloadStore(Pool(settings.postgres_dsn or "", size=4)), user_bytes=user_bytes,
@@ -238,6 +244,10 @@ def compose(settings: Settings) -> Services:
     users, keys = UserStore(database), ApiKeyStore(database)
     tokens, key_ring = Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60), KeyRing(keys)
     callers = Access(tokens, key_ring, user_table)
+    speech_offers = SpeechOffers(
+        kept(lambda: offered_providers(worker_table, can=SPEECH)), is_known=lambda: bool(live_workers(worker_table)),
+        allowed=settings.allowed_providers, max_chars=settings.max_speech_chars, default_s=settings.llm_timeout,
+    )  # fmt: skip
     submissions = Submissions(
         publisher,
         follower,
@@ -251,6 +261,7 @@ def compose(settings: Settings) -> Services:
         images=images,
         files=files,
         standings=standings,
+        speech=speech_offers,
     )
 
     async def stored_outcome(job_id: UUID) -> Outcome | None:
@@ -298,6 +309,9 @@ def compose(settings: Settings) -> Services:
         images=images,
         files=files,
         documents=DocumentLists(database),
+        payloads=payload_store,
+        speech=speech_offers,
+        audio_links=AudioLinks(secrets),
         channels=channels,
         idempotency=idempotency,
         cancel_requests=cancel_requests,
@@ -307,6 +321,7 @@ def compose(settings: Settings) -> Services:
         database=database,
         jobs=store,
         exports=Exports(JobExport(database)),
+        examples=ExampleStore(database),
         comparisons=ComparisonStore(database),
         comparing=comparing,
         compare_rules=CompareRules(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ingress.problems import Problem
 from schemas.events import WorkerHeartbeat
 from schemas.requests import JobKind
-from transport.workers import SILENT_WORKER_S
+from transport.workers import SILENT_WORKER_S, SPEECH
 
 JUDGED_S = 0.2  # a verdict is good for so long: it costs more than the rest of the check
 MEASURED_S = 60.0  # heartbeats say what was finished in so long
@@ -19,7 +19,8 @@ MAX_RETRY_AFTER_S = 60.0
 WORK = {
     "generate_completion": ("completion", True), "embed_texts": ("completion", True),
     "retrieve_context": ("retrieval", False), "partition_document": ("ingestion", False),
-    "embed_chunks": ("ingestion", False),
+    "embed_chunks": ("ingestion", False), "generate_speech": ("speech", False),
+    "store_example": ("sink", False),
 }  # fmt: skip
 # The work that a job waits for.
 STAGES: dict[JobKind, tuple[str, ...]] = {
@@ -81,7 +82,7 @@ class Backpressure:
         role, is_of_a_provider = WORK[stage]
         target = None
         if is_of_a_provider:
-            present = {offer.name for beat in self._alive() for offer in beat.providers}
+            present = {name for beat in self._alive() for name in _answering(beat)}
             target = provider or self._router_choice(present)
         absent_s = max(self._absent_s("gate", None), self._absent_s(role, target))
         if absent_s > self._max_wait_s:
@@ -111,7 +112,7 @@ class Backpressure:
         """How long there has been no live worker of the role, as far as was heard; 0 where there is one."""
         now, last = self._now(), self._began
         for worker, beat in self._beats.items():
-            if role in beat.roles and (provider is None or any(offer.name == provider for offer in beat.providers)):
+            if role in beat.roles and (provider is None or provider in _answering(beat)):
                 if self._is_alive(worker, now):
                     return 0.0
                 last = max(last, self._heard[worker])
@@ -128,6 +129,11 @@ class Backpressure:
 
     def _is_alive(self, worker: str, now: datetime) -> bool:
         return not self._beats[worker].stopped and (now - self._heard[worker]).total_seconds() < SILENT_WORKER_S
+
+
+def _answering(beat: WorkerHeartbeat) -> set[str]:
+    """Providers that it asks for answers, or vectors; what speaks is an offer of its own."""
+    return {offer.name for offer in beat.providers if SPEECH not in offer.can}
 
 
 def _overloaded(detail: str, retry_after_s: float) -> Problem:

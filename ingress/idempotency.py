@@ -31,6 +31,7 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 FREEING = {
     "no-such-provider", "unsupported-parameter", "images-unsupported", "no-such-payload", "rate-limited", "quarantined",
     "embedding-mismatch",
+    "no-such-speaker", "no-such-language", "speech-too-long", "nothing-to-say",
 }  # fmt: skip
 FIRST_LOOK_S, MAX_LOOK_S = 0.05, 1.0
 SWEEP_EVERY_S = 60.0

@@ -53,21 +53,27 @@ async def jobs(
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
 async def job(job_id: UUID, user: CurrentUser, found: Found) -> Response:
-    """One job: status, result or error, and where it is while it runs."""
-    return _json(await _view(job_id, user, found))
+    """One job: status, result or error, and where it is while it runs.
+
+    Of one that has spoken, `audio_url` is where its audio is, for whoever has the address, for an hour.
+    """
+    view = await job_view_of(job_id, user, found)
+    if view["kind"] == "speech" and view["status"] == "completed":
+        view["audio_url"] = found.audio_links.path(job_id, now_s=time.time())
+    return _json(view)
 
 
 @router.get("/inference/{job_id}", tags=["chat"])
 async def inference(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """One job, briefly: `result` is the body that a waiting call would have answered."""
-    view = await _view(job_id, user, found)
+    view = await job_view_of(job_id, user, found)
     return _json({name: view[name] for name in ("job_id", "status", "result", "error") if name in view})
 
 
 @router.get("/jobs/{job_id}/webhooks", tags=["webhooks"])
 async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """Every attempt to deliver the job's webhook."""
-    await _view(job_id, user, found)
+    await job_view_of(job_id, user, found)
     return _json({"items": await found.webhooks.attempts(job_id)})
 
 
@@ -77,7 +83,7 @@ async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 )  # fmt: skip
 async def redeliver(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """Send the job's webhook again at once, as it is stored and with its id; an attempt under way counts as that."""
-    await _view(job_id, user, found)
+    await job_view_of(job_id, user, found)
     found.submissions.count(user)
     if not await found.webhooks.send_again(job_id):
         detail = "the job has no webhook: it has no callback_url, or has not ended yet"
@@ -100,7 +106,8 @@ async def rotate_webhook_secret(user: CurrentUser, found: Found) -> Response:
         raise Problem(429, error.code, error.message, headers={"Retry-After": "3600"}) from None
 
 
-async def _view(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, Any]:
+async def job_view_of(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, Any]:
+    """The job as polled, where the user may see it; raises Problem where it is none of theirs."""
     row = await _row(job_id, user, found)
     if row is not None:
         if row.status != "pending":
@@ -122,7 +129,7 @@ async def visible(job_id: UUID, user: UserUpdated, found: Services) -> float:
     Raises:
         Problem: It is none of theirs.
     """
-    view = await _view(job_id, user, found)
+    view = await job_view_of(job_id, user, found)
     if found.job_ids.belongs(job_id, user.user_id):
         return JobIds.minted_at_ms(job_id)
     if "accepted_at" not in view:

@@ -32,6 +32,8 @@ from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.standings import Standings
 from ingress.submission import Submissions
+from ingress.voices import SpeechOffers
+from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
@@ -40,8 +42,10 @@ from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
 from sinks.document_lists import DocumentLists
 from sinks.due_store import DueStore
+from sinks.examples import ExampleStore
 from sinks.incidents import IncidentStore
 from sinks.login_failures import LoginFailures
+from sinks.payloads import PayloadStore
 from sinks.pool import Pool
 from sinks.postgres import JobStore
 from sinks.users import UserStore
@@ -65,6 +69,9 @@ class Services:
     images: Images
     files: Files
     documents: DocumentLists
+    payloads: PayloadStore
+    speech: SpeechOffers
+    audio_links: AudioLinks
     cancel_requests: CancelRequests
     channels: Channels
     idempotency: Idempotency
@@ -74,6 +81,7 @@ class Services:
     database: Pool
     jobs: JobStore
     exports: Exports
+    examples: ExampleStore
     comparisons: ComparisonStore
     comparing: Comparing
     compare_rules: CompareRules

@@ -19,6 +19,7 @@ from ingress.problems import Problem
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
+from ingress.voices import SpeechOffers
 from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
 from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, no_vectors, not_present
@@ -36,6 +37,7 @@ from schemas.requests import (
     ImageReference,
     RagRequest,
     SearchRequest,
+    SpeechRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
@@ -71,9 +73,10 @@ class Submissions:
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
         idempotency: Idempotency, backpressure: Backpressure, images: Images, files: Files, standings: Standings,
-        offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict,
+        offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict, speech: SpeechOffers | None = None,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
+        self._speech = speech
         self._offers = offers
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
@@ -342,7 +345,10 @@ class Submissions:
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
-        self.check_offered(wanted, generation)
+        if not isinstance(request, SpeechRequest):
+            self.check_offered(wanted, generation)
+        elif self._speech is not None:
+            self._speech.check(request)
         self._check_others(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)

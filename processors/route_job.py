@@ -1,6 +1,7 @@
 """Stage: job-admitted -> the topic of the work, and word to who waits.
 
-completion-requested-<provider>, embedding-requested-<provider>, retrieval-requested or document-received.
+completion-requested-<provider>, embedding-requested-<provider>, speech-requested, example-received,
+retrieval-requested or document-received.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +15,14 @@ from schemas.events import (
     DocumentReceived,
     EmbeddingRequested,
     Event,
+    ExampleReceived,
     Job,
     JobAdmitted,
     JobError,
     JobFinished,
     JobProgressed,
     RetrievalRequested,
+    SpeechRequested,
 )
 from schemas.requests import (
     AgentRequest,
@@ -34,9 +37,12 @@ from schemas.requests import (
     SpeechRequest,
     TrainingRequest,
 )
+from schemas.topics import ONLY_SPEAKING
 
 NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
 DOCUMENT_S = 900.0
+MAX_TIMEOUT_S = 120.0
+SPOKEN_CHARS_PER_S = 40.0  # half as fast as a voice on two slow cores
 ONLY_ADMINS_SIMULATE = "only admins rehearse failures: leave generation_config.simulate_failure out"
 
 
@@ -58,17 +64,33 @@ def no_vectors(absent: Sequence[str], present: Sequence[str]) -> str:
     return f"the provider {', '.join(absent)} makes no vectors; those that do are: {there}"
 
 
+def not_speaking(absent: Sequence[str], present: Sequence[str]) -> str:
+    """That this provider does not speak, and who does."""
+    there = ", ".join(present) or "none"
+    if not absent:
+        return f"no provider that is present speaks; those that do are: {there}"
+    return f"the provider {', '.join(absent)} does not speak; those that do are: {there}"
+
+
+def speech_time_s(chars: int, *, default_s: float) -> float:
+    """What a text of so many characters may take to be said, where its request does not say it."""
+    return max(default_s, min(MAX_TIMEOUT_S, chars / SPOKEN_CHARS_PER_S))
+
+
 @dataclass(frozen=True, slots=True)
 class KnownProviders:
     """Names of providers: `alive`, that live workers can reach; `seen`, that any worker could ever reach;
     `configured`, that this deployment has the key or address of; `embedding`, of them those that make vectors;
-    `silent`, those that do nothing else."""
+    `silent`, those that make vectors and do nothing else; `speaking`, `spoke`: as the first two, of those that speak,
+    who need not be among the others."""
 
     alive: Sequence[str] = ()
     seen: Sequence[str] = ()
     configured: Sequence[str] = ()
     embedding: Sequence[str] = ()
     silent: Sequence[str] = ()
+    speaking: Sequence[str] = ()
+    spoke: Sequence[str] = ()
 
     def that_answer(self) -> "KnownProviders":
         """Those of them that answer prompts."""
@@ -76,6 +98,10 @@ class KnownProviders:
             [name for name in names if name not in self.silent] for names in (self.alive, self.seen, self.configured)
         )
         return KnownProviders(alive, seen, have, self.embedding)
+
+    def that_speak(self) -> "KnownProviders":
+        """Those that speak."""
+        return KnownProviders(self.speaking, self.spoke)
 
     def that_embed(self) -> "KnownProviders":
         """Those of them that make vectors."""
@@ -127,8 +153,8 @@ def route_job(
     if now >= job.expires_at and clock_is_right():
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    request, known = event.request, providers()
-    if isinstance(request, (AgentRequest, SmartRequest, SpeechRequest, ExampleRequest, TrainingRequest)):
+    request = event.request
+    if isinstance(request, (AgentRequest, SmartRequest, TrainingRequest)):
         error = JobError(code="not-offered", message=f"jobs of kind {job.kind} are not offered here yet")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     if isinstance(request, (ChatRequest, RagRequest)):
@@ -136,6 +162,21 @@ def route_job(
         if simulates and job.role != "admin":
             error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
             return Emit((JobFinished.failed(job, error=error, at=now),))
+    if isinstance(request, ExampleRequest):
+        received = ExampleReceived(
+            job=job, request=request, timeout_s=default_timeout_s, rate_limit=event.rate_limit
+        )  # fmt: skip
+        return Emit((received, _progressed(event, now)))
+    known = providers()
+    if isinstance(request, SpeechRequest):
+        speaker = _choose(request.providers, known.that_speak(), allowed=allowed, default=None, told=not_speaking)
+        if isinstance(speaker, JobError):
+            return Emit((JobFinished.failed(job, error=speaker, at=now),))
+        timeout_s = request.timeout or speech_time_s(len(request.prompt), default_s=default_timeout_s)
+        spoken = SpeechRequested(
+            job=job, provider=speaker, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
+        )  # fmt: skip
+        return Emit((spoken, _progressed(event, now)))
     who_answers, who_embeds = _asked_for(request)
     chosen: dict[str, str] = {}
     for what, asked_for in (("answers", who_answers), ("embeds", who_embeds)):
@@ -144,18 +185,24 @@ def route_job(
         embeds = what == "embeds"
         there = known.that_embed() if embeds else known.that_answer()
         first = (default_embedding or default) if embeds else default
-        choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
+        choice = _choose(
+            asked_for, there, allowed=allowed, default=first, told=no_vectors if embeds else not_present
+        )  # fmt: skip
         if isinstance(choice, JobError):
             return Emit((JobFinished.failed(job, error=choice, at=now),))
         chosen[what] = choice
     requested = _requested(
         event, chosen.get("answers"), chosen.get("embeds"), default_timeout_s=default_timeout_s, document_s=document_s
     )
-    progressed = JobProgressed(
+    return Emit((requested, _progressed(event, now)))
+
+
+def _progressed(event: JobAdmitted, now: datetime) -> JobProgressed:
+    job = event.job
+    return JobProgressed(
         job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
         rate_limit=event.rate_limit,
     )  # fmt: skip
-    return Emit((requested, progressed))
 
 
 def _asked_for(request: AnyRequest) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
@@ -169,18 +216,18 @@ def _asked_for(request: AnyRequest) -> tuple[tuple[str, ...] | None, tuple[str, 
 
 def _choose(
     asked_for: Sequence[str], known: KnownProviders, *, allowed: Sequence[str], default: str | None,
-    embeds: bool = False,
+    told: Callable[[Sequence[str], Sequence[str]], str],
 ) -> str | JobError:  # fmt: skip
     ranks = [[name for name in allowed if name in names] for names in (known.alive, known.seen, known.configured)]
-    candidates = next(filter(None, ranks), [] if embeds else list(allowed))
+    answering = [name for name in allowed if name not in ONLY_SPEAKING] if told is not_present else []
+    candidates = next(filter(None, ranks), answering)
     absent = [name for name in asked_for if not any(name in names for names in ranks)]
     wanted: str | None = default if default in candidates else candidates[0] if candidates else None
     if asked_for:
         wanted = next((name for name in asked_for if name in ranks[0]), asked_for[0])
     if wanted is None or absent:
         there = candidates if any(ranks) else ()
-        message = no_vectors(absent, there) if embeds else not_present(absent, there)
-        return JobError(code=NO_SUCH_PROVIDER, message=message)
+        return JobError(code=NO_SUCH_PROVIDER, message=told(absent, there))
     return wanted
 
 

@@ -23,7 +23,7 @@ from schemas.events import (
     SecurityIncidentDetected,
     UserUpdated,
 )
-from schemas.requests import AgentRequest, ChatRequest, RagRequest, SmartRequest, Turn
+from schemas.requests import AgentRequest, ChatRequest, ExampleRequest, RagRequest, SmartRequest, Turn
 
 # Requests that a model follows, and the field in which it is told what to do.
 Prompting = ChatRequest | RagRequest | AgentRequest | SmartRequest
@@ -56,7 +56,8 @@ def sanitize_prompt(
     """Pass on what is harmless, in normal form; refuse the rest politely. What is told of is in the job's `risk`.
 
     Texts of which vectors are made are passed on as they are, queries and documents too: no model follows what stands
-    in them there. A question to documents is a prompt; what is found for it is judged where it is found.
+    in them there. A question to documents is a prompt; what is found for it is judged where it is found. An example to
+    learn from is judged, all of it.
 
     Args:
         event: The request, with its job.
@@ -79,6 +80,8 @@ def sanitize_prompt(
     if user.is_quarantined(now):
         return Emit((JobFinished.failed(event.job, error=quarantined(user, now), at=now),))
     request = event.request
+    if isinstance(request, ExampleRequest):
+        return _example(event, request, policy, now)
     if not isinstance(request, PROMPTING):
         return Emit((PromptSanitized(job=event.job, request=request),))
     asked = prompt_of(request)
@@ -111,6 +114,21 @@ def sanitize_prompt(
             request = request.model_copy(update={PROMPT_FIELDS[type(request)]: prompt})
     elif prompt != request.prompt or instruction != request.instruction or history != request.history:
         request = request.model_copy(update={"prompt": prompt, "instruction": instruction, "history": history})
+    return Emit((PromptSanitized(job=job, request=request),))
+
+
+def _example(event: JobAccepted, example: ExampleRequest, policy: PromptPolicy, now: datetime) -> StageResult:
+    """What a model learns from it will follow one day: all of it is judged like a prompt, and kept in normal form."""
+    instruction, given, output = clean(example.instruction), clean(example.input), clean(example.output)
+    if not instruction or not output:
+        answer = "The instruction or the output holds nothing that can be read."
+        return _refused(event.job, "empty-prompt", 1.0, now, answer)
+    texts = (("instruction", instruction), ("prompt", given), ("answer", output))
+    job, verdict = _judged(event.job, texts, policy)
+    if verdict.action == "refuse":
+        refused = _refused(job, verdict.reason or "", verdict.risk, now, ANSWER)
+        return Emit((*refused.events, _incident(event, verdict, dict(texts)[job.risk.where if job.risk else "prompt"])))
+    request = example.model_copy(update={"instruction": instruction, "input": given, "output": output})
     return Emit((PromptSanitized(job=job, request=request),))
 
 

@@ -16,11 +16,13 @@ from schemas.requests import (
     ChatRequest,
     DocumentRequest,
     EmbeddingRequest,
+    ExampleRequest,
     JobKind,
     Metadata,
     RagRequest,
     Role,
     SearchRequest,
+    SpeechRequest,
     Text,
     UserId,
     as_kind,
@@ -227,6 +229,37 @@ class EmbeddingRequested(JobEvent):
 
     provider: str
     request: EmbeddingRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class SpeechRequested(JobEvent):
+    """A job's text is ready to be said by a provider. `retry`, `attempts`: as in `CompletionRequested`."""
+
+    provider: str
+    request: SpeechRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class ExampleReceived(JobEvent):
+    """An example to learn from is to be kept. `retry`, `attempts`: as in `CompletionRequested`."""
+
+    request: ExampleRequest
     timeout_s: float
     rate_limit: RateLimit | None = None
     retry: int = 0
@@ -452,9 +485,10 @@ class UserUpdated(Event):
 class ProviderOffer(Event):
     """A provider that a worker has the key or address of.
 
-    `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`; `parameters`: of
-    `generation_config`; `healthy`: whether it answered when it was last asked, None before; `code`: why it is not;
-    `breaker`: whether this worker asks it for answers at all.
+    `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`, or only `speech`: what
+    speaks is an offer of its own, with `speakers` and `languages`; `parameters`: of `generation_config`; `healthy`:
+    whether it answered when it was last asked, None before; `code`: why it is not; `breaker`: whether this worker asks
+    it for answers at all.
     """
 
     name: str
@@ -467,6 +501,8 @@ class ProviderOffer(Event):
     code: str | None = None
     checked_at: Time | None = None
     breaker: Literal["closed", "half-open", "open"] | None = None
+    speakers: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 class StageLoad(Event):

@@ -12,6 +12,7 @@ from schemas.events import Event
 
 TOPICS_FILE = Path(__file__).parent.parent / "topics.yaml"
 PROVIDER = "{provider}"
+ONLY_SPEAKING = frozenset({"qwen-tts"})  # providers that answer no prompts: they have no topics of their own
 MAX_MESSAGE_BYTES = 1_048_576
 
 
@@ -98,8 +99,12 @@ class Catalog:
         return {
             self.full_name(topic.name, provider=provider): topic
             for topic in self
-            for provider in (providers if PROVIDER in topic.name else (None,))
+            for provider in (_that_answer(providers) if PROVIDER in topic.name else (None,))
         }
+
+
+def _that_answer(providers: Sequence[str]) -> list[str]:
+    return [provider for provider in providers if provider not in ONLY_SPEAKING]
 
 
 def event_type(topic: Topic) -> str:

@@ -1,8 +1,8 @@
 """Payloads in Postgres: what is too large for an event, which carries its id. Every statement on them lives here.
 
 One is written before the event that names it is published. It belongs to a user, and is nobody else's. It goes when
-its job has ended for an hour, unless a dead letter may bring the job back, and in any case after 15 days: a day longer
-than dead letters are kept (docs/adr/0010).
+its job has ended for an hour, unless a dead letter may bring the job back or it is what the job has made (audio), and
+in any case after 15 days: a day longer than dead letters are kept (docs/adr/0010).
 
 An image is in its row. A file is in parts of 1 MiB, written as they come; until it is complete nobody sees it, and if
 it never is, it goes ten minutes after its last part.
@@ -51,6 +51,7 @@ DELETE_EXPIRED = _DELETE.format(most=SWEEP_BYTES, found="""
 DELETE_OF_ENDED = _DELETE.format(most=SWEEP_BYTES, found="""
     SELECT p.payload_id, p.size FROM payloads p JOIN jobs j ON j.job_id = p.job_id
     WHERE j.status <> 'pending' AND j.finished_at <= now() - $2::interval
+      AND p.media_type <> 'audio/wav'
       AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.job_id = p.job_id)
     LIMIT $1
 """)  # fmt: skip
@@ -90,7 +91,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What is known of a file that is complete."""
+    """What is known of one without its content; `size` in bytes."""
 
     size: int
     sha256: str
@@ -159,6 +160,25 @@ class PayloadStore:
                 payload_id, user_id,
             )  # fmt: skip
         return (row["media_type"], row["content"]) if row else None
+
+    async def facts(self, payload_id: UUID, *, user_id: str) -> FileFacts | None:
+        """What it is; None where the user has no such payload."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(
+                """SELECT media_type, size, sha256 FROM payloads
+                   WHERE payload_id = $1 AND user_id = $2 AND expires_at > now()""",
+                payload_id, user_id,
+            )  # fmt: skip
+        return FileFacts(row["size"], row["sha256"], row["media_type"]) if row else None
+
+    async def piece(self, payload_id: UUID, *, user_id: str, begin: int, length: int) -> bytes | None:
+        """Bytes of its content from `begin` (from 0) on: it is stored plain, so no more of it than that is read."""
+        async with self._pool.connection() as connection:
+            found: bytes | None = await connection.fetchval(
+                "SELECT substring(content FROM $3 FOR $4) FROM payloads WHERE payload_id = $1 AND user_id = $2",
+                payload_id, user_id, begin + 1, length,
+            )  # fmt: skip
+        return found
 
     async def delete(self, payload_id: UUID, *, user_id: str) -> bool:
         """True if the user had it."""

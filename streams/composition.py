@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
@@ -48,31 +48,32 @@ from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.errors import StartError
+from streams.examples import declare_examples
 from streams.guards import make_guard, make_paced
 from streams.images import StoredImages
 from streams.live_providers import LiveProviders
+from streams.made import Made
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
+from streams.speech import declare_speech
 from streams.user_limits import UserLimits
+from streams.vectors import Vectors
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers, silent_providers
+from transport.workers import EMBEDDINGS, SPEECH, kept, present_providers, seen_providers, silent_providers
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from streams.vectors import Vectors
-
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
-WITH_RETRIES = ("completion", "retrieval", "ingestion")  # roles whose work may be put off
+WITH_RETRIES = ("completion", "speech", "retrieval", "ingestion", "sink")  # roles whose work may be put off
 
 
 class Composition:
@@ -117,7 +118,7 @@ class Composition:
         Raises:
             StartError: A setting is missing.
         """
-        offers: Offers | None = None
+        offering: list[Offers] = []
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
@@ -125,6 +126,9 @@ class Composition:
         cancellations = await self._cancellations(stack, users)
         if self._settings.worker_id:
             await self._worker_table(stack)
+        made = Made(
+            self._settings, self._pool, self._encoder, self._live, stack, Vectors(self._settings, stack)
+        )  # fmt: skip
         for role in self._roles:
             app = self._new_app(role)
             server = StageServer(
@@ -144,17 +148,30 @@ class Composition:
                 if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
+                offering.append(offers)
             elif role in ("retrieval", "ingestion"):
-                await self._declare_knowledge(role, app, server, stack)
+                from streams import knowledge  # what it imports takes 80 MB, which no other role is to have
+
+                declare = knowledge.declare_retrieval if role == "retrieval" else knowledge.declare_ingestion
+                await declare(app, server, self._catalog, made)
+            elif role == "speech":
+                speaking = await declare_speech(app, server, self._catalog, made)
+                if speaking is None:
+                    logger.warning("no provider that speaks is here: the role speech has nothing to do")
+                    continue
+                offering.append(speaking.offers)
+                self.beside.append(speaking.run)
             else:
                 await self._declare_sink(app, stack, cancellations, users)
+                declare_examples(app, server, self._catalog, made)
             self.apps.append(app)
         if not self.apps:
             raise StartError(
                 "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
-                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL, LOCAL_EMBEDDING_URL"
+                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL, LOCAL_EMBEDDING_URL; for the "
+                "role speech TTS_API_URL, QWEN_TTS_BASE_URL or LOCAL_SPEECH_URL"
             )
-        return offers or tuple
+        return lambda: [offer for offers in offering for offer in offers()]
 
     def _hear_of_user(self, user_id: str, user: UserUpdated | None) -> None:
         for tell in self._told_of_users:
@@ -205,12 +222,9 @@ class Composition:
 
         def known_providers() -> KnownProviders:
             return KnownProviders(
-                present_providers(workers),
-                seen_providers(workers),
-                have,
-                seen_providers(workers, can=EMBEDDINGS),
-                silent_providers(workers),
-            )
+                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS),
+                silent_providers(workers), present_providers(workers, can=SPEECH), seen_providers(workers, can=SPEECH),
+            )  # fmt: skip
 
         limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)
         for user in users.values.values():
@@ -293,17 +307,6 @@ class Composition:
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
-
-    async def _declare_knowledge(
-        self, role: str, app: StreamApp, server: StageServer, stack: AsyncExitStack
-    ) -> None:  # fmt: skip
-        from streams import knowledge, vectors  # what these import takes 80 MB, which no other role is to have
-
-        if self._vectors is None:
-            self._vectors = vectors.Vectors(self._settings, stack)
-        made = knowledge.Knowledge(self._settings, self._pool, self._encoder, self._live, stack, self._vectors)
-        declare = knowledge.declare_retrieval if role == "retrieval" else knowledge.declare_ingestion
-        await declare(app, server, self._catalog, made)
 
     async def _declare_sink(
         self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]

@@ -7,8 +7,6 @@ retrieval-requested -> retrieve_context -> completion-requested-<provider>, or j
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,44 +22,25 @@ from processors.stage import Emit, StageResult
 from providers.token_counters import chunk_tokens, token_counter
 from schemas.events import ChunksPrepared, DocumentReceived, RetrievalRequested
 from schemas.topics import Catalog
-from settings import Settings
 from sinks.document_sweep import OldVersions
 from sinks.documents import PostgresDocuments
 from sinks.payloads import PayloadStore
-from sinks.pool import Pool
 from streams import metrics
 from streams.app import StreamApp
 from streams.chunk_writer import ChunkTopic
 from streams.decode import decoder
 from streams.document_progress import DocumentProgressTopic
 from streams.document_sweep import sweep_documents
-from streams.encode import Encoder
 from streams.errors import StartError
 from streams.files import StoredFiles
 from streams.live_providers import LiveProviders
+from streams.made import Made
 from streams.providers import configured
 from streams.rules import Newest, prompt_rules
 from streams.serve import StageServer, Stream
-from streams.vectors import Vectors
-from vault.live import LiveSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """What a worker that knows documents is composed from; what is to be closed goes on `stack`.
-
-    `vectors.opened()`: the repository of this process, the same one for all its roles.
-    """
-
-    settings: Settings
-    pool: Pool | None
-    encoder: Encoder
-    live: LiveSettings
-    stack: AsyncExitStack
-    vectors: Vectors
-
-
-async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
+async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> None:
     """Documents in: cut into chunks, and vectors of them stored.
 
     Raises:
@@ -114,7 +93,7 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
     made.stack.push_async_callback(_end, sweeping)
 
 
-def embedding_providers(made: Knowledge) -> Mapping[str, EmbeddingProvider]:
+def embedding_providers(made: Made) -> Mapping[str, EmbeddingProvider]:
     """Those that make vectors."""
     return {name: adapter for name, adapter in _adapters(made).items() if adapter.capabilities.embeds}
 
@@ -125,7 +104,7 @@ async def _end(task: "asyncio.Task[None]") -> None:
         await task
 
 
-async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
+async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> None:
     """Passages out: for an answer, or as they are."""
     settings = made.settings
     if made.pool is None:
@@ -160,7 +139,7 @@ async def _retrieve_context(
     return result
 
 
-def _adapters(made: Knowledge) -> dict[str, Any]:
+def _adapters(made: Made) -> dict[str, Any]:
     """Providers of this deployment with connections of this role's own; they follow the settings where these do."""
     adapters: dict[str, Any] = {name: one.make() for name, one in configured(made.settings).items()}
     if made.live.follows:

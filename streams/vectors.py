@@ -1,11 +1,13 @@
 """Where a worker's vectors lie: at `QDRANT_URL`, else in the home's folder `vectors`, of which it is the only owner."""
 
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from settings import Settings
 from streams.errors import StartError
-from vectors.opening import VectorsError, open_folder, open_server
-from vectors.qdrant import QdrantRepository
+
+if TYPE_CHECKING:
+    from vectors.qdrant import QdrantRepository
 
 
 class Vectors:
@@ -16,13 +18,15 @@ class Vectors:
         self._settings, self._stack = settings, stack
         self._opened: QdrantRepository | None = None
 
-    def opened(self) -> QdrantRepository:
+    def opened(self) -> "QdrantRepository":
         """The repository, always the same one.
 
         Raises:
             StartError: It cannot be had; the message says what to do.
         """
         if self._opened is None:
+            from vectors.opening import VectorsError  # what it imports takes 60 MB, which no other role is to have
+
             try:
                 self._opened = open_vectors(self._settings)
             except VectorsError as error:
@@ -31,8 +35,10 @@ class Vectors:
         return self._opened
 
 
-def open_vectors(settings: Settings) -> QdrantRepository:
+def open_vectors(settings: Settings) -> "QdrantRepository":
     """Raises VectorsError where they cannot be opened."""
+    from vectors.opening import open_folder, open_server
+
     namespace = settings.kafka_topic_prefix  # whoever shares a Kafka by it shares a Qdrant, too
     if settings.qdrant_url is None:
         return open_folder(settings.assistant_home / "vectors", namespace=namespace)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from schemas.topics import Catalog, Topic
 
-WORKERS = ("gate", "completion", "retrieval", "ingestion", "sink")
+WORKERS = ("gate", "completion", "retrieval", "ingestion", "speech", "sink")
 ROLES = ("ingress", *WORKERS, "admin", "recover", "publisher")
 # Producers and consumers of `topics.yaml`, and whose clients they use. `admin` is who runs `assistant setup`, `topics`
 # and `doctor`; `publisher` a direct client, which writes and does not read: answers of others are on the topics, too.
@@ -23,6 +23,8 @@ PARTIES: dict[str, tuple[str, ...]] = {
     "retrieve_context": ("retrieval",),
     "partition_document": ("ingestion",),
     "embed_chunks": ("ingestion",),
+    "generate_speech": ("speech",),
+    "store_example": ("sink",),
     "store_pending": ("sink",),
     "store_outcome": ("sink",),
     "store_dead_letter": ("sink",),

@@ -8,7 +8,7 @@ from schemas.events import ProviderOffer, WorkerHeartbeat
 from transport.table import CompactedTable
 
 SILENT_WORKER_S = 15.0  # three beats
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, SPEECH = "embeddings", "speech"
 KEPT_S = 0.2  # a beat comes every 5 s
 T = TypeVar("T")
 
@@ -20,18 +20,18 @@ def live_workers(beats: Heartbeats) -> list[WorkerHeartbeat]:
     return [beat for worker, beat in beats.values.items() if not beat.stopped and beats.age_s(worker) < SILENT_WORKER_S]
 
 
-def present_providers(beats: Heartbeats) -> list[str]:
-    """Providers that a live worker can reach."""
-    return sorted({offer.name for beat in live_workers(beats) for offer in beat.providers})
+def present_providers(beats: Heartbeats, *, can: str | None = None) -> list[str]:
+    """Providers that a live worker can reach; `can`: as for `seen_providers`."""
+    return sorted({offer.name for beat in live_workers(beats) for offer in beat.providers if _is_meant(offer, can)})
 
 
 def seen_providers(beats: Heartbeats, *, can: str | None = None) -> list[str]:
     """Providers that any worker could ever reach, also one that is gone: somebody will come back for their topics.
 
-    `can`: only those that can do this, as in `ProviderOffer.can`.
+    `can`: only those that can do this, as in `ProviderOffer.can`; None: those that answer prompts.
     """
     offers = [offer for beat in beats.values.values() for offer in beat.providers]
-    return sorted({offer.name for offer in offers if can is None or can in offer.can})
+    return sorted({offer.name for offer in offers if _is_meant(offer, can)})
 
 
 def silent_providers(beats: Heartbeats) -> list[str]:
@@ -40,13 +40,22 @@ def silent_providers(beats: Heartbeats) -> list[str]:
     return sorted({offer.name for offer in offers} - {offer.name for offer in offers if offer.can != (EMBEDDINGS,)})
 
 
-def offered_providers(beats: Heartbeats) -> dict[str, list[ProviderOffer]]:
-    """By name, what each live worker says of it; the one that looked at it last stands first."""
+def offered_providers(beats: Heartbeats, *, can: str | None = None) -> dict[str, list[ProviderOffer]]:
+    """By name, what each live worker says of it; the one that looked at it last stands first.
+
+    `can`: as for `seen_providers`.
+    """
     offers: dict[str, list[ProviderOffer]] = {}
     for beat in live_workers(beats):
         for offer in beat.providers:
-            offers.setdefault(offer.name, []).append(offer)
+            if _is_meant(offer, can):
+                offers.setdefault(offer.name, []).append(offer)
     return {name: sorted(offers[name], key=_looked_at, reverse=True) for name in sorted(offers)}
+
+
+def _is_meant(offer: ProviderOffer, can: str | None) -> bool:
+    """What speaks is an offer of its own, and answers no prompts."""
+    return SPEECH not in offer.can if can is None else can in offer.can
 
 
 def _looked_at(offer: ProviderOffer) -> float:

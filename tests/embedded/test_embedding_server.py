@@ -197,7 +197,7 @@ async def test_a_letter_that_is_too_long_for_the_engine_ends_nothing(real: Runni
     provider = make_local(base_url=None, model="", embedding_url=real.url, embedding_model=MODEL, connections=4)
     for purpose in ("query", "passage"):
         texts = ["\ufdfa" * 100, "\ufdfa " * 100]
-        found = await provider.embed(texts, purpose=purpose, timeout_s=60)  # type: ignore[arg-type]  # they are two
+        found = await provider.embed(texts, purpose=purpose, timeout_s=60)
         assert len(found.vectors) == 2
     assert psutil.Process(real.pid).is_running()
     await provider.close()

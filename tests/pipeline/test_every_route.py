@@ -100,10 +100,21 @@ async def a_document(alice: httpx.AsyncClient, running: Running) -> str:
     return str(begun.document_id)
 
 
+async def an_example(alice: httpx.AsyncClient, _: Running) -> str:
+    lesson = {"instruction": "Answer in one word.", "output": uuid.uuid4().hex}
+    job_id = (await alice.post("/instruction/smart/add", json=lesson)).json()["job_id"]
+
+    async def stored() -> Any:
+        return (await alice.get(f"/jobs/{job_id}")).json().get("result")
+
+    return str((await until(stored))["example_id"])
+
+
 # What an id in a path is of: somebody's, who makes one here; or the admins', whom everybody else hears nothing from.
 OWNED: dict[str, Callable[[httpx.AsyncClient, Running], Awaitable[str]]] = {
     "job_id": a_job, "comparison_id": a_comparison, "payload_id": a_payload, "key_id": an_api_key,
     "document_id": a_document,
+    "example_id": an_example,
 }  # fmt: skip
 OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
 KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
@@ -174,6 +185,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
         assert (await alice.get("/api-keys")).json()["items"][0]["id"] == theirs["key_id"]
         for path in (
             f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/documents/{theirs['document_id']}",
+            f"/instruction/examples/{theirs['example_id']}",
         ):  # fmt: skip
             assert (await alice.delete(path)).status_code == 204
 

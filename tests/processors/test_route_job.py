@@ -12,6 +12,7 @@ from schemas.events import (
     JobFinished,
     JobProgressed,
     RetrievalRequested,
+    SpeechRequested,
 )
 from schemas.requests import (
     DocumentReference,
@@ -20,6 +21,7 @@ from schemas.requests import (
     GenerationConfig,
     RagRequest,
     SearchRequest,
+    SpeechRequest,
     kind_of,
 )
 from tests.factories import NOW, chat_request, job, job_admitted
@@ -27,9 +29,9 @@ from tests.factories import NOW, chat_request, job, job_admitted
 
 def routed(
     event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
-    clock_is_right=True, cancelled=(), embedding=(), silent=(), default_embedding=None,
+    clock_is_right=True, cancelled=(), embedding=(), silent=(), default_embedding=None, speaking=(), spoke=(),
 ):  # fmt: skip
-    known = KnownProviders(present, (*present, *seen), configured, embedding, silent)
+    known = KnownProviders(present, (*present, *seen), configured, embedding, silent, speaking, (*speaking, *spoke))
     result = route_job(
         event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
         clock_is_right=lambda: clock_is_right, is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
@@ -228,3 +230,36 @@ def test_a_question_needs_somebody_who_answers_too() -> None:
 def test_a_document_may_take_longer_than_a_call() -> None:
     (requested, _) = routed(admitted(DOCUMENT), embedding=("local",))
     assert requested.timeout_s > 120
+
+
+ALL = ("openai", "qwen-tts", "local")
+
+
+def to_be_said(**fields):
+    return job_admitted(job=job(kind="speech"), request=SpeechRequest(prompt=fields.pop("prompt", "Hello."), **fields))
+
+
+def test_a_text_goes_to_a_provider_that_speaks_whoever_answers_prompts() -> None:
+    requested, progressed = routed(to_be_said(), allowed=ALL, default="openai", speaking=("local", "qwen-tts"))
+    assert isinstance(requested, SpeechRequested)
+    assert (requested.provider, requested.timeout_s) == ("qwen-tts", 30)  # the first of those that are allowed
+    assert isinstance(progressed, JobProgressed)
+    assert routed(to_be_said(provider="local"), allowed=ALL, speaking=("local", "qwen-tts"))[0].provider == "local"
+    assert routed(to_be_said(), allowed=ALL, spoke=("local",))[0].provider == "local"  # somebody will come back
+
+
+def test_a_text_has_the_time_that_its_length_takes() -> None:
+    times = [routed(to_be_said(prompt="x" * chars), speaking=("local",))[0].timeout_s for chars in (10, 2000, 20_000)]
+    assert times == [30, 50, 120]
+    assert routed(to_be_said(timeout=9), speaking=("local",))[0].timeout_s == 9
+
+
+def test_a_text_that_nobody_says_ends_with_who_does() -> None:
+    for asked, speaking, told in (
+        ("openai", ("local",), "openai does not speak"),
+        (None, (), "those that do are: none"),
+    ):
+        (finished,) = routed(to_be_said(provider=asked), allowed=ALL, speaking=speaking)
+        assert finished.error is not None
+        assert finished.error.code == "no-such-provider"
+        assert told in finished.error.message

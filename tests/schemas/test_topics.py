@@ -16,7 +16,8 @@ OTHERS = {"ingress", "anyone", "worker", "operator", "setup", "doctor", "followe
 
 
 def stages() -> set[str]:
-    pipeline = "".join((ROOT / "streams" / name).read_text() for name in ("assistant.py", "knowledge.py"))
+    names = ("assistant", "knowledge", "speech", "examples")
+    pipeline = "".join((ROOT / "streams" / f"{name}.py").read_text() for name in names)
     return set(re.findall(r'name="([a-z_]+)"', pipeline)) | set(
         re.findall(r'full_name\("[^"]+"\), "([a-z_]+)"', pipeline)
     )

@@ -32,7 +32,7 @@ def test_environment_over_env_file_over_vault_over_default(
 ) -> None:
     vault.put(
         OPENAI_API_KEY="of-vault", GEMINI_API_KEY="of-vault", OPENAI_MODEL="of-vault", LMSTUDIO_API_KEY="of-vault",
-        ALLOWED_PROVIDERS='["openai", "gemini"]', MAX_RETRIES="5", VAULT_MOUNT="nowhere", QWEN_TTS_BASE_URL="unknown",
+        ALLOWED_PROVIDERS='["openai", "gemini"]', MAX_RETRIES="5", VAULT_MOUNT="nowhere", QWEN_NEXT_BASE_URL="unknown",
     )  # fmt: skip
     monkeypatch.setenv("OPENAI_API_KEY", "of-the-environment")
     monkeypatch.setenv("LMSTUDIO_API_KEY", "")  # as compose files hand on what nobody has set
