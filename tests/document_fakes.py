@@ -193,6 +193,12 @@ class MemoryLedger(DocumentLedger):
         self.pages = pages, pages_total
         return DocumentProgress(pages=pages or 0, pages_total=pages_total)
 
+    async def hidden(self, user_id: str) -> list[UUID]:
+        return []
+
+    async def collections(self, user_id: str) -> list[Collection]:
+        return []
+
     def _check(self) -> None:
         if self.state == "deleted":
             raise PermanentError(DELETED, "it was deleted")
