@@ -87,6 +87,7 @@ class FakeEmbedder:
 
     async def embed(self, texts: Sequence[str], *, purpose: str, timeout_s: float) -> Embeddings:
         assert purpose == "passage"
+        assert timeout_s == 300.0  # of one call, not of the whole step
         self.calls.append(list(texts))
         if self.error is not None:
             error, self.error = self.error, None
