@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from ingress.jobs import seen_by
 from ingress.problems import Problem, not_found
 from ingress.services import CurrentUser, Found
+from processors.errors import PermanentError
 from sinks.postgres import MAX_PAGE, InvalidCursorError
 
 router = APIRouter(prefix="/documents", tags=["documents"])
@@ -47,6 +48,8 @@ async def documents(
         items, after = await found.documents.page(user_id=whose, limit=found.limits.page(limit), cursor=cursor)
     except InvalidCursorError as error:
         raise Problem(400, error.code, error.message) from None
+    except PermanentError:  # nobody has a name that the database does not take
+        items, after = [], None
     return _json({"items": items, "next": after})
 
 

@@ -112,7 +112,7 @@ async def job_view_of(job_id: UUID, user: UserUpdated, found: Services) -> dict[
     if row is not None:
         if row.status != "pending":
             return row.view()
-        return row.view(**await _where(job_id, found))
+        return row.view(**await _where(job_id, found, asks_provider=row.kind != "document"))
     progress = found.follower.progress(job_id)
     if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
         where = await _where(job_id, found)
@@ -137,11 +137,14 @@ async def visible(job_id: UUID, user: UserUpdated, found: Services) -> float:
     return datetime.fromisoformat(view["accepted_at"]).timestamp() * 1000
 
 
-async def _where(job_id: UUID, found: Services) -> dict[str, Any]:
-    """Where a running job is: as the follower heard it, else from what the job waits for."""
+async def _where(job_id: UUID, found: Services, *, asks_provider: bool = True) -> dict[str, Any]:
+    """Where a running job is: as the follower heard it, else from what the job waits for.
+
+    `asks_provider`: what it waits for in silence is a place at its provider, and not a worker.
+    """
     progress = found.follower.progress(job_id)
     if progress is not None:
-        if waits_for_provider(progress, now=datetime.now(UTC)):
+        if asks_provider and waits_for_provider(progress, now=datetime.now(UTC)):
             return {"stage": WAITING_FOR_PROVIDER, "state": "waiting", "attempts": progress.attempts}
         return {
             "stage": progress.stage, "state": progress.state, "retry_at": progress.retry_at,

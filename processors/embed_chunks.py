@@ -18,6 +18,7 @@ from processors.ports import EmbeddingProvider
 from processors.stage import Drop, StageResult
 from schemas.events import Chunk, ChunksPrepared
 
+CALL_S = 300.0  # of one call: a provider that hangs does not hold a place for as long as the whole step may take
 SEEN_BY_NOBODY: tuple[VersionState, ...] = ("deleted", "failed", "replaced")
 
 
@@ -77,8 +78,9 @@ async def _embed(
     event: ChunksPrepared, provider: EmbeddingProvider, *, max_chunks: int, max_tokens: int
 ) -> list[EmbeddedChunk]:
     found: list[EmbeddedChunk] = []
+    timeout_s = min(event.timeout_s, CALL_S)
     for chunks in _calls(event.chunks, max_chunks=max_chunks, max_tokens=max_tokens):
-        answer = await provider.embed([chunk.text for chunk in chunks], purpose="passage", timeout_s=event.timeout_s)
+        answer = await provider.embed([chunk.text for chunk in chunks], purpose="passage", timeout_s=timeout_s)
         found += [EmbeddedChunk(chunk, vector) for chunk, vector in zip(chunks, answer.vectors, strict=True)]
     return found
 

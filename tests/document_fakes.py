@@ -87,6 +87,7 @@ class FakeEmbedder:
 
     async def embed(self, texts: Sequence[str], *, purpose: str, timeout_s: float) -> Embeddings:
         assert purpose == "passage"
+        assert timeout_s == 300.0  # of one call, not of the whole step
         self.calls.append(list(texts))
         if self.error is not None:
             error, self.error = self.error, None
@@ -192,6 +193,12 @@ class MemoryLedger(DocumentLedger):
         self._check()
         self.pages = pages, pages_total
         return DocumentProgress(pages=pages or 0, pages_total=pages_total)
+
+    async def hidden(self, user_id: str) -> list[UUID]:
+        return []
+
+    async def collections(self, user_id: str) -> list[Collection]:
+        return []
 
     def _check(self) -> None:
         if self.state == "deleted":

@@ -287,6 +287,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
         await until(lambda: chunks_told(client, job_id))
         assert (await client.post(f"/jobs/{job_id}/cancel")).status_code in (200, 202)
         assert json.loads((await ended(deployment, uuid.UUID(job_id)))["error"])["code"] == "cancelled"
+        api.release()
         await until(lambda: counted(vectors, made["num_chunks"]))
         failed, ready = (await client.get("/documents")).json()["items"]
         assert (ready["status"], failed["status"], failed["error"]["code"]) == ("ready", "failed", "cancelled")

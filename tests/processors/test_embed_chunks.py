@@ -27,11 +27,12 @@ class Scene:
         return chunks_prepared(**fields | overrides)
 
     async def run(self, event: ChunksPrepared, **more: Any) -> Any:
-        limits = {"max_chunks": 60, "max_tokens": 40_000} | more
-        return await embed_chunks(
-            event, providers={"openai": self.provider}, vectors=self.vectors, ledger=self.ledger,
-            progress=self.teller, now=NOW, **limits,
-        )  # type: ignore[arg-type]  # fmt: skip
+        limits: dict[str, Any] = {"max_chunks": 60, "max_tokens": 40_000} | more
+        ports: dict[str, Any] = {
+            "providers": {"openai": self.provider}, "vectors": self.vectors, "ledger": self.ledger,
+            "progress": self.teller,
+        }  # fmt: skip
+        return await embed_chunks(event, now=NOW, **ports, **limits)
 
 
 def outcome(result: Any) -> JobFinished:
