@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 MIN_SECRET_BYTES = 32
 PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
-ROLES = ("gate", "completion", "retrieval", "ingestion", "sink")
+ROLES = ("gate", "completion", "retrieval", "agent", "ingestion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
 # Where there is none, compose files hand on an empty one.
@@ -33,6 +33,7 @@ NONE_WHERE_EMPTY = (
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
     "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "local_embedding_url",
+    "agent_max_cost",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -186,6 +187,13 @@ class Settings(BaseSettings):
     document_expires_after_s: int = Field(21_600, ge=60, le=86_400)
     context_tokens: Annotated[dict[str, Annotated[int, Field(ge=512, le=10_000_000)]], NoDecode] = {}
 
+    # --- agents ---
+    agent_concurrency: int = Field(256, ge=1, le=4096)
+    agent_max_tokens: int = Field(100_000, ge=1_000, le=10_000_000)
+    agent_max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    agent_api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    agent_memory_ttl_days: int = Field(90, ge=1, le=3650)
+
     # --- workers ---
     worker_id: str | None = None
     worker_http_host: str = "127.0.0.1"
@@ -234,6 +242,7 @@ class Settings(BaseSettings):
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
         "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", "forbidden_llm_output",
+        "agent_api_hosts",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -260,7 +269,7 @@ class Settings(BaseSettings):
                 raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
         return value
 
-    @field_validator("egress_allowed_hosts")
+    @field_validator("egress_allowed_hosts", "agent_api_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """As they are compared: small letters, ASCII, without the last dot."""

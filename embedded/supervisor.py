@@ -27,7 +27,7 @@ from transport.ports import holder
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parent.parent
-ROLES = ("gate", "completion", "sink")
+ROLES = ("gate", "completion", "agent", "sink")
 EMBEDDED_PARTITIONS = 4
 TICK_S, CHECK_EVERY_S, FIRST_CHECK_EVERY_S = 0.1, 3.0, 0.15
 SETUP_TIMEOUT_S = 120

@@ -18,7 +18,7 @@ MAX_RETRY_AFTER_S = 60.0
 WORK = {
     "generate_completion": ("completion", True), "embed_texts": ("completion", True),
     "retrieve_context": ("retrieval", False), "partition_document": ("ingestion", False),
-    "embed_chunks": ("ingestion", False),
+    "embed_chunks": ("ingestion", False), "plan_agent_step": ("agent", False), "run_tool": ("agent", False),
 }  # fmt: skip
 GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
 

@@ -111,7 +111,7 @@ async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader
 async def chat_async(user: CostingUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook; `image` as for `/chat/`."""
     with await found.bodies.read(AsyncChatRequest, request, user, key) as sent:
-        return _job(
+        return job_answer(
             *await found.submissions.accepted(
                 user, _asked(sent.body), callback_url=sent.body.callback_url, keyed=sent.key, upload=sent.upload
             )
@@ -124,7 +124,7 @@ async def inference(body: InferenceBody, user: CostingUser, found: Found, key: K
     request = ChatRequest(
         prompt=body.prompt, provider=body.model, generation_config=GenerationConfig(temperature=body.temperature)
     )
-    return _job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
+    return job_answer(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
 def _asked(body: ChatRequest) -> ChatRequest:
@@ -141,7 +141,8 @@ async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) ->
     return EventStream(listening, job_id, headers=headers, on_left=on_left)
 
 
-def _job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
+def job_answer(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
+    """202 with the job; a refusal that is known by now is told at once."""
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing), **(REPLAYED if replayed else {})}
     _raise_if_refused(job_id, outcome)
     if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":

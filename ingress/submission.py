@@ -27,12 +27,14 @@ from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import (
+    AgentRequest,
     AnyRequest,
     ChatRequest,
     GenerationConfig,
     ImageReference,
     JobKind,
     RagRequest,
+    SmartRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
@@ -305,7 +307,7 @@ class Submissions:
         check_quarantine(user)
         self._standings.take(user)
         self._standings.check_pending(user)
-        generation = request.generation_config if isinstance(request, (ChatRequest, RagRequest)) else None
+        generation = request.generation_config if isinstance(request, GENERATING) else None
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
@@ -347,10 +349,12 @@ class Submissions:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
 
 
+GENERATING = (ChatRequest, RagRequest, AgentRequest, SmartRequest)
 # The work that a job waits for.
 STAGES: dict[JobKind, tuple[str, ...]] = {
     "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
     "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
+    "agent": ("plan_agent_step", "run_tool"), "smart": ("generate_completion", "plan_agent_step", "run_tool"),
 }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.agent_steps import AgentStepStore
+from sinks.agent_steps import sweep as sweep_agent_steps
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
 from sinks.egress_targets import Allowed
@@ -36,6 +38,7 @@ from sinks.users import UserRow
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams.admission_log import AdmissionLog
+from streams.agents import AgentParts, declare_agent
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
@@ -69,7 +72,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
-WITH_RETRIES = ("completion", "retrieval", "ingestion")  # roles whose work may be put off
+WITH_RETRIES = ("completion", "retrieval", "agent", "ingestion")  # roles whose work may be put off
 
 
 class StartError(Exception):
@@ -146,6 +149,10 @@ class Composition:
                     continue
             elif role == "retrieval":
                 await declare_retrieval(app, server, self._catalog, self._knowledge(stack))
+            elif role == "agent":
+                if not await self._declare_agent(app, server, stack):
+                    logger.warning("no provider has its key or address here: the role agent has nothing to do")
+                    continue
             elif role == "ingestion":
                 await declare_ingestion(app, server, self._catalog, self._knowledge(stack))
             else:
@@ -289,6 +296,13 @@ class Composition:
         self.beside.append(watch.run)
         return watch.offers
 
+    async def _declare_agent(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> bool:
+        if self._pool is None:
+            raise StartError("DATABASE_URL is not set: agents keep their steps there; or run `assistant up`")
+        return await declare_agent(
+            app, server, self._catalog, self._pool, AgentParts(self._settings, self._live, stack)
+        )
+
     async def _declare_sink(
         self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]
     ) -> None:
@@ -322,6 +336,7 @@ class Composition:
             sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool)),
             sweep_login_failures(LoginFailures(pool), kept_days=settings.login_failures_kept_days),
             sweep_incidents(IncidentStore(pool), kept_days=settings.incident_ttl_days),
+            sweep_agent_steps(AgentStepStore(pool), kept_days=settings.agent_memory_ttl_days),
         ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(

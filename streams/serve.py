@@ -130,7 +130,7 @@ class StageServer:
         stage: AsyncStage,
         *,
         name: str,
-        target: str,
+        target: str | None,
         guard: ProviderGuard | None = None,
         fall_over: FallOver | None = None,
     ) -> None:
@@ -141,7 +141,7 @@ class StageServer:
             decode: From a record to an envelope of a `JobEvent` with `work_s`, `retry` and `attempts`.
             stage: Called as `stage(event, now=...)`.
             name: As it stands in ids, metrics and dead letters.
-            target: What it works with, as it stands in `attempts`.
+            target: What it works with, as it stands in `attempts`; None: the event's own provider.
             guard: Asked before each try but the first, which its lane has asked it for.
             fall_over: How events go on to their next provider; None: they do not.
         """
@@ -160,7 +160,13 @@ class StageServer:
                 return
             while True:
                 result = await self._run(
-                    stage, envelope, name=name, target=target, started_at=started_at, guard=guard, fall_over=fall_over
+                    stage,
+                    envelope,
+                    name=name,
+                    target=target or envelope.payload.provider,
+                    started_at=started_at,
+                    guard=guard,
+                    fall_over=fall_over,
                 )
                 if isinstance(result, Hop):
                     await self._tell_of_hop(envelope, result, name)
