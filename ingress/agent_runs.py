@@ -1,6 +1,6 @@
 """What the ingress knows of agents: which tools they have, and what is stored of their runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from processors.agent_ports import OutwardReply
@@ -27,9 +27,7 @@ class _Named:
     def __init__(self, hosts: Sequence[str]) -> None:
         self.hosts = hosts
 
-    async def call(
-        self, method: Literal["GET", "POST"], url: str, *, body: bytes | None, headers: Mapping[str, str]  # noqa: ARG002 as below
-    ) -> OutwardReply:
+    async def call(self, method: Literal["GET", "POST"], url: str, **_: Any) -> OutwardReply:
         """Never."""
         raise PermanentError("call-refused", f"{method} {url} is a worker's to call")
 

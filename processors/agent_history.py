@@ -8,7 +8,7 @@ from processors.agent_ports import PlannedStep
 from schemas.events import AgentSpent, AgentState, AgentStep
 
 MAX_WHOLE_STEPS = 6
-MAX_STATE_BYTES = 256 * 1024  # a larger one would have to lie elsewhere
+MAX_STATE_BYTES = 128 * 1024  # with goal and call it stays within what travels in an event
 MAX_DIGEST_CHARS, DIGESTED_CHARS, DIGESTED_INPUT_CHARS = 4_000, 240, 120
 
 
@@ -25,7 +25,7 @@ def bounded(state: AgentState, *, max_bytes: int = MAX_STATE_BYTES) -> AgentStat
     """The same, its oldest steps digested: those over six, and those for which there is no room."""
     steps, digest = list(state.steps), state.digest
     while len(steps) > MAX_WHOLE_STEPS or (
-        len(steps) > 1 and len(state.model_copy(update={"steps": tuple(steps)}).model_dump_json()) > max_bytes
+        len(steps) > 1 and _size(state.model_copy(update={"steps": tuple(steps)})) > max_bytes
     ):
         digest = _shortened(f"{digest}\n{digest_of(steps.pop(0))}".strip())
     if len(steps) == len(state.steps):
@@ -64,6 +64,10 @@ def counted(state: AgentState, action: str, action_input: dict[str, Any]) -> Age
     return state.model_copy(
         update={"last_call": key, "repeats": state.repeats + 1 if key == state.last_call else 1}
     )  # fmt: skip
+
+
+def _size(state: AgentState) -> int:
+    return len(state.model_dump_json().encode())
 
 
 def _shortened(digest: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from processors.tools.finish import FINISH
 from schemas.requests import LARGEST_INT, MAX_JSON_DEPTH, without_unstorable
 
-MAX_THOUGHT_CHARS, MAX_NAME_CHARS, MAX_INPUT_CHARS = 4_000, 64, 24_000
+MAX_THOUGHT_CHARS, MAX_NAME_CHARS, MAX_INPUT_BYTES = 4_000, 64, 65_536
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
 # As models write that were brought up on the paper's own examples (ReAct, arXiv 2210.03629).
 _THOUGHT = re.compile(r"(?im)^\s*thought\s*:\s*(.+?)(?=^\s*(?:action|final answer)\b|\Z)", re.DOTALL | re.MULTILINE)
@@ -95,7 +95,7 @@ def _plan(thought: str, action: str, given: Any) -> Plan | None:
     given = {} if given is None else storable(given)
     if not isinstance(given, (dict, str)):
         return None
-    if len(json.dumps(given, ensure_ascii=False)) > MAX_INPUT_CHARS:
+    if len(json.dumps(given, ensure_ascii=False).encode()) > MAX_INPUT_BYTES:
         return None
     return Plan(thought.strip()[:MAX_THOUGHT_CHARS], action.strip()[:MAX_NAME_CHARS], given)
 
