@@ -59,6 +59,17 @@ _RULES: tuple[tuple[str, "re2._Regexp", float], ...] = (
         0.55,
     ),
     (
+        "speaks of one's own documents",
+        _any(
+            r"\b(?:the|my|our|both|these|those|attached|uploaded|two|three|all) "
+            r"(?:\w+ ){0,2}(?:documents|contracts|invoices|"
+            r"quotes|offers|reports|files|manuals|statements|transcripts|minutes|receipts|policies|handbook|agreements?|"
+            r"specification)\b",
+            r"(?:договор|отчёт|отчет|протокол|заметк|документ|файл|счет|счёт)\w*",
+        ),
+        0.35,
+    ),
+    (
         "calls a service",
         _any(
             r"\b(?:call|fetch|request|get|post|send|download|retrieve|pull|ping|"

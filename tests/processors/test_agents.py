@@ -11,6 +11,7 @@ from processors.agent_memory import recall
 from processors.agent_ports import Remembered
 from processors.agent_prompt import fence_key
 from processors.errors import PermanentError, RetryableError
+from processors.normalize_text import clean
 from processors.plan_agent_step import AgentLimits
 from processors.run_tool import REQUIRES_ACTION
 from processors.stage import DeadLetter, Later
@@ -273,9 +274,12 @@ async def test_over_six_steps_the_oldest_are_a_digest() -> None:
 @pytest.mark.parametrize("char", ["x", "ы", "日", "\\", "\x01"])
 def test_what_rides_in_an_event_is_bounded(char: str) -> None:
     """However wide its letters are written."""
+    given = {
+        "text": char * (60_000 // (len(json.dumps(char, ensure_ascii=False).encode()) - 2))
+    }  # as plans are bounded
+    observed = clean(char * 8_100)
     steps = tuple(
-        AgentStep(step=n, thought=char * 4_000, action="a", action_input={"text": char * 20_000},
-                  observation=char * 8_100)
+        AgentStep(step=n, thought=char * 4_000, action="a", action_input=given, observation=observed)
         for n in range(1, 9)
     )  # fmt: skip
     state = bounded(AgentState(steps=steps))
