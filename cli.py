@@ -195,7 +195,7 @@ def worker(roles: Annotated[str, typer.Option(help="Any of: " + ", ".join(ROLES)
     """Run stages of the pipeline until told to stop."""
     import uvloop
 
-    from streams.composition import StartError
+    from streams.errors import StartError
     from streams.worker import NameTakenError, Worker
     from transport import garbage, logs
 

@@ -32,8 +32,8 @@ NONE_WHERE_EMPTY = (
     "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", "vault_addr", "vault_token", "vault_role_id",
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
-    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "local_embedding_url",
-    "agent_max_cost",
+    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert",
+    "local_embedding_url", "agent_max_cost",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -186,6 +186,9 @@ class Settings(BaseSettings):
     retrieval_concurrency: int = Field(64, ge=1, le=4096)
     document_expires_after_s: int = Field(21_600, ge=60, le=86_400)
     context_tokens: Annotated[dict[str, Annotated[int, Field(ge=512, le=10_000_000)]], NoDecode] = {}
+    relevant_from: Annotated[dict[str, Annotated[float, Field(ge=-1, le=1)]], NoDecode] = {}
+    retrieved_risk_refuse_from: float = Field(0.8, ge=0.01, le=1.01)
+    answer_link_hosts: Annotated[tuple[str, ...], NoDecode] = ()
 
     # --- agents ---
     agent_concurrency: int = Field(256, ge=1, le=4096)
@@ -242,7 +245,7 @@ class Settings(BaseSettings):
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
         "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", "forbidden_llm_output",
-        "agent_api_hosts",
+        "answer_link_hosts", "agent_api_hosts",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -269,7 +272,7 @@ class Settings(BaseSettings):
                 raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
         return value
 
-    @field_validator("egress_allowed_hosts", "agent_api_hosts")
+    @field_validator("egress_allowed_hosts", "answer_link_hosts", "agent_api_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """As they are compared: small letters, ASCII, without the last dot."""
@@ -278,7 +281,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be names or addresses of hosts, each without scheme, port and path: {wrong[0]!r}")
         return tuple(host if ":" in host else host.encode("idna").decode("ascii") for host in hosts)
 
-    @field_validator("prices_per_million_tokens", mode="before")
+    @field_validator("prices_per_million_tokens", "relevant_from", mode="before")
     @classmethod
     def _object(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -287,7 +290,7 @@ class Settings(BaseSettings):
 
         return json.loads(value) if value.strip() else {}
 
-    @field_validator("provider_concurrency", "provider_requests_per_minute", mode="before")
+    @field_validator("provider_concurrency", "provider_requests_per_minute", "context_tokens", mode="before")
     @classmethod
     def _by_provider(cls, value: object) -> object:
         """JSON, by `provider` or `provider/model`."""
@@ -305,7 +308,7 @@ class Settings(BaseSettings):
     def _none_where_empty(cls, value: object) -> object:
         return None if value == "" else value
 
-    @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key")
+    @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key", "qdrant_api_key")
     @classmethod
     def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
         """With a line's end or a letter that is not ASCII it would fail at each call, and be told of in the failure."""
@@ -318,7 +321,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
-        "local_base_url", "prompt_classifier_url",
+        "local_base_url", "prompt_classifier_url", "qdrant_url", "local_embedding_url",
     )  # fmt: skip
     @classmethod
     def _address(cls, value: str | None) -> str | None:

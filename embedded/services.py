@@ -1,4 +1,4 @@
-"""Kafka and Postgres by themselves, for tests: to be used, and to be broken on purpose."""
+"""Kafka, Postgres, vectors and embeddings by themselves, for tests: to be used, and to be broken on purpose."""
 
 import asyncio
 import contextlib
@@ -12,13 +12,14 @@ from embedded.errors import EmbeddedError
 from embedded.part import Part
 from embedded.ports import HOST, KeptPorts
 from embedded.spawn import spawn
+from embedded.vectors import vectors_part
 
 
 class Running:
-    """A part that runs, outside the supervisor. `bootstrap` of a broker, `dsn` of a database."""
+    """A part that runs, outside the supervisor. `bootstrap` of a broker, `dsn` of a database, `url` of others."""
 
-    def __init__(self, part: Part, log: Path, *, bootstrap: str = "", dsn: str = "") -> None:
-        self.bootstrap, self.dsn, self._part, self._log = bootstrap, dsn, part, log
+    def __init__(self, part: Part, log: Path, *, bootstrap: str = "", dsn: str = "", url: str = "") -> None:
+        self.bootstrap, self.dsn, self.url, self._part, self._log = bootstrap, dsn, url, part, log
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,5 +83,15 @@ def start_postgres(home: Path) -> Running:
     home.mkdir(parents=True, exist_ok=True)
     part, dsn = postgres.postgres_part(home, port=KeptPorts(home / "ports.json").get("postgres"))
     running = Running(part, home / "postgres.log", dsn=dsn)
+    running.start()
+    return running
+
+
+def start_vectors(home: Path, *, api_key: str | None = None) -> Running:
+    """Vectors of its own; blocks until they answer."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = KeptPorts(home / "ports.json").get("vectors")
+    part, url = vectors_part(home / "vectors", port=port, api_key=api_key)
+    running = Running(part, home / "vectors.log", url=url)
     running.start()
     return running

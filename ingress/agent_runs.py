@@ -7,17 +7,24 @@ from processors.agent_ports import OutwardReply
 from processors.errors import PermanentError
 from processors.tools.external_api import ExternalApi
 from processors.tools.registry import Tools
+from processors.tools.search import Search
 from processors.tools.tool import Tool
+from processors.tools.vector_search import VectorSearch
 from sinks.agent_steps import AgentStepStore, HistoryStep
 
 
 class Agents:
     """`steps`: as they are stored; `tools`: as `GET /agents/tools` tells of them."""
 
-    def __init__(self, steps: AgentStepStore, *, api_hosts: Sequence[str]) -> None:
-        """`api_hosts`: that `external_api` may call; without any there is no such tool."""
+    def __init__(self, steps: AgentStepStore, *, api_hosts: Sequence[str], has_vectors: bool) -> None:
+        """`api_hosts`: that `external_api` may call; without any there is no such tool; `has_vectors`: or no search."""
         self.steps = steps
-        more: list[Tool[Any]] = [ExternalApi(_Named(api_hosts))] if api_hosts else []
+        more: list[Tool[Any]] = []
+        if has_vectors:
+            unused: Any = None  # they are told of, and not run here
+            more += [tool(ledger=unused, vectors=unused, providers={}) for tool in (Search, VectorSearch)]
+        if api_hosts:
+            more.append(ExternalApi(_Named(api_hosts)))
         self.tools = Tools(more).described()
 
 

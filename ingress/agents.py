@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response
 
 from ingress.agent_runs import shown, waiting_call
-from ingress.chat import JOBS, job_answer
+from ingress.chat import JOBS, as_job
 from ingress.idempotency import Key
 from ingress.jobs import WAITS_FOR_USER, view_of
 from ingress.problems import Problem, not_found
@@ -61,7 +61,7 @@ async def run(body: AgentBody, user: CostingUser, found: Found, key: Key) -> Res
     request = AgentRequest.model_construct(
         body.model_fields_set & names.keys(), **{name: getattr(body, name) for name in names}
     )
-    return job_answer(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
+    return as_job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
 @router.get("/tools")

@@ -20,8 +20,10 @@ from ingress import (
     chat,
     compare,
     dead_letters,
+    documents,
     export,
     incidents,
+    ingestion,
     jobs,
     login_failures,
     openai_chat,
@@ -30,6 +32,8 @@ from ingress import (
     operations,
     payloads,
     providers,
+    rag,
+    search,
     smart,
     streaming,
     user_admin,
@@ -49,6 +53,7 @@ from ingress.compare_table import CompareRules
 from ingress.comparing import Comparing, Pace
 from ingress.cors import install_cors
 from ingress.export_limit import Exports
+from ingress.files import LARGEST_UPLOAD_BYTES, Files
 from ingress.follower import Follower, Outcome, outcome_of
 from ingress.idempotency import Idempotency
 from ingress.images import Images
@@ -79,6 +84,7 @@ from sinks.agent_steps import AgentStepStore
 from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
+from sinks.document_lists import DocumentLists
 from sinks.due_store import DueStore
 from sinks.egress_targets import Allowed
 from sinks.idempotency import IdempotencyStore
@@ -154,18 +160,20 @@ def create_app(settings: Settings) -> FastAPI:
         chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router, incidents.router, agents.router, smart.router,
+        login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
+        agents.router, smart.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
-    large = frozenset({"/chat/", "/chat/async", "/v1/chat/completions", "/payloads"})
-    app.add_middleware(BoundedJson, limits=_json_limits(settings), but=large)
+    large = dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions"), LARGEST_BODY_BYTES)
+    large |= dict.fromkeys(("/payloads", "/ingestion/ingest"), LARGEST_UPLOAD_BYTES)  # who reads them says how much
+    app.add_middleware(BoundedJson, limits=_json_limits(settings), but=frozenset(large))
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     install_cors(app, settings.cors_allowed_origins)
     app.add_middleware(
         Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
-        larger=dict.fromkeys(large, LARGEST_BODY_BYTES), max_under_way=settings.max_requests_under_way,
+        larger=large, max_under_way=settings.max_requests_under_way,
     )  # fmt: skip
     return app
 
@@ -215,13 +223,16 @@ def compose(settings: Settings) -> Services:
         default_timeout_s=settings.llm_timeout,
         admission_wait_s=settings.admission_wait_ms / 1000,
         expires_after_s=settings.expires_after_s,
+        document_expires_after_s=settings.document_expires_after_s,
         callback_allow_private=settings.webhook_allow_private,
         callback_allowed=Allowed(
             hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
         ),
     )
     letters = DeadLetterStore(database)
-    images = Images(PayloadStore(database), user_bytes=settings.max_payload_bytes_per_user)
+    payload_store, user_bytes = PayloadStore(database), settings.max_payload_bytes_per_user
+    images = Images(payload_store, user_bytes=user_bytes)
+    files = Files(payload_store, user_bytes=user_bytes, max_upload_mb=settings.max_upload_mb)
     users_topic = catalog.full_name("user-updated")
     user_table = CompactedTable(access, users_topic, UserUpdated, on_change=lambda *change: callers.hear(*change))
     users, keys = UserStore(database), ApiKeyStore(database)
@@ -238,6 +249,7 @@ def compose(settings: Settings) -> Services:
         idempotency=idempotency,
         backpressure=backpressure,
         images=images,
+        files=files,
         standings=standings,
     )
 
@@ -284,6 +296,8 @@ def compose(settings: Settings) -> Services:
             max_field_bytes=settings.max_form_field_bytes,
         ),
         images=images,
+        files=files,
+        documents=DocumentLists(database),
         channels=channels,
         idempotency=idempotency,
         cancel_requests=cancel_requests,
@@ -323,7 +337,9 @@ def compose(settings: Settings) -> Services:
         announcer=Announcer(users, publisher, user_table, topic=users_topic),
         job_ids=job_ids,
         expires_after_s=settings.expires_after_s,
-        agents=Agents(AgentStepStore(database), api_hosts=settings.agent_api_hosts),
+        agents=Agents(
+            AgentStepStore(database), api_hosts=settings.agent_api_hosts, has_vectors=settings.qdrant_url is not None
+        ),
     )
 
 

@@ -13,12 +13,12 @@ from ingress.streaming import Listening, listen
 from ingress.submission import NO_METADATA
 from schemas.events import UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest
+from schemas.requests import AnyRequest
 
 
 async def ask_and_listen(
     sent: Sent[Any],
-    asked: ChatRequest,
+    asked: AnyRequest,
     user: UserUpdated,
     found: Services,
     *,

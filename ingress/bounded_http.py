@@ -14,6 +14,7 @@ from ingress.problems import CONTENT_TYPE, Problem, problem_response
 
 MAX_HEAD_BYTES = 16_384
 HEAD_TIMEOUT_S, BODY_TIMEOUT_S = 10.0, 60.0
+MIN_BODY_BYTES_PER_S = 32_768  # of one that takes longer; ordinary ones are whole by then
 LINGER_S = 1.0
 ABORT = "assistant.abort"  # an ASGI extension
 
@@ -28,13 +29,16 @@ class BoundedHttp(HttpToolsProtocol):
     The parser tells of a header once it has all of it, and keeps the beginning: so beside what was told, what came
     since it last told anything is counted. Beyond the bound a connection can hold one read of its socket (256 KiB).
 
-    A head that does not come within its time, or a body, ends the connection too, whatever trickles in meanwhile.
+    A head that does not come within its time, or a body, ends the connection too, whatever trickles in meanwhile. Of a
+    body goes on what comes at a pace at which the largest upload has an end, or what we do not read fast enough.
     """
 
     max_head_bytes = MAX_HEAD_BYTES
     head_timeout_s, body_timeout_s = HEAD_TIMEOUT_S, BODY_TIMEOUT_S
+    min_body_bytes_per_s = MIN_BODY_BYTES_PER_S
     _told_bytes = _untold_bytes = 0
     _heard = _too_large = False
+    _body_bytes = 0  # since the timer began to run
     # What is awaited now, and how often that has changed; `_watched`: for which of these the timer runs.
     _awaited: Literal["head", "body"] | None = None
     _changes = _watched = 0
@@ -108,6 +112,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body; its size is the app's to bound."""
         self._heard = True
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def _count(self, size: int) -> None:
@@ -139,6 +144,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._body_bytes = 0
         if self._awaited is not None:
             within_s = self.head_timeout_s if self._awaited == "head" else self.body_timeout_s
             self._timer = self.loop.call_later(within_s, self._too_slow)
@@ -150,12 +156,20 @@ class BoundedHttp(HttpToolsProtocol):
         if self._awaited == "head" and self.cycle is not None and not self.cycle.response_complete:
             self._timer = self.loop.call_later(self.head_timeout_s, self._too_slow)  # an answer is under way
             return
+        if self._awaited == "body" and self._is_on_its_way():
+            self._body_bytes = 0
+            self._timer = self.loop.call_later(self.body_timeout_s, self._too_slow)
+            return
         has_begun = self._told_bytes > 0 if self._awaited == "head" else not self.cycle.response_started
         if not has_begun:  # nobody has asked for anything, or has half an answer
             self.transport.close()
             return
         detail = "the request did not come in time: send it faster, or less of it"
         self._refuse(b"408 Request Timeout", Problem(408, "too-slow", detail))
+
+    def _is_on_its_way(self) -> bool:
+        """The body comes fast enough, or it is we who keep it waiting."""
+        return self.flow.read_paused or self._body_bytes >= self.min_body_bytes_per_s * self.body_timeout_s
 
     def _refuse(self, status: bytes, problem: Problem) -> None:
         body = bytes(problem_response(problem, None).body)
@@ -167,7 +181,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 def bounded_http(**bounds: Any) -> type[BoundedHttp]:
-    """The same with other bounds: `max_head_bytes`, `head_timeout_s`, `body_timeout_s`."""
+    """The same with other bounds: `max_head_bytes`, `head_timeout_s`, `body_timeout_s`, `min_body_bytes_per_s`."""
     return type("BoundedHttp", (BoundedHttp,), bounds)
 
 

@@ -17,18 +17,24 @@ from ingress.leaving import left
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CostingUser, Found, Services
 from ingress.streaming import STREAM, EventStream, canceller
+from processors.documents import OF_DOCUMENTS
 from processors.quarantine import QUARANTINED
 from schemas.events import RateLimit, UserUpdated
 from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
 
 router = APIRouter()
 
-TRY_LATER = {"provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable"}
+TRY_LATER = {
+    "provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable", "vectors-unavailable",
+    "parser-starved",
+}  # fmt: skip
 STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
-    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "not-allowed": 403,
+    "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "embedding-mismatch": 400,
+    "not-allowed": 403,
     "quarantined": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
+    "document-too-large": 413,
 }  # fmt: skip
 REFUSED = (400, 403, 429)  # nothing was done: an accepted job's caller is told at once, where it is known by then
 ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -100,7 +106,7 @@ async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader
         )
     headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
-        return _json(200, outcome.result, headers)
+        return json_reply(200, outcome.result, headers)
     raise failed_call(job_id, outcome)
 
 
@@ -111,7 +117,7 @@ async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader
 async def chat_async(user: CostingUser, found: Found, request: Request, key: KeyHeader = None) -> Response:
     """Ask and get a job; the outcome by polling, or at `callback_url` as a signed webhook; `image` as for `/chat/`."""
     with await found.bodies.read(AsyncChatRequest, request, user, key) as sent:
-        return job_answer(
+        return as_job(
             *await found.submissions.accepted(
                 user, _asked(sent.body), callback_url=sent.body.callback_url, keyed=sent.key, upload=sent.upload
             )
@@ -124,7 +130,7 @@ async def inference(body: InferenceBody, user: CostingUser, found: Found, key: K
     request = ChatRequest(
         prompt=body.prompt, provider=body.model, generation_config=GenerationConfig(temperature=body.temperature)
     )
-    return job_answer(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
+    return as_job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
 def _asked(body: ChatRequest) -> ChatRequest:
@@ -136,30 +142,38 @@ def _asked(body: ChatRequest) -> ChatRequest:
 
 
 async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) -> Response:
-    job_id, listening, headers = await ask_and_listen(sent, _asked(sent.body), user, found, refuse=_raise_if_refused)
+    job_id, listening, headers = await ask_and_listen(sent, _asked(sent.body), user, found, refuse=raise_if_refused)
     on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
     return EventStream(listening, job_id, headers=headers, on_left=on_left)
 
 
-def job_answer(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
-    """202 with the job; a refusal that is known by now is told at once."""
+def as_job(job_id: UUID, outcome: Outcome | None, standing: RateLimit | None, replayed: bool) -> Response:
+    """202 with the job; 200 where its prompt was refused at once. Raises Problem where it ended as 400, 403 or 429."""
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(standing), **(REPLAYED if replayed else {})}
-    _raise_if_refused(job_id, outcome)
+    raise_if_refused(job_id, outcome)
     if outcome is not None and outcome.result is not None and outcome.result.get("status") == "refused":
-        return _json(200, {**outcome.result, "job_id": str(job_id)}, headers)
-    return _json(202, {"job_id": str(job_id)}, headers)
+        return json_reply(200, {**outcome.result, "job_id": str(job_id)}, headers)
+    return json_reply(202, {"job_id": str(job_id)}, headers)
 
 
-def _raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
+def raise_if_refused(job_id: UUID, outcome: Outcome | None) -> None:
+    """Where nothing was done, the caller is told at once."""
     if outcome is not None and outcome.error is not None and STATUS_BY_CODE.get(outcome.error["code"]) in REFUSED:
         raise failed_call(job_id, outcome)
+
+
+def status_of(code: str) -> int:
+    """Of a waiting call whose job has ended with this code."""
+    if code in TRY_LATER:
+        return 503
+    return STATUS_BY_CODE.get(code) or (422 if code.startswith(OF_DOCUMENTS) else 502)
 
 
 def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
     """How a waiting call says that its job has no answer."""
     error = outcome.error or {"code": "unexpected-error", "message": "the job ended without a reason"}
     code, wait = error["code"], error.get("retry_after_s")
-    status = STATUS_BY_CODE.get(code) or (503 if code in TRY_LATER else 502)
+    status = status_of(code)
     headers = {"Location": f"/jobs/{job_id}", **rate_limit_headers(outcome.rate_limit)}
     if outcome.replayed:
         headers |= REPLAYED
@@ -171,5 +185,6 @@ def failed_call(job_id: UUID, outcome: Outcome) -> Problem:
     return Problem(status, code, error["message"], headers=headers, **extra)
 
 
-def _json(status: int, body: Any, headers: dict[str, str]) -> Response:
+def json_reply(status: int, body: Any, headers: dict[str, str]) -> Response:
+    """Of what is no model of ours."""
     return Response(orjson.dumps(body), status, headers, "application/json")

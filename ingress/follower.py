@@ -56,7 +56,7 @@ def _user_in(value: bytes) -> str | None:
 class Progress:
     """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told.
 
-    `at`: when that was so; `code`: why it waits, or is tried again.
+    `at`: when that was so; `document`: how far it is; `code`: why it waits, or is tried again.
     """
 
     user_id: str
@@ -65,6 +65,7 @@ class Progress:
     retry_at: datetime | None
     attempts: list[dict[str, Any]] | None
     at: datetime
+    document: dict[str, Any] | None = None
     code: str | None = None
 
 
@@ -163,7 +164,10 @@ class Follower:
         except ValidationError:
             return None
         attempts = [attempt.model_dump(exclude_none=True) for attempt in event.attempts or ()]
-        return Progress(event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, event.code)
+        document = event.document.model_dump(exclude_none=True) if event.document else None
+        return Progress(
+            event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, document, event.code
+        )  # fmt: skip
 
     # --- reading ---
 

@@ -30,6 +30,7 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 # Outcomes 400 and 429, and a quarantine's 403: nothing was done, the same may be asked again.
 FREEING = {
     "no-such-provider", "unsupported-parameter", "images-unsupported", "no-such-payload", "rate-limited", "quarantined",
+    "embedding-mismatch",
 }  # fmt: skip
 FIRST_LOOK_S, MAX_LOOK_S = 0.05, 1.0
 SWEEP_EVERY_S = 60.0

@@ -151,7 +151,7 @@ async def _where(job_id: UUID, found: Services) -> dict[str, Any]:
             return {"stage": WAITING_FOR_PROVIDER, "state": "waiting", "attempts": progress.attempts}
         return {
             "stage": progress.stage, "state": progress.state, "retry_at": progress.retry_at,
-            "attempts": progress.attempts,
+            "attempts": progress.attempts, "document": progress.document,
         }  # fmt: skip
     with contextlib.suppress(RetryableError):
         waiting = await found.due.of_job(job_id)

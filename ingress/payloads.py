@@ -1,18 +1,24 @@
-"""Payloads: images that are uploaded before they are asked about, for events and for more than one prompt."""
+"""Payloads: images and files that are uploaded before they are asked about, for events and for more than one prompt."""
 
+from typing import Any
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from ingress.bodies import LARGEST_BODY_BYTES
+from ingress.bodies import FORM, LARGEST_BODY_BYTES
 from ingress.described import described_body
+from ingress.file_forms import FIELD
+from ingress.files import LARGEST_UPLOAD_BYTES
+from ingress.peeking import first_field, with_at_most
 from ingress.problems import invalid_body, not_found
-from ingress.services import CostingUser, CurrentUser, Found
+from ingress.services import CostingUser, CurrentUser, Found, Services
 from ingress.standings import check_quarantine
+from schemas.events import UserUpdated
 from schemas.requests import ImageReference, RequestBody
 
 router = APIRouter(prefix="/payloads", tags=["payloads"])
+FILE = {"type": "object", "required": [FIELD], "properties": {FIELD: {"type": "string", "format": "binary"}}}
 
 
 class PayloadBody(RequestBody):
@@ -21,29 +27,53 @@ class PayloadBody(RequestBody):
     image: ImageReference  # as it is read: the upload's own
 
 
+def _described() -> dict[str, Any]:
+    described = described_body(PayloadBody)
+    form = described["requestBody"]["content"][FORM]
+    form["schema"] = {"oneOf": [form["schema"], FILE]}
+    return described
+
+
 @router.post(
-    "", status_code=201, openapi_extra=described_body(PayloadBody), max_body_size=LARGEST_BODY_BYTES,
+    "", status_code=201, openapi_extra=_described(), max_body_size=LARGEST_UPLOAD_BYTES,
     responses={
-        201: {"description": "The reference", "content": {"application/json": {"example": {
-            "image": {"payload_id": "...", "media_type": "image/png", "size": 68, "sha256": "..."},
-            "expires_at": "2026-01-17T03:04:05Z",
-        }}}},
+        201: {"description": "The reference: `image` of an image, `document` of a file",
+              "content": {"application/json": {"example": {
+                  "image": {"payload_id": "...", "media_type": "image/png", "size": 68, "sha256": "..."},
+                  "expires_at": "2026-01-17T03:04:05Z",
+              }}}},
         400: {"description": "It is no image that is taken"},
-        413: {"description": "It is larger than 10 MB"},
-        422: {"description": "There is no image in the body"},
+        413: {"description": "The image is larger than 10 MB, or the file than MAX_UPLOAD_MB"},
+        422: {"description": "There is no image and no file in the body, or the file is empty"},
         429: {"description": "As much of yours is kept as may be, or too many large bodies come at once"},
         503: {"description": "It cannot be kept at the moment"},
     },
 )  # fmt: skip
 async def upload(user: CostingUser, found: Found, request: Request) -> Response:
-    """Keep an image for 15 days. `image` of the answer is `image` of a prompt: in `/chat/`, or in an event."""
+    """Keep an image or a file for 15 days.
+
+    `image` of the answer is `image` of a prompt: in `/chat/`, or in an event. A form with the field `file` is a file,
+    and `document` of the answer is `document` of an event of kind `document`.
+    """
     check_quarantine(user)
     found.submissions.count(user)
+    field, request = await first_field(request)
+    if field == FIELD:
+        return await _upload_file(user, found, request)
+    request = with_at_most(request, LARGEST_BODY_BYTES)
     with await found.bodies.read(PayloadBody, request, user) as sent:
         if sent.upload is None:
             raise invalid_body([{"loc": ("image",), "msg": "must be the image itself"}])
         until = await found.images.keep(user, sent.upload, job_id=None)
-    answer = {"image": sent.upload.reference.model_dump(mode="json"), "expires_at": until}
+    return _kept({"image": sent.upload.reference.model_dump(mode="json"), "expires_at": until})
+
+
+async def _upload_file(user: UserUpdated, found: Services, request: Request) -> Response:
+    file = await found.files.receive(user, request, is_for_job=False)
+    return _kept({"document": file.reference.model_dump(mode="json"), "expires_at": file.until})
+
+
+def _kept(answer: dict[str, Any]) -> Response:
     return Response(orjson.dumps(answer, option=orjson.OPT_UTC_Z), 201, media_type="application/json")
 
 

@@ -19,6 +19,7 @@ from ingress.channels import Channels
 from ingress.compare_table import CompareRules
 from ingress.comparing import Comparing
 from ingress.export_limit import Exports
+from ingress.files import Files
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
@@ -38,6 +39,7 @@ from schemas.topics import Catalog
 from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
+from sinks.document_lists import DocumentLists
 from sinks.due_store import DueStore
 from sinks.incidents import IncidentStore
 from sinks.login_failures import LoginFailures
@@ -62,6 +64,8 @@ class Services:
     limits: Limits
     bodies: Bodies
     images: Images
+    files: Files
+    documents: DocumentLists
     cancel_requests: CancelRequests
     channels: Channels
     idempotency: Idempotency

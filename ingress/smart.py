@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from ingress.chat import JOBS, job_answer
+from ingress.chat import JOBS, as_job
 from ingress.idempotency import Key, Keyed, fingerprint
 from ingress.services import CostingUser, Found
 from schemas.requests import (
@@ -67,7 +67,7 @@ async def smart(
         raise RequestValidationError(error.errors(include_input=False, include_url=False)) from None
     keyed = Keyed(key.key, _fingerprint(key, given)) if key is not None else None
     callback_url = body.callback_url if body is not None else None
-    return job_answer(*await found.submissions.accepted(user, request, callback_url=callback_url, keyed=keyed))
+    return as_job(*await found.submissions.accepted(user, request, callback_url=callback_url, keyed=keyed))
 
 
 def _fingerprint(key: Keyed, given: dict[str, Any]) -> bytes:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from ingress.backpressure import Backpressure
+from ingress.backpressure import STAGES, Backpressure
 from ingress.caller import caller_address
 from ingress.cancel_requests import CancelRequests
+from ingress.files import Files, ReceivedFile
 from ingress.follower import Follower, Outcome, Watch
 from ingress.idempotency import Idempotency, Keyed, Turn
 from ingress.images import Images
@@ -20,7 +21,7 @@ from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
 from processors.fall_over import IMAGES_UNSUPPORTED
 from processors.fit_generation import UNSUPPORTED, lacking, refusal
-from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, not_present
+from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, no_vectors, not_present
 from processors.with_image import cannot_see
 from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
@@ -30,20 +31,24 @@ from schemas.requests import (
     AgentRequest,
     AnyRequest,
     ChatRequest,
+    DocumentRequest,
+    EmbeddingRequest,
     GenerationConfig,
     ImageReference,
-    JobKind,
     RagRequest,
+    SearchRequest,
     SmartRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
+from transport.workers import EMBEDDINGS
 
 logger = logging.getLogger(__name__)
 
 SYNC_GRACE_S = 5.0  # for the way there and back, over the job's own timeout
 NO_METADATA: Mapping[str, str] = {}
 Follow = Callable[[UUID, bool], None]
+Sent = Upload | ReceivedFile | None
 Left = Callable[[], Coroutine[Any, Any, None]]  # returns once the caller has gone
 
 
@@ -56,6 +61,7 @@ class Rules:
     default_timeout_s: float
     admission_wait_s: float
     expires_after_s: float
+    document_expires_after_s: float
     callback_allow_private: bool
     callback_allowed: Allowed = NOTHING_ELSE
 
@@ -66,7 +72,7 @@ class Submissions:
     def __init__(
         self, publisher: Publisher, follower: Follower, job_ids: JobIds, rules: Rules,
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
-        idempotency: Idempotency, backpressure: Backpressure, images: Images, standings: Standings,
+        idempotency: Idempotency, backpressure: Backpressure, images: Images, files: Files, standings: Standings,
         offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
@@ -74,14 +80,14 @@ class Submissions:
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
         self._idempotency, self._backpressure, self._images = idempotency, backpressure, images
-        self._standings = standings
+        self._files, self._standings = files, standings
         self.draining = False
 
     # --- the two ways to ask ---
 
     async def answered(
         self, user: UserUpdated, request: AnyRequest, *, keyed: Keyed | None = None, left: Left | None = None,
-        metadata: Mapping[str, str] = NO_METADATA, upload: Upload | None = None,
+        metadata: Mapping[str, str] = NO_METADATA, upload: Sent = None,
     ) -> tuple[UUID, Outcome]:  # fmt: skip
         """Wait for the outcome; with a key that was used before, for that of the job that there is.
 
@@ -91,21 +97,21 @@ class Submissions:
             keyed: The request's key.
             left: Returns once the caller has gone, whose job is then cancelled; None: it is not.
             metadata: Kept with the job.
-            upload: The request's image where it came with it; stored before anything is published, and let go.
+            upload: The request's image where it came with it, which is stored before anything is published, and let
+                go; or its file, which is stored already, and then belongs to the job.
 
         Raises:
             Problem: It was refused, not accepted, did not come in time, or nobody waits for it any more.
         """
-        timeout = request.timeout or self._rules.default_timeout_s
+        timeout = request.timeout or self._waits_for_s(request)
         requested = JobRequested(
             user_id=user.user_id, kind=kind_of(request), request=request, expires_after=timeout, metadata=dict(metadata)
         )
-        turn = await self._turn(user, request, keyed)
+        turn = await self._turn(user, request, keyed, is_counted=isinstance(upload, ReceivedFile))
         job_id = turn.job_id
         if turn.outcome is not None:
             return job_id, turn.outcome
-        if (image := _image_of(request)) is not None:
-            await self._keep_image(user, image, turn, upload)
+        await self._keep(user, request, turn, upload)
         with self._published(user, requested, turn, address=caller_address()) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
             if await _left_before(watch.finished, left, timeout_s=timeout + SYNC_GRACE_S):
@@ -126,7 +132,7 @@ class Submissions:
 
     async def accepted(
         self, user: UserUpdated, request: AnyRequest, *, callback_url: str | None, keyed: Keyed | None = None,
-        follow: Follow | None = None, metadata: Mapping[str, str] = NO_METADATA, upload: Upload | None = None,
+        follow: Follow | None = None, metadata: Mapping[str, str] = NO_METADATA, upload: Sent = None,
     ) -> tuple[UUID, Outcome | None, RateLimit | None, bool]:  # fmt: skip
         """Wait only for the gate's verdict, and not long.
 
@@ -152,7 +158,7 @@ class Submissions:
             user_id=user.user_id, kind=kind_of(request), request=request, callback_url=callback_url,
             expires_after=timeout, metadata=dict(metadata),
         )  # fmt: skip
-        turn = await self._turn(user, request, keyed)
+        turn = await self._turn(user, request, keyed, is_counted=isinstance(upload, ReceivedFile))
         if follow is not None:
             try:
                 follow(turn.job_id, not turn.replayed)
@@ -162,8 +168,7 @@ class Submissions:
                 raise
         if not turn.publish:
             return turn.job_id, turn.outcome, None, True
-        if (image := _image_of(request)) is not None:
-            await self._keep_image(user, image, turn, upload)
+        await self._keep(user, request, turn, upload)
         with self._published(user, requested, turn, address=caller_address()) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
             await asyncio.wait({watch.verdict}, timeout=self._rules.admission_wait_s)
@@ -227,17 +232,17 @@ class Submissions:
 
     # --- steps ---
 
-    async def _turn(self, user: UserUpdated, request: AnyRequest, keyed: Keyed | None) -> Turn:
+    async def _turn(self, user: UserUpdated, request: AnyRequest, keyed: Keyed | None, *, is_counted: bool) -> Turn:
         """Whether there is anything to publish; what was asked before is not checked again."""
 
         def mint() -> UUID:
             return self._job_ids.mint(user.user_id)
 
         if keyed is None:
-            self._check(user, request)
+            self._check(user, request, is_counted=is_counted)
             return Turn(mint())
         return await self._idempotency.turn(
-            user.user_id, keyed, mint=mint, check=lambda: self._check(user, request)
+            user.user_id, keyed, mint=mint, check=lambda: self._check(user, request, is_counted=is_counted)
         )  # fmt: skip
 
     @contextmanager
@@ -252,28 +257,31 @@ class Submissions:
             value = requested.model_dump_json(exclude_none=True).encode()
             headers = [*attributes.headers(), *address_headers(address)]
             record = Record(self._rules.topic, user.user_id.encode(), value, headers)
-            good_for_s = requested.expires_after or self._rules.expires_after_s
+            good_for_s = requested.expires_after or self._good_for_s(requested.request)
             self._standings.began(user.user_id, turn.job_id, good_for_s=good_for_s, may_have_ended=turn.replayed)
             yield watch, asyncio.ensure_future(self._publisher.publish(record))
 
-    async def _keep_image(self, user: UserUpdated, image: ImageReference, turn: Turn, upload: Upload | None) -> None:
-        """See to it that the image is in the store; where it is not, nothing is published and the key is free again."""
+    async def _keep(self, user: UserUpdated, request: AnyRequest, turn: Turn, upload: Sent) -> None:
+        """See to it that image or file is in the store; where it is not, nothing is published and the key is free."""
+        image = _image_of(request)
         try:
             if not turn.publish:
                 return
-            if upload is None:
-                await self._images.check(user, image)
-            else:
+            if isinstance(upload, ReceivedFile):
+                await self._files.claim(user, upload, turn.job_id)
+            elif upload is not None:
                 await self._images.keep(user, upload, job_id=turn.job_id)
+            elif image is not None:
+                await self._images.check(user, image)
         except Problem:
             await self._idempotency.not_accepted(user.user_id, turn)
             raise
         finally:
-            if upload is not None:
+            if isinstance(upload, Upload):
                 upload.let_go()  # whoever waits for the answer does not hold it
 
     async def _accepted(
-        self, user: UserUpdated, turn: Turn, publishing: "asyncio.Future[None] | None", upload: Upload | None = None
+        self, user: UserUpdated, turn: Turn, publishing: "asyncio.Future[None] | None", upload: Sent = None
     ) -> None:
         if publishing is None:
             return
@@ -282,7 +290,9 @@ class Submissions:
         except NotAcceptedError as error:
             self._standings.not_accepted(turn.job_id)
             await self._idempotency.not_accepted(user.user_id, turn)
-            if upload is not None:
+            if isinstance(upload, ReceivedFile):
+                upload.is_claimed = False
+            elif upload is not None:
                 await self._images.forget(user, upload.reference)
             raise _unavailable(f"{error}; nothing was accepted, try again") from None
         except OutcomeUnknownError:
@@ -301,21 +311,61 @@ class Submissions:
         except (NotAcceptedError, OutcomeUnknownError) as error:  # it then runs to its end, or its timeout
             logger.warning("job %s is not cancelled, although its caller left: %s", job_id, error)
 
-    def _check(self, user: UserUpdated, request: AnyRequest) -> None:
+    def check_ahead(self, user: UserUpdated, wanted: Sequence[str]) -> None:
+        """Before a large body is read: count the call, and look at whatever can be known without the body.
+
+        Raises:
+            Problem: It would be refused.
+        """
+        self._check_user(user, is_counted=False)
+        self.check_offered(wanted, None)
+
+    def _check_user(self, user: UserUpdated, *, is_counted: bool) -> None:
         if self.draining:
             raise _unavailable("this replica is stopping; try again")
         check_quarantine(user)
-        self._standings.take(user)
+        if not is_counted:
+            self._standings.take(user)
         self._standings.check_pending(user)
+
+    def _waits_for_s(self, request: AnyRequest) -> float:
+        if isinstance(request, DocumentRequest):
+            return self._rules.document_expires_after_s
+        return self._rules.default_timeout_s
+
+    def _good_for_s(self, request: AnyRequest) -> float:
+        if isinstance(request, DocumentRequest):
+            return request.timeout or self._rules.document_expires_after_s
+        return self._rules.expires_after_s
+
+    def _check(self, user: UserUpdated, request: AnyRequest, *, is_counted: bool = False) -> None:
+        self._check_user(user, is_counted=is_counted)
         generation = request.generation_config if isinstance(request, GENERATING) else None
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
         self.check_offered(wanted, generation)
+        self._check_others(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)
         for stage in STAGES.get(kind_of(request), ()):
             self._backpressure.check(wanted[0] if wanted else None, stage=stage)
+
+    def _check_others(self, request: AnyRequest) -> None:
+        """Who is named beside those that answer: makes vectors, or puts what was found in order."""
+        if isinstance(request, RagRequest):
+            self.check_offered(list(filter(None, (request.embedding_provider, request.rerank_provider))), None)
+            self._check_embeds(request.embedding_provider)
+        elif isinstance(request, (EmbeddingRequest, SearchRequest, DocumentRequest)):
+            self._check_embeds(request.provider)
+
+    def _check_embeds(self, provider: str | None) -> None:
+        """The router refuses it, too, but only after it was published; who does not tell what it can may be able to."""
+        told = self._abilities()
+        if provider is None or EMBEDDINGS in told.get(provider, (EMBEDDINGS,)):
+            return
+        there = [name for name, can in told.items() if EMBEDDINGS in can]
+        raise Problem(400, NO_SUCH_PROVIDER, no_vectors([provider], there), providers=there)
 
     def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
         """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
@@ -330,8 +380,7 @@ class Submissions:
 
         The stage refuses it, too, but only once the image is stored; who does not tell what it can may see.
         """
-        offers = self._offers()
-        told = {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
+        told = self._abilities()
         seeing = [name for name, can in told.items() if "images" in can]
         blind = [name for name in wanted or told if told.get(name) and name not in seeing]
         if not blind or (not wanted and len(blind) < len(told)):
@@ -339,6 +388,11 @@ class Submissions:
         named = f"the provider{'s' if len(blind) > 1 else ''} {', '.join(blind)}"
         who = named if wanted else "the providers that are present"
         raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who, seeing), providers=seeing)
+
+    def _abilities(self) -> dict[str, tuple[str, ...]]:
+        """What each provider can do, of those that tell."""
+        offers = self._offers()
+        return {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
 
     def _check_callback(self, url: str | None) -> None:
         if url is None:
@@ -350,12 +404,6 @@ class Submissions:
 
 
 GENERATING = (ChatRequest, RagRequest, AgentRequest, SmartRequest)
-# The work that a job waits for.
-STAGES: dict[JobKind, tuple[str, ...]] = {
-    "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
-    "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
-    "agent": ("plan_agent_step", "run_tool"), "smart": ("generate_completion", "plan_agent_step", "run_tool"),
-}  # fmt: skip
 
 
 def _image_of(request: AnyRequest) -> ImageReference | None:

@@ -60,11 +60,25 @@ class DocumentParser(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A copy of a file on the disk. `sha256`: of its content, as it was computed when it came; `media_type`: as said
+    by whoever sent it.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    media_type: str
+
+
 class FileReader(Protocol):
     """Files from where they were kept before their job was published."""
 
-    def held(self, reference: DocumentReference, *, user_id: str) -> AbstractAsyncContextManager[Path | None]:
+    def held(self, reference: DocumentReference, *, user_id: str) -> AbstractAsyncContextManager[HeldFile | None]:
         """A copy on the disk for as long as it is needed; None where there is none, or it is somebody else's.
+
+        No more are held at once than there is room for, so it may wait for others to be done.
 
         Raises:
             RetryableError: The store is away.
@@ -85,6 +99,10 @@ class Collection:
     dimensions: int
 
 
+VersionState = Literal["ingesting", "active", "replaced", "deleted", "failed"]
+BatchState = Literal["wanted", "counted", "replaced", "deleted", "failed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """A version of a document, as a job makes it. `chunks`, `batches`: None until all of it was partitioned."""
@@ -93,6 +111,8 @@ class Version:
     version_id: UUID
     user_id: str
     source: str
+    state: VersionState = "ingesting"
+    pages: int | None = None
     chunks: int | None = None
     batches: int | None = None
 
@@ -102,17 +122,20 @@ class Same:
     """The content is there already, with vectors of that model."""
 
     document_id: UUID
+    version_id: UUID
+    pages: int | None
     chunks: int
 
 
-VersionState = Literal["ingesting", "active", "replaced", "deleted", "failed"]
-
-
 class DocumentLedger(Protocol):
-    """Which documents there are, and how far they are. Every method raises RetryableError while Postgres is away."""
+    """Which documents there are, and how far they are. Every method raises RetryableError while Postgres is away.
+
+    Those that do something for a version raise PermanentError `document-deleted` where it, or its document, was deleted
+    meanwhile, and `document-ended` where its job had ended; `embedded` and `wanted` say so.
+    """
 
     async def begin(
-        self, job: Job, *, source: str, sha256: str, size: int, media_type: str, provider: str, model: str
+        self, job: Job, *, source: str, payload_id: UUID, file: HeldFile, provider: str, model: str
     ) -> Version | Same:
         """The version that this run of the job makes: the same one however often it is called.
 
@@ -125,23 +148,41 @@ class DocumentLedger(Protocol):
         """All of it is cut. The version with both numbers; repeatable."""
         ...
 
-    async def embedded(self, event: ChunksPrepared, *, collection: Collection) -> tuple[VersionState, DocumentProgress]:
-        """This batch's vectors are stored: counted once for (version, batch), and the collection of the version kept.
+    async def wanted(self, event: ChunksPrepared, *, model: str) -> BatchState:
+        """Whether vectors of this batch are still to be made: asked before anything is paid for them.
 
-        The state that the version is in then. `deleted`: what was stored for it is to be taken back.
+        Raises:
+            PermanentError: `document-model-changed`: its version was begun with vectors of another model.
+        """
+        ...
+
+    async def storing(self, event: ChunksPrepared, *, collection: Collection) -> VersionState:
+        """This batch's vectors are about to be stored there; what is not active has its vectors looked for there.
+
+        Raises:
+            PermanentError: `document-model-changed`: its version has vectors of another length.
+        """
+        ...
+
+    async def embedded(self, event: ChunksPrepared) -> tuple[VersionState, DocumentProgress]:
+        """This batch's vectors are stored: counted once for (version, batch).
+
+        The state that the version is in then: neither `ingesting` nor `active`: what was stored is to be taken back.
         """
         ...
 
     async def finish(self, version_id: UUID) -> Version | None:
         """Make the version the active one where every batch is counted, in place of the one before, at once.
 
-        None while any is missing; the version where it is active, or was replaced or deleted meanwhile. Of two
-        versions the one whose job was accepted later stays. Repeatable.
+        None while any is missing; the version where it is active, or was replaced meanwhile. Of two versions the one
+        whose job was accepted later stays. Repeatable.
         """
         ...
 
-    async def progress(self, version_id: UUID) -> DocumentProgress:
-        """How far it is."""
+    async def progress(
+        self, version_id: UUID, *, pages: int | None = None, pages_total: int | None = None
+    ) -> DocumentProgress:
+        """How far it is; with `pages`: so many were read meanwhile, of so many."""
         ...
 
     async def hidden(self, user_id: str) -> Sequence[UUID]:

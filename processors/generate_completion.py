@@ -1,18 +1,23 @@
 """Stage: completion-requested -> job-finished, and completion-streamed on the way.
 
+A question to documents comes with what was found for it (`retrieved`): see `rag_answer`.
+
 Where it fails and the job has another provider, `run_stage` makes it completion-requested-<the next one>.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from processors.answer_policy import AnswerPolicy, Reason, Sent, WithheldError
+from processors.cite_sources import Counts
 from processors.errors import PermanentError, RetryableError
 from processors.fall_over import FILTERED, TIMEOUT, FallOver
 from processors.fit_generation import UNSUPPORTED, fitted, refusal
 from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter, Execution, Guard, Image
+from processors.rag_answer import RagAnswer
 from processors.stage import DeadLetter, Emit, StageResult
 from processors.watched_execution import WatchedExecution
 from schemas.events import CompletionRequested, JobError, JobFinished, Risk
@@ -34,6 +39,7 @@ async def generate_completion(
     now: datetime,
     images: tuple[Image, ...] = (),
     answers: AnswerPolicy = AnswerPolicy(),  # noqa: B008 it has no state
+    link_hosts: Sequence[str] = (),
 ) -> StageResult:
     """Ask the provider for the job's answer.
 
@@ -48,6 +54,7 @@ async def generate_completion(
         images: That belong to the prompt; see `with_image`.
         answers: What is not to be told. Its verdict is our own and final: no other provider is asked for an answer
             that passes, and the provider has not failed.
+        link_hosts: Hosts that links in an answer from documents may lead to.
 
     Returns:
         `Emit` with one `JobFinished`: the answer, `unsupported-parameter` where the provider has not all that was
@@ -75,6 +82,9 @@ async def generate_completion(
         model=event.request.model,
         history=event.request.history or (),
     )
+    rag = RagAnswer(event, event.retrieved, link_hosts=link_hosts) if event.retrieved is not None else None
+    if rag is not None:
+        request = rag.asked(request)
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:
         meta["dropped"] = list(lacking)
@@ -83,9 +93,10 @@ async def generate_completion(
     onward = fall_over.of(event)
     is_awaited_briefly = onward is not None and onward.takes(TIMEOUT)
     patience_s = fall_over.patience_s(event, now=now) if is_awaited_briefly else None
-    sent = _sent(event)
+    sent = _sent(event) if rag is None else rag.sent()
     telling = deltas.execution(event.job, max_chars=max_response_chars)
-    with WatchedExecution(telling, answers.watch(sent)) as execution:
+    watched = WatchedExecution(telling, answers.watch(sent))
+    with watched if rag is None else rag.telling(watched) as execution:
         with guard.calling(execution):
             try:
                 completion = _storable(await _answer(provider, request, execution, patience_s=patience_s))
@@ -93,6 +104,10 @@ async def generate_completion(
                 return _withheld(event, filtered.reason, meta, now)
         if completion.finish_reason == "content_filter" and onward is not None and onward.takes(FILTERED):
             raise PermanentError(FILTERED, f"{event.provider} has withheld its answer")
+        counts: Counts | None = None
+        if rag is not None:
+            text, counts = rag.checked(completion.text)
+            completion = replace(completion, text=text)
         if not completion.text.strip():
             if completion.finish_reason == "content_filter":
                 withheld = {"status": "fallback", "answer": WITHHELD, "confidence": "low", "meta": meta}
@@ -100,8 +115,12 @@ async def generate_completion(
             return DeadLetter("empty-completion", "the provider returned no text; try again or change the prompt")
         if (reason := answers.judge(completion.text, sent)) is not None:
             return _withheld(event, reason, meta, now)
-        result = _body(event, completion, max_response_chars) | {"meta": meta}
-        told = await execution.end(result["result"]["text"])
+        completion = _cut(completion, max_response_chars)
+        if rag is None or counts is None:
+            result = _body(event, completion) | {"meta": meta}
+        else:
+            result = rag.body(completion, completion.text, counts, meta)
+        told = await execution.end(completion.text)
     finished = JobFinished.completed(event.job, result=result, at=now, rate_limit=event.rate_limit, stream=told)
     return Emit((finished,))
 
@@ -151,11 +170,14 @@ def _storable(completion: Completion) -> Completion:
     return replace(completion, text=text, model=model, finish_reason=finish_reason)
 
 
-def _body(event: CompletionRequested, completion: Completion, max_response_chars: int) -> dict[str, Any]:
+def _cut(completion: Completion, most: int) -> Completion:
+    if len(completion.text) <= most:
+        return completion
+    return replace(completion, text=completion.text[:most], finish_reason="length")
+
+
+def _body(event: CompletionRequested, completion: Completion) -> dict[str, Any]:
     """What `POST /chat/` answers (CONTRACT: REST)."""
-    text, finish_reason = completion.text, completion.finish_reason
-    if len(text) > max_response_chars:
-        text, finish_reason = text[:max_response_chars], "length"
     usage = completion.usage
     return {
         "model": completion.model,
@@ -168,5 +190,5 @@ def _body(event: CompletionRequested, completion: Completion, max_response_chars
         }
         if usage
         else None,
-        "result": {"text": text, "finish_reason": finish_reason},
+        "result": {"text": completion.text, "finish_reason": completion.finish_reason},
     }

@@ -85,7 +85,7 @@ class Risk(Event):
     action: Literal["flag", "refuse"]
     reason: str
     rules: tuple[str, ...] = ()
-    where: Literal["prompt", "instruction", "schema", "answer"] = "prompt"
+    where: Literal["prompt", "instruction", "schema", "answer", "passage"] = "prompt"
 
 
 class Job(Event):
@@ -188,13 +188,17 @@ class Passage(Event):
 
 
 class Retrieved(Event):
-    """What a question is to be answered from: passages of the user's documents, best first, and how they came."""
+    """What a question is to be answered from: passages of the user's documents, best first, and how they came.
+
+    `left_out`: so many were found, and held too much of what reads like instructions.
+    """
 
     question: str
     passages: tuple[Passage, ...]
     embedding_provider: str
     embedding_model: str
     mode: str = "hybrid"
+    left_out: int = 0
 
 
 class Decision(Event):

@@ -76,6 +76,16 @@ def derived_event_id(job_id: UUID, *, cause: str, stage: str, run: int, index: i
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
+def document_id(user_id: str, source: str) -> UUID:
+    """A user's document of that name, whichever of its versions."""
+    return uuid5(uuid5(NAMESPACE_URL, "assistant-stream/documents"), f"{len(user_id)}/{user_id}/{source}")
+
+
+def document_version_id(document: UUID, job_id: UUID, run: int) -> UUID:
+    """The version that a run of a job makes of it."""
+    return uuid5(document, f"{job_id}/{run}")
+
+
 def webhook_id(job_id: UUID, run: int) -> str:
     """One per outcome, the same in every attempt to deliver it."""
     return f"msg_{uuid5(job_id, str(run)).hex}"

@@ -21,6 +21,7 @@ def job_view(
     state: str | None = None,
     retry_at: datetime | None = None,
     attempts: list[dict[str, Any]] | None = None,
+    document: dict[str, Any] | None = None,
     timings: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The polled shape: `{job_id, status, result?, error?: {code, message, retry_after_s?}, ...}`; nothing empty."""
@@ -37,6 +38,7 @@ def job_view(
         "state": state,
         "retry_at": _iso(retry_at),
         "attempts": attempts or None,
+        "document": document,
         "timings": timings or None,
     }
     return {name: value for name, value in view.items() if value is not None}

@@ -30,6 +30,7 @@ from sinks.webhook_body import due_webhook
 logger = logging.getLogger(__name__)
 
 MAX_PAGE = 100
+WITHOUT_ROW = ("search",)  # kinds of jobs that are over with the call that waited for them
 
 INSERT_PENDING = """
 INSERT INTO jobs (job_id, run, user_id, role, kind, status, request, metadata, callback_url, accepted_at, expires_at)
@@ -107,9 +108,12 @@ class PendingSink:
 
     async def write(self, envelopes: Sequence[Envelope[JobAdmitted]]) -> None:
         """As `Sink.write`."""
-        if not envelopes:
+        admitted = {
+            envelope.payload.job.job_id: envelope.payload
+            for envelope in envelopes if envelope.payload.job.kind not in WITHOUT_ROW
+        }  # fmt: skip
+        if not admitted:
             return
-        admitted = {envelope.payload.job.job_id: envelope.payload for envelope in envelopes}
         rows = [_pending_row(admitted[job_id]) for job_id in sorted(admitted)]
         async with self._pool.connection() as connection:
             await connection.execute(INSERT_PENDING, *zip(*rows, strict=True))
@@ -129,8 +133,9 @@ class OutcomeSink:
 
     async def write(self, envelopes: Sequence[Envelope[JobFinished]]) -> None:
         """As `Sink.write`."""
-        if envelopes:
-            await self._write(winners(envelopes))
+        kept = [envelope for envelope in envelopes if envelope.payload.job.kind not in WITHOUT_ROW]
+        if kept:
+            await self._write(winners(kept))
 
     async def write_poisoned(self, envelope: Envelope[JobFinished]) -> None:
         """As `PoisonableSink.write_poisoned`."""
@@ -226,6 +231,7 @@ class JobRow:
         state: str | None = None,
         retry_at: datetime | None = None,
         attempts: list[dict[str, Any]] | None = None,
+        document: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """As its user sees it; the arguments are of one that still runs: where it is, and how often it was tried."""
         return job_view(
@@ -241,6 +247,7 @@ class JobRow:
             state=state,
             retry_at=retry_at,
             attempts=attempts if self.attempts is None else self.attempts,
+            document=document,
             timings=self.timings,
         )
 

@@ -6,8 +6,7 @@ agent-step-requested -> plan_agent_step -> tool-call-requested -> run_tool -> ag
                                 └-> completion-requested-<provider>, for a query that one answer is enough for
 """
 
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,57 +18,51 @@ from processors.run_tool import TOOL_TIMEOUT_S, run_tool
 from processors.stage import StageResult
 from processors.tools.external_api import ExternalApi
 from processors.tools.registry import Tools
+from processors.tools.search import Search
 from processors.tools.tool import Tool
+from processors.tools.vector_search import VectorSearch
 from schemas.events import AgentStepRequested, ToolCallRequested
 from schemas.topics import Catalog
-from settings import Settings
 from sinks.agent_calls import AgentCalls
 from sinks.agent_steps import AgentStepStore
+from sinks.documents import PostgresDocuments
 from sinks.egress import EgressClient
 from sinks.egress_targets import Allowed
 from sinks.pool import Pool
 from streams.app import StreamApp
 from streams.decode import decoder
+from streams.errors import StartError
 from streams.guards import make_guard
-from streams.live_providers import LiveProviders
-from streams.providers import configured
+from streams.knowledge import Knowledge, adapters_of
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer, Stream
-from vault.live import LiveSettings
-
-
-@dataclass(frozen=True, slots=True)
-class AgentParts:
-    """What a worker of agents is composed from; what is to be closed goes on `stack`."""
-
-    settings: Settings
-    live: LiveSettings
-    stack: AsyncExitStack
 
 
 async def declare_agent(
-    app: StreamApp, server: StageServer, catalog: Catalog, pool: Pool, parts: AgentParts
+    app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge, *, has_vectors: bool
 ) -> bool:  # fmt: skip
-    """Thinking and doing, in turn; False where no provider is there to think."""
-    settings, stack = parts.settings, parts.stack
-    adapters: dict[str, Any] = {name: one.make() for name, one in configured(settings).items()}
+    """Thinking and doing, in turn; False where no provider is there to think.
+
+    `has_vectors`: this process can ask for them, so its agents search documents.
+
+    Raises:
+        StartError: There is no database, or the vectors cannot be opened.
+    """
+    settings, pool = made.settings, made.pool
+    if pool is None:
+        raise StartError("DATABASE_URL is not set: agents keep their steps there; or run `assistant up`")
+    adapters = adapters_of(made)
     if not adapters:
         return False
-    if parts.live.follows:
-        live = LiveProviders(settings, adapters)
-        adapters = dict(live.providers)
-        parts.live.subscribe(live.take)
-    for adapter in adapters.values():
-        stack.push_async_callback(adapter.close)
     step_topic, call_topic = (catalog.full_name(name) for name in ("agent-step-requested", "tool-call-requested"))
     step_requested = app.lane(step_topic, "plan_agent_step", limit=settings.agent_concurrency)
     call_requested = app.lane(call_topic, "run_tool", limit=settings.agent_concurrency)
     guards = {
         name: make_guard(settings, app, catalog, adapter, topic=step_topic) for name, adapter in adapters.items()
     }  # fmt: skip
-    steps, tools = AgentStepStore(pool), Tools(_tools(settings, stack))
+    steps, tools = AgentStepStore(pool), Tools(_tools(made, pool, adapters, has_vectors=has_vectors))
     limits = AgentLimits(settings.agent_max_tokens, settings.agent_max_cost, settings.prices_per_million_tokens)
-    policy, answers = Newest(prompt_rules, settings, parts.live), Newest(answer_rules, settings, parts.live)
+    policy, answers = Newest(prompt_rules, settings, made.live), Newest(answer_rules, settings, made.live)
     of_steps: dict[str, Any] = {"providers": adapters, "guards": guards, "steps": steps}
     remembered = partial(recall, steps=steps)
 
@@ -98,9 +91,15 @@ async def declare_agent(
     return True
 
 
-def _tools(settings: Settings, stack: AsyncExitStack) -> list[Tool[Any]]:
+def _tools(made: Knowledge, pool: Pool, adapters: Mapping[str, Any], *, has_vectors: bool) -> list[Tool[Any]]:
     """Those that this deployment has what they need for."""
-    tools: list[Tool[Any]] = []
+    settings, tools = made.settings, list[Tool[Any]]()
+    if has_vectors:
+        embedding = {name: adapter for name, adapter in adapters.items() if adapter.capabilities.embeds}
+        parts: dict[str, Any] = {
+            "ledger": PostgresDocuments(pool), "vectors": made.vectors.opened(), "providers": embedding,
+        }  # fmt: skip
+        tools += [Search(**parts), VectorSearch(**parts)]
     if settings.agent_api_hosts:
         allowed = Allowed(
             hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
@@ -108,6 +107,6 @@ def _tools(settings: Settings, stack: AsyncExitStack) -> list[Tool[Any]]:
         calls = AgentCalls(
             settings.agent_api_hosts, client=EgressClient(allowed=allowed, timeout_s=TOOL_TIMEOUT_S), allowed=allowed
         )
-        stack.push_async_callback(calls.close)
+        made.stack.push_async_callback(calls.close)
         tools.append(ExternalApi(calls))
     return tools

@@ -5,6 +5,7 @@
                                      │               └-> completion-streamed, piece by piece
                                      └-> completion-requested-<the next provider>, where this one fails
         -> embedding-requested-<provider> -> embed_texts -> job-finished
+        -> retrieval-requested -> retrieve_context (see knowledge.py)
     what can never work, at any of them                -> dead-letters -> Postgres
     what met a rule, at sanitize_prompt                -> security-incident-detected -> Postgres, user-updated
 
@@ -26,7 +27,7 @@ from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider,
 from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import no_classifier, sanitize_prompt
-from processors.stage import StageResult
+from processors.stage import Emit, StageResult
 from processors.with_image import with_image
 from schemas.events import (
     CompletionRequested,
@@ -41,6 +42,7 @@ from schemas.events import (
 )
 from schemas.topics import Catalog
 from sinks.base import Sink
+from streams import metrics
 from streams.admission_log import AdmissionLog
 from streams.app import StreamApp
 from streams.batch import Batch
@@ -151,6 +153,7 @@ def declare_completion(
     concurrency: Mapping[str, int],
     max_response_chars: int,
     answers: Callable[[], AnswerPolicy],
+    link_hosts: Sequence[str] = (),
 ) -> None:
     """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other.
 
@@ -163,7 +166,7 @@ def declare_completion(
         app.lanes[topic].pace = guard.begin
         generate = partial(
             _generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
-            max_response_chars=max_response_chars, answers_now=answers,
+            max_response_chars=max_response_chars, answers_now=answers, link_hosts=link_hosts,
         )  # fmt: skip
         stage = partial(with_image, stage=generate, provider=provider, images=images(), fall_over=fall_over)
 
@@ -179,7 +182,10 @@ async def _generate_completion(
     event: CompletionRequested, *, answers_now: Callable[[], AnswerPolicy], **more: Any
 ) -> StageResult:
     """By the rules as they are when it begins: they may change while the process runs."""
-    return await generate_completion(event, answers=answers_now(), **more)
+    result = await generate_completion(event, answers=answers_now(), **more)
+    if event.retrieved is not None and isinstance(result, Emit):
+        metrics.count_answer(result.events)
+    return result
 
 
 def declare_embedding(

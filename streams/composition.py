@@ -38,7 +38,7 @@ from sinks.users import UserRow
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams.admission_log import AdmissionLog
-from streams.agents import AgentParts, declare_agent
+from streams.agents import declare_agent
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
@@ -50,6 +50,7 @@ from streams.deltas import DeltaTopic
 from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
+from streams.errors import StartError
 from streams.guards import make_guard
 from streams.images import StoredImages
 from streams.knowledge import Knowledge, declare_ingestion, declare_retrieval
@@ -61,6 +62,7 @@ from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
 from streams.user_limits import UserLimits
+from streams.vectors import Vectors
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
@@ -73,10 +75,6 @@ E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
 WITH_RETRIES = ("completion", "retrieval", "agent", "ingestion")  # roles whose work may be put off
-
-
-class StartError(Exception):
-    """The worker cannot start; the message says what to do."""
 
 
 class Composition:
@@ -108,6 +106,7 @@ class Composition:
         self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
+        self._vectors: Vectors | None = None
         self.apps: list[StreamApp] = []
         self.tables: dict[str, CompactedTable[Any]] = {}
         self.cancellation_log: CancellationLog | None = None
@@ -185,7 +184,9 @@ class Composition:
         )
 
     def _knowledge(self, stack: AsyncExitStack) -> Knowledge:
-        return Knowledge(self._settings, self._pool, self._encoder, self._live, stack)
+        if self._vectors is None:
+            self._vectors = Vectors(self._settings, stack)
+        return Knowledge(self._settings, self._pool, self._encoder, self._live, stack, self._vectors)
 
     def _due_writer(self) -> DueStore | None:
         if self._pool is None:
@@ -240,6 +241,7 @@ class Composition:
                 JobIds(secrets),
                 RedriveMarks(secrets),
                 expires_after_s=settings.expires_after_s,
+                document_expires_after_s=settings.document_expires_after_s,
                 tokens=Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60)
                 if settings.event_token_required
                 else None,
@@ -291,17 +293,16 @@ class Composition:
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
             max_response_chars=settings.max_response_length, answers=Newest(answer_rules, settings, self._live),
+            link_hosts=settings.answer_link_hosts,
         )  # fmt: skip
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
 
     async def _declare_agent(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> bool:
-        if self._pool is None:
-            raise StartError("DATABASE_URL is not set: agents keep their steps there; or run `assistant up`")
-        return await declare_agent(
-            app, server, self._catalog, self._pool, AgentParts(self._settings, self._live, stack)
-        )
+        # A folder of vectors has one owner: an agent asks it where the roles that fill it are in the same process.
+        has_vectors = self._settings.qdrant_url is not None or bool({"retrieval", "ingestion"} & set(self._roles))
+        return await declare_agent(app, server, self._catalog, self._knowledge(stack), has_vectors=has_vectors)
 
     async def _declare_sink(
         self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]

@@ -27,10 +27,11 @@ class Entry:
 
     def __init__(
         self, users: CompactedTable[UserUpdated], job_ids: JobIds, redrives: RedriveMarks, *, expires_after_s: float,
-        tokens: Tokens | None = None,
+        document_expires_after_s: float | None = None, tokens: Tokens | None = None,
     ) -> None:  # fmt: skip
         """`tokens`: those that direct publishers must send; None where Kafka's ACLs are all that is asked."""
         self._users, self._job_ids, self._expires_after_s = users, job_ids, expires_after_s
+        self._document_expires_after_s = document_expires_after_s
         self._redrives, self._tokens = redrives, tokens
 
     def __call__(self, record: ConsumerRecord) -> Envelope[JobAccepted] | Undecodable:
@@ -58,6 +59,7 @@ class Entry:
             users=self._users.values,
             job_ids=self._job_ids,
             expires_after_s=self._expires_after_s,
+            document_expires_after_s=self._document_expires_after_s,
             address=address_in(record.headers),
         )
         if (run := self._redrives.run(record.headers, event.job.job_id)) > 1:

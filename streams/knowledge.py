@@ -4,32 +4,169 @@ document-received -> partition_document -> chunks-prepared -> embed_chunks -> jo
 retrieval-requested -> retrieve_context -> completion-requested-<provider>, or job-finished
 """
 
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
 
+from parsing.parser import ChildParser
+from processors.chunk_document import Chunker
+from processors.embed_chunks import embed_chunks
+from processors.partition_document import partition_document
+from processors.ports import EmbeddingProvider
+from processors.prompt_policy import PromptPolicy
+from processors.retrieve_context import RetrievalRules, retrieve_context
+from processors.stage import Emit, StageResult
+from providers.token_counters import chunk_tokens, token_counter
+from schemas.events import ChunksPrepared, DocumentReceived, RetrievalRequested
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.document_sweep import OldVersions
+from sinks.documents import PostgresDocuments
+from sinks.payloads import PayloadStore
 from sinks.pool import Pool
+from streams import metrics
 from streams.app import StreamApp
+from streams.chunk_writer import ChunkTopic
+from streams.decode import decoder
+from streams.document_progress import DocumentProgressTopic
+from streams.document_sweep import sweep_documents
 from streams.encode import Encoder
-from streams.serve import StageServer
+from streams.errors import StartError
+from streams.files import StoredFiles
+from streams.live_providers import LiveProviders
+from streams.providers import configured
+from streams.rules import Newest, prompt_rules
+from streams.serve import StageServer, Stream
+from streams.vectors import Vectors
 from vault.live import LiveSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What a worker that knows documents is composed from; what is to be closed goes on `stack`."""
+    """What a worker that knows documents is composed from; what is to be closed goes on `stack`.
+
+    `vectors.opened()`: the repository of this process, the same one for all its roles.
+    """
 
     settings: Settings
     pool: Pool | None
     encoder: Encoder
     live: LiveSettings
     stack: AsyncExitStack
+    vectors: Vectors
 
 
 async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
-    """Documents in: cut into chunks, and vectors of them stored."""
+    """Documents in: cut into chunks, and vectors of them stored.
+
+    Raises:
+        StartError: There is no database, or the vectors cannot be opened.
+    """
+    settings, pool = made.settings, made.pool
+    if pool is None:
+        raise StartError("DATABASE_URL is not set, which is where documents and their files are: name the database")
+    providers, vectors, ledger = embedding_providers(made), made.vectors.opened(), PostgresDocuments(pool)
+    files, parser = StoredFiles(PayloadStore(pool), at_once=settings.ingestion_concurrency), ChildParser()
+
+    def chunking(provider: str) -> Chunker:
+        return Chunker(
+            counter=token_counter(provider), max_tokens=chunk_tokens(provider, settings.max_chunk_tokens),
+            overlap_tokens=settings.chunk_overlap_tokens,
+        )  # fmt: skip
+
+    partition = partial(
+        partition_document, files=files, parser=parser, chunking=chunking, providers=providers, ledger=ledger,
+        progress=DocumentProgressTopic(app, made.encoder, stage="partition_document"),
+    )  # fmt: skip
+    embed = partial(
+        embed_chunks, providers=providers, vectors=vectors, ledger=ledger,
+        progress=DocumentProgressTopic(app, made.encoder, stage="embed_chunks"),
+        max_chunks=settings.max_embed_chunks, max_tokens=settings.max_embed_tokens,
+    )  # fmt: skip
+
+    async def partition_and_publish(event: DocumentReceived, *, now: datetime) -> StageResult:
+        async with contextlib.aclosing(ChunkTopic(app, made.encoder)) as writer:
+            return await partition(event, writer=writer, now=now)
+
+    document_received = app.lane(
+        catalog.full_name("document-received"), "partition_document", limit=settings.ingestion_concurrency
+    )
+    chunks_prepared = app.lane(
+        catalog.full_name("chunks-prepared"), "embed_chunks", limit=settings.embedding_concurrency
+    )
+
+    @app.agent(document_received, name="partition_document")
+    async def partition_document_agent(stream: Stream) -> None:
+        await server.at_once(
+            stream, decoder(DocumentReceived), partition_and_publish, name="partition_document", target="documents"
+        )
+
+    @app.agent(chunks_prepared, name="embed_chunks")
+    async def embed_chunks_agent(stream: Stream) -> None:
+        await server.at_once(stream, decoder(ChunksPrepared), embed, name="embed_chunks", target="documents")
+
+    sweeping = asyncio.create_task(sweep_documents(OldVersions(pool), vectors), name="old documents")
+    made.stack.push_async_callback(_end, sweeping)
+
+
+def embedding_providers(made: Knowledge) -> Mapping[str, EmbeddingProvider]:
+    """Those that make vectors."""
+    return {name: adapter for name, adapter in adapters_of(made).items() if adapter.capabilities.embeds}
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Knowledge) -> None:
     """Passages out: for an answer, or as they are."""
+    settings = made.settings
+    if made.pool is None:
+        raise StartError("DATABASE_URL is not set: the role retrieval has to know which documents there are")
+    adapters = adapters_of(made)
+    embedding: dict[str, Any] = {name: one for name, one in adapters.items() if one.capabilities.embeds}
+    topic = catalog.full_name("retrieval-requested")
+    requested = app.lane(topic, "retrieve_context", limit=settings.retrieval_concurrency)
+    stage = partial(
+        _retrieve_context, policy_now=Newest(prompt_rules, settings, made.live), providers=embedding,
+        rerankers=adapters, vectors=made.vectors.opened(), ledger=PostgresDocuments(made.pool),
+        rules=RetrievalRules(
+            context_tokens=settings.context_tokens, refuse_from=settings.retrieved_risk_refuse_from,
+            relevant_from=settings.relevant_from,
+        ),
+    )  # fmt: skip
+
+    @app.agent(requested, name="retrieve_context")
+    async def retrieve_context_agent(stream: Stream) -> None:
+        await server.at_once(
+            stream, decoder(RetrievalRequested), stage, name="retrieve_context", target="retrieval"
+        )  # fmt: skip
+
+
+async def _retrieve_context(
+    event: RetrievalRequested, *, policy_now: Callable[[], PromptPolicy], **more: Any
+) -> StageResult:
+    """By the rules as they are when it begins: they may change while the process runs."""
+    result = await retrieve_context(event, policy=policy_now(), **more)
+    if isinstance(result, Emit):
+        metrics.count_retrieved(result.events)
+    return result
+
+
+def adapters_of(made: Knowledge) -> dict[str, Any]:
+    """Providers of this deployment with connections of this role's own; they follow the settings where these do."""
+    adapters: dict[str, Any] = {name: one.make() for name, one in configured(made.settings).items()}
+    if made.live.follows:
+        live = LiveProviders(made.settings, adapters)
+        adapters = dict(live.providers)
+        made.live.subscribe(live.take)
+    for adapter in adapters.values():
+        made.stack.push_async_callback(adapter.close)
+    return adapters

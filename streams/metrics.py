@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from schemas.events import Event, Job, JobEvent
+from schemas.events import CompletionRequested, Event, Job, JobEvent, JobFinished
 
 EVENTS = Counter("assistant_stage_events_total", "Events a stage handled, by what came of them", ["stage", "outcome"])
 DEAD_LETTERS = Counter("assistant_dead_letters_total", "Events that can never work", ["stage", "code"])
@@ -29,6 +29,37 @@ CLASSIFIED = Counter("assistant_prompts_classified_total", "Prompts a classifier
 RISKS = Counter(
     "assistant_risks_total", "Jobs in which the filter found something, by what followed", ["where", "action", "reason"]
 )
+CITATIONS = Counter(
+    "assistant_citations_total", "Citations in answers from documents: `valid`, or `removed` for they point nowhere",
+    ["outcome"],
+)  # fmt: skip
+LINKS_REMOVED = Counter("assistant_answer_links_removed_total", "Links taken out of answers: they led outside")
+RETRIEVED = Counter(
+    "assistant_retrievals_total", "Questions to documents, by what there was to answer from", ["outcome"]
+)  # fmt: skip
+PASSAGES_LEFT_OUT = Counter("assistant_passages_left_out_total", "Passages that read like instructions")
+
+
+def count_answer(events: Sequence[Event]) -> None:
+    """Of an answer from documents, what was cited in it."""
+    for event in events:
+        if isinstance(event, JobFinished) and event.result is not None and event.job.kind == "rag":
+            meta = event.result.get("meta", {})
+            for outcome, count in meta.get("citations", {}).items():
+                CITATIONS.labels(outcome).inc(count)
+            LINKS_REMOVED.inc(meta.get("links_removed", 0))
+
+
+def count_retrieved(events: Sequence[Event]) -> None:
+    """Of a question to documents, what was found."""
+    for event in events:
+        if isinstance(event, CompletionRequested) and event.retrieved is not None:
+            RETRIEVED.labels("found").inc()
+            PASSAGES_LEFT_OUT.inc(event.retrieved.left_out)
+        elif isinstance(event, JobFinished) and event.job.kind == "rag" and event.result is not None:
+            meta = event.result["meta"]
+            RETRIEVED.labels(meta["found"]).inc()
+            PASSAGES_LEFT_OUT.inc(meta.get("left_out", 0))
 
 
 def count_risks(before: Job, events: Sequence[Event]) -> None:

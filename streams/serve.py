@@ -28,6 +28,7 @@ from streams import metrics
 from streams.app import StreamApp
 from streams.batch import Batch, Prepare
 from streams.cancellations import Cancellations
+from streams.cause import CAUSE
 from streams.decode import Decode, Undecodable
 from streams.encode import Encoder, TooLargeError, failure, timed
 from streams.guard import ProviderGuard
@@ -239,6 +240,7 @@ class StageServer:
             metrics.RETRIES.labels(name, code).inc()
             await self._progress(envelope, name, "retrying", attempt=attempt, code=code)
 
+        CAUSE.set(envelope.attributes)
         limits = Limits(
             max_retries=self._max_retries,
             timeout_s=event.work_s,

@@ -5,7 +5,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from schemas.events import (
+    Chunk,
+    ChunksPrepared,
     CompletionRequested,
+    DocumentReceived,
     Job,
     JobAccepted,
     JobAdmitted,
@@ -15,9 +18,10 @@ from schemas.events import (
     JobRequested,
     PromptSanitized,
     RateLimit,
+    RetrievalRequested,
     UserUpdated,
 )
-from schemas.requests import ChatRequest
+from schemas.requests import ChatRequest, DocumentReference, DocumentRequest, RagRequest, SearchRequest
 
 ACCEPTED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOW = ACCEPTED_AT + timedelta(milliseconds=20)
@@ -64,6 +68,25 @@ def completion_requested(**overrides: Any) -> CompletionRequested:
     return CompletionRequested(**fields | overrides)
 
 
+def question(
+    text: str = "How do bees find their way home?", *, named: str | None = None, **overrides: Any
+) -> RetrievalRequested:
+    """`retrieval-requested` of a question; `named`: the embedding provider that its user has named."""
+    fields = {**overrides, "embedding_provider": named}
+    return RetrievalRequested(
+        job=job(kind="rag"), provider=named or "local", provider_is_named=named is not None, llm_provider="openai",
+        request=RagRequest(question=text, **fields), timeout_s=30.0, rate_limit=rate_limit(),
+    )  # fmt: skip
+
+
+def query(text: str = "bees", *, named: str | None = None, **overrides: Any) -> RetrievalRequested:
+    """The same of a search."""
+    return RetrievalRequested(
+        job=job(kind="search"), provider=named or "local", provider_is_named=named is not None,
+        request=SearchRequest(query=text, provider=named, **overrides), timeout_s=30.0,
+    )  # fmt: skip
+
+
 def job_finished(*, code: str | None = None, job_id: UUID | None = None, **overrides: Any) -> JobFinished:
     of = overrides.pop("job", None) or job(**({"job_id": job_id} if job_id else {}))
     if code is not None:
@@ -79,3 +102,28 @@ def job_cancel_requested(**overrides: Any) -> JobCancelRequested:
 
 def user_updated(**overrides: Any) -> UserUpdated:
     return UserUpdated(**{"user_id": "alice", "role": "user"} | overrides)
+
+
+def document_request(**overrides: Any) -> DocumentRequest:
+    fields = {"document": DocumentReference(payload_id=uuid4()), "source": "handbook.pdf"}
+    return DocumentRequest(**fields | overrides)
+
+
+def document_received(**overrides: Any) -> DocumentReceived:
+    fields = {
+        "job": job(kind="document"), "provider": "openai", "request": document_request(), "timeout_s": 900.0,
+    }  # fmt: skip
+    return DocumentReceived(**fields | overrides)
+
+
+def chunk(index: int = 0, **overrides: Any) -> Chunk:
+    text = overrides.get("text", f"chunk {index}")
+    return Chunk(**{"index": index, "text": text, "start": 0, "end": len(text), "tokens": 3, "page": 1} | overrides)
+
+
+def chunks_prepared(**overrides: Any) -> ChunksPrepared:
+    fields = {
+        "job": job(kind="document"), "provider": "openai", "document_id": uuid4(), "version_id": uuid4(),
+        "source": "handbook.pdf", "batch": 0, "chunks": (chunk(),), "timeout_s": 900.0,
+    }  # fmt: skip
+    return ChunksPrepared(**fields | overrides)

@@ -28,7 +28,7 @@ class Sse:
     ) -> "Sse":  # fmt: skip
         """One connection: to a job's stream, or asking for a new one; until the end, a condition, or so many bytes."""
         sent = {"last-event-id": self.last_id} if self.last_id else {}
-        method, path = ("POST", "/chat/") if ask else ("GET", url or f"/jobs/{self.job_id}/stream")
+        method, path = ("POST", url or "/chat/") if ask else ("GET", url or f"/jobs/{self.job_id}/stream")
         left, rest = cut_after_bytes, b""
         self.connections += 1
         with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):  # the other side cut it

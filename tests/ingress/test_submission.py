@@ -20,7 +20,15 @@ from processors.usage import Usage
 from schemas.envelope import Record
 from schemas.events import JobRequested, ProviderOffer, UserUpdated
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest, EmbeddingRequest, GenerationConfig, ImageReference
+from schemas.requests import (
+    AnyRequest,
+    ChatRequest,
+    EmbeddingRequest,
+    GenerationConfig,
+    ImageReference,
+    RagRequest,
+    SearchRequest,
+)
 from sinks.payloads import Payload, PayloadQuotaError, PayloadStore
 from sinks.pool import Pool
 from tests.conftest import SECRET
@@ -389,3 +397,30 @@ async def test_only_admins_rehearse_failures(desk: Desk) -> None:
     assert desk.publisher.published == []
     await desk.submissions.accepted(user_updated(role="admin"), request, callback_url=None)
     assert len(desk.publisher.published) == 1
+
+
+async def test_who_is_named_to_make_vectors_must_make_some(desk: Desk) -> None:
+    desk.offers = {"openai": [ProviderOffer(name="openai", can=("stream",))]}
+    asked: list[AnyRequest] = [
+        RagRequest(question="Why?", embedding_provider="openai"), SearchRequest(query="why", provider="openai"),
+        EmbeddingRequest(texts=("why",), provider="openai"),
+    ]  # fmt: skip
+    for request in asked:
+        with pytest.raises(Problem) as caught:
+            await desk.submissions.accepted(user_updated(), request, callback_url=None)
+        assert (caught.value.status, caught.value.code) == (400, "no-such-provider")
+        assert "makes no vectors" in caught.value.detail
+    assert desk.publisher.published == []
+    desk.offers = {"openai": [ProviderOffer(name="openai", can=("stream", "embeddings"))]}
+    for request in asked:
+        await desk.submissions.accepted(user_updated(), request, callback_url=None)
+    assert len(desk.publisher.published) == 3
+
+
+async def test_who_is_named_for_the_order_of_passages_must_be_there(desk: Desk) -> None:
+    for names in ({"rerank_provider": "local"}, {"embedding_provider": "local"}, {"llm_provider": "local"}):
+        with pytest.raises(Problem) as caught:
+            await desk.submissions.accepted(
+                user_updated(), RagRequest(question="Why?", **names), callback_url=None
+            )  # fmt: skip
+        assert caught.value.extra == {"providers": ["openai"]}

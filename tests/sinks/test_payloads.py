@@ -10,7 +10,7 @@ import pytest
 from schemas.envelope import Attributes, Envelope
 from schemas.events import JobAdmitted
 from schemas.ids import uuid7
-from sinks.payloads import KEPT, Payload, PayloadQuotaError, PayloadStore
+from sinks.payloads import KEPT, PART_BYTES, FileFacts, Payload, PayloadQuotaError, PayloadStore
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink, PendingSink
 from tests.factories import job, job_admitted, job_finished
@@ -117,3 +117,81 @@ async def test_so_many_are_deleted_at_a_time(store: PayloadStore, pool: Pool) ->
         await store.store(payload(), user_bytes=PLENTY)
     await run(pool, "UPDATE payloads SET expires_at = now() - interval '1 s'")
     assert [await store.delete_old(limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+# --- files ---
+
+
+async def put(store: PayloadStore, *parts: bytes, user_id: str = "alice", user_bytes: int = PLENTY) -> UUID:
+    """A file of these parts, not complete."""
+    payload_id = uuid7()
+    await store.begin_file(payload_id, user_id=user_id, media_type="text/plain")
+    for number, part in enumerate(parts):
+        await store.add_part(payload_id, number, part, user_id=user_id, user_bytes=user_bytes)
+    return payload_id
+
+
+async def read(store: PayloadStore, payload_id: UUID, user_id: str = "alice") -> list[bytes]:
+    return [part async for part in store.parts(payload_id, user_id=user_id)]
+
+
+async def test_a_file_is_nobodys_until_it_is_complete_and_then_its_users(store: PayloadStore) -> None:
+    parts = (b"\x00" * PART_BYTES, bytes(range(256)) * 4096, b"end")
+    payload_id = await put(store, *parts)
+    assert await store.file(payload_id, user_id="alice") is None
+    assert await read(store, payload_id) == []
+    assert await store.complete_file(payload_id, user_id="bob", sha256="a" * 64) is None
+    until = await store.complete_file(payload_id, user_id="alice", sha256="a" * 64)
+    assert until is not None
+    assert timedelta(0) <= datetime.now(UTC) + KEPT - until < timedelta(minutes=1)
+    assert await store.file(payload_id, user_id="alice") == FileFacts(2 * PART_BYTES + 3, "a" * 64, "text/plain")
+    assert await read(store, payload_id) == list(parts)
+    assert await store.file(payload_id, user_id="bob") is None
+    assert await read(store, payload_id, "bob") == []
+    assert await store.size(payload_id, user_id="alice") is None  # it is no image
+    assert await store.load(payload_id, user_id="alice") is None
+    with pytest.raises(PayloadQuotaError):  # what is complete stays as it is
+        await store.add_part(payload_id, 3, b"more", user_id="alice", user_bytes=PLENTY)
+    assert await store.delete(payload_id, user_id="alice")
+    assert await read(store, payload_id) == []
+
+
+async def test_parts_are_counted_as_they_come(store: PayloadStore) -> None:
+    await store.store(payload(b"x" * 50), user_bytes=100)
+    payload_id = await put(store, b"x" * 40, user_bytes=100)
+    with pytest.raises(PayloadQuotaError, match="100 bytes"):
+        await store.add_part(payload_id, 1, b"x" * 11, user_id="alice", user_bytes=100)
+    await store.add_part(payload_id, 1, b"x" * 10, user_id="alice", user_bytes=100)
+    with pytest.raises(PayloadQuotaError):
+        await store.store(payload(b"x"), user_bytes=100)
+    await put(store, b"x" * 100, user_id="bob", user_bytes=100)
+
+
+async def test_what_never_becomes_complete_goes_soon_with_all_its_parts(store: PayloadStore, pool: Pool) -> None:
+    left = await put(store, b"x" * 1000, b"y" * 1000)
+    complete = await put(store, b"z")
+    await store.complete_file(complete, user_id="alice", sha256="a" * 64)
+    assert await store.delete_old() == 0
+    await run(pool, "UPDATE payloads SET expires_at = expires_at - interval '11 minutes'")
+    assert await store.delete_old() == 1
+    assert await ids(pool) == {complete}
+    async with pool.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM payload_parts WHERE payload_id = $1", left) == 0
+
+
+async def test_a_file_that_a_job_claims_goes_with_it(store: PayloadStore, pool: Pool) -> None:
+    payload_id, of = await put(store, b"z"), job()
+    assert not await store.claim_file(payload_id, user_id="alice", job_id=of.job_id)
+    await store.complete_file(payload_id, user_id="alice", sha256="a" * 64, kept=timedelta(hours=1))
+    assert not await store.claim_file(payload_id, user_id="bob", job_id=of.job_id)
+    assert await store.claim_file(payload_id, user_id="alice", job_id=of.job_id)
+    finished = job_finished(job=of).model_copy(update={"finished_at": datetime.now(UTC) - timedelta(minutes=61)})
+    await OutcomeSink(pool).write([Envelope(Attributes("e", "/s", "t"), finished)])
+    assert await store.delete_old() == 1
+
+
+async def test_large_ones_are_deleted_in_several_steps(store: PayloadStore, pool: Pool) -> None:
+    for _ in range(3):
+        await put(store, b"z")
+    await run(pool, "UPDATE payloads SET size = 200000000, expires_at = now() - interval '1 s'")
+    assert [await store.delete_old() for _ in range(3)] == [2, 1, 0]

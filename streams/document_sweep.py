@@ -1,0 +1,41 @@
+"""Deletes the vectors of documents that nobody sees any more, and then what is still known of them."""
+
+import asyncio
+import logging
+
+from processors.document_ports import VectorRepository
+from processors.errors import PermanentError, RetryableError
+from sinks.document_sweep import OldVersions
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 2.0
+FORGET_EVERY = 15  # rounds
+
+
+async def sweep_once(old: OldVersions, vectors: VectorRepository) -> int:
+    """How many versions were cleared of their vectors."""
+    await old.fail_ended()
+    found = await old.with_vectors()
+    for version in found:
+        if version.collection is not None:
+            await vectors.delete_version(version.user_id, version.collection, version.version_id)
+        await old.without_vectors(version)
+    return len(found)
+
+
+async def sweep_documents(old: OldVersions, vectors: VectorRepository) -> None:
+    """Until cancelled. Several may do it at once: to delete a version's vectors twice does no harm."""
+    rounds = 0
+    while True:
+        try:
+            while await sweep_once(old, vectors):
+                await asyncio.sleep(0.1)  # others want both, too
+            if rounds % FORGET_EVERY == 0:
+                await old.forget()
+            rounds += 1
+        except (RetryableError, PermanentError) as error:
+            logger.info("what is left of old documents stays for now: %s", error.message)
+        except Exception:  # nobody else would start it again
+            logger.exception("a bug in the sweep of documents")
+        await asyncio.sleep(EVERY_S)
