@@ -80,6 +80,14 @@ class StepStore(Protocol):
         """The newest steps of this user's agent in other jobs, newest first."""
         ...
 
+    async def these(self, job: Job, agent_id: str, meant: Sequence[tuple[UUID, int]]) -> Sequence[Remembered]:
+        """Those of them (job, step) that are of this user's agent in other jobs, and not forgotten; in their order."""
+        ...
+
+    async def has_vectors(self, job: Job) -> None:
+        """Note that there are vectors of the run's steps, so that they go when the steps do."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OutwardReply:

@@ -5,7 +5,7 @@ text from documents or from outside reaches nobody before its user has said so: 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -41,7 +41,7 @@ async def run_tool(
     max_response_chars: int,
     now: datetime,
     tool_timeout_s: float = TOOL_TIMEOUT_S,
-    remember: Callable[[ToolCallRequested, Observed], Any] | None = None,
+    keep: Callable[[ToolCallRequested, AgentStep], Awaitable[None]] | None = None,
 ) -> StageResult:
     """Do what the model wanted, and go on with what came of it.
 
@@ -54,7 +54,7 @@ async def run_tool(
         max_response_chars: A longer one is cut.
         now: The time of the call.
         tool_timeout_s: What one tool may take.
-        remember: Awaited with what was observed, once it is stored; may be called twice with the same.
+        keep: Awaited with the last step of a run, before its end is told; may be called twice with the same.
 
     Returns:
         `Emit` with `AgentStepRequested` and `JobProgressed`; or with a `JobFinished`: the answer, or `max-steps`;
@@ -74,10 +74,15 @@ async def run_tool(
         if isinstance(found, Later):
             return found
         observed = (await steps.observe(job, event.step, found)).observed or found
-    if remember is not None:
-        await remember(event, observed)
+    step = AgentStep(
+        step=event.step, thought=event.thought, action=event.action, action_input=event.action_input,
+        observation=observed.text, risk=observed.risk, is_untrusted=observed.is_untrusted,
+    )  # fmt: skip
+    has_answer = event.action == FINISH and not isinstance(tools.called(FINISH, event.action_input), str)
+    if keep is not None and (has_answer or event.step >= event.request.max_steps):
+        await keep(event, step)
     told = progress(event, NAME, at=now, observation=observed.text)
-    if event.action == FINISH and not isinstance(tools.called(FINISH, event.action_input), str):
+    if has_answer:
         return Emit((_answered(event, answers, max_response_chars, now), told))
     if event.step >= event.request.max_steps:
         message = (
@@ -86,10 +91,6 @@ async def run_tool(
         )
         error = JobError(code="max-steps", message=message)
         return Emit((JobFinished.failed(job, error=error, at=now, rate_limit=event.rate_limit), told))
-    step = AgentStep(
-        step=event.step, thought=event.thought, action=event.action, action_input=event.action_input,
-        observation=observed.text, risk=observed.risk, is_untrusted=observed.is_untrusted,
-    )  # fmt: skip
     following = AgentStepRequested(
         job=job, provider=event.provider, request=event.request, step=event.step + 1,
         state=with_step(event.state, step), timeout_s=event.timeout_s, rate_limit=event.rate_limit,

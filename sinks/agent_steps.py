@@ -58,6 +58,14 @@ WHERE user_id = $1 AND agent_id = $2 AND job_id <> $3 AND NOT is_forgotten AND o
 ORDER BY observed_at DESC LIMIT $4
 """
 
+THESE = """
+SELECT DISTINCT ON (r.place) s.job_id, s.step, goal, action, action_input, observation, is_untrusted
+FROM unnest($4::uuid[], $5::int[]) WITH ORDINALITY AS r (job_id, step, place)
+     JOIN agent_steps AS s ON s.job_id = r.job_id AND s.step = r.step
+WHERE user_id = $1 AND agent_id = $2 AND s.job_id <> $3 AND NOT is_forgotten AND observation IS NOT NULL
+ORDER BY r.place, s.run DESC
+"""
+
 # The decision and what lets the call go on, at once: whoever dies before has decided nothing.
 DECIDE = """
 WITH decided AS (
@@ -131,6 +139,20 @@ class AgentStepStore:
             rows = await connection.fetch(RECENT, job.user_id, agent_id, job.job_id, limit)
         return [_remembered(row) for row in rows]
 
+    async def these(self, job: Job, agent_id: str, meant: Sequence[tuple[UUID, int]]) -> Sequence[Remembered]:
+        """See `StepStore.these`."""
+        job_ids, steps = [job_id for job_id, _ in meant], [step for _, step in meant]
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(THESE, job.user_id, agent_id, job.job_id, job_ids, steps)
+        return [_remembered(row) for row in rows]
+
+    async def has_vectors(self, job: Job) -> None:
+        """See `StepStore.has_vectors`."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE agent_steps SET has_vectors = true WHERE job_id = $1 AND run = $2", job.job_id, job.run
+            )
+
     # --- for the ingress ---
 
     async def history(self, job_id: UUID) -> list[HistoryStep]:
@@ -161,16 +183,43 @@ class AgentStepStore:
             )  # fmt: skip
         return forgotten
 
+    # --- what goes ---
+
     async def delete_old(self, *, before: datetime) -> int:
-        """Delete steps that were planned before then, at most 5,000 of them; how many that were."""
+        """Delete steps that were planned before then, at most 5,000 of them; how many that were.
+
+        Those with vectors are forgotten at first, and go once their vectors have gone.
+        """
         async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE agent_steps SET is_forgotten = true WHERE planned_at < $1 AND has_vectors AND NOT is_forgotten",
+                before,
+            )
             deleted: int = await connection.fetchval(
                 """WITH deleted AS (DELETE FROM agent_steps WHERE (job_id, run, step) IN (
-                       SELECT job_id, run, step FROM agent_steps WHERE planned_at < $1 LIMIT $2) RETURNING 1)
+                       SELECT job_id, run, step FROM agent_steps WHERE planned_at < $1 AND NOT has_vectors LIMIT $2)
+                       RETURNING 1)
                    SELECT count(*) FROM deleted""",
                 before, SWEPT_AT_ONCE,
             )  # fmt: skip
         return deleted
+
+    async def forgotten_with_vectors(self, *, limit: int) -> list[tuple[UUID, str, str]]:
+        """Jobs with steps that were forgotten and whose vectors are there yet, each with its user and agent."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT DISTINCT job_id, user_id, agent_id FROM agent_steps
+                   WHERE has_vectors AND is_forgotten LIMIT $1""",
+                limit,
+            )  # fmt: skip
+        return [(row["job_id"], row["user_id"], row["agent_id"]) for row in rows]
+
+    async def vectors_are_gone(self, job_id: UUID) -> None:
+        """Those of a job's steps were deleted."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE agent_steps SET has_vectors = false WHERE job_id = $1 AND is_forgotten", job_id
+            )
 
 
 async def sweep(store: AgentStepStore, *, kept_days: int) -> None:

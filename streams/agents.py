@@ -6,6 +6,8 @@ agent-step-requested -> plan_agent_step -> tool-call-requested -> run_tool -> ag
                                 └-> completion-requested-<provider>, for a query that one answer is enough for
 """
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -13,7 +15,10 @@ from typing import Any
 
 from processors.agent_memory import recall
 from processors.decide_query import decide_query
+from processors.document_ports import VectorRepository
+from processors.errors import PermanentError, RetryableError
 from processors.plan_agent_step import AgentLimits, plan_agent_step
+from processors.recall_by_meaning import RecallByMeaning, tenant
 from processors.run_tool import TOOL_TIMEOUT_S, run_tool
 from processors.stage import StageResult
 from processors.tools.external_api import ExternalApi
@@ -36,6 +41,8 @@ from streams.guards import make_guard
 from streams.knowledge import Knowledge, adapters_of
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer, Stream
+
+SWEEP_EVERY_S, SWEPT_AT_ONCE = 60.0, 200
 
 
 async def declare_agent(
@@ -64,7 +71,8 @@ async def declare_agent(
     limits = AgentLimits(settings.agent_max_tokens, settings.agent_max_cost, settings.prices_per_million_tokens)
     policy, answers = Newest(prompt_rules, settings, made.live), Newest(answer_rules, settings, made.live)
     of_steps: dict[str, Any] = {"providers": adapters, "guards": guards, "steps": steps}
-    remembered = partial(recall, steps=steps)
+    by_meaning = _recall(made, adapters, steps, has_vectors=has_vectors)
+    remembered = partial(recall, steps=steps, by_meaning=by_meaning)
 
     async def plan_step(event: AgentStepRequested, *, now: datetime) -> StageResult:
         if event.is_undecided:
@@ -81,7 +89,7 @@ async def declare_agent(
     async def run(event: ToolCallRequested, *, now: datetime) -> StageResult:
         return await run_tool(
             event, tools=tools, steps=steps, policy=policy(), answers=answers(), now=now,
-            max_response_chars=settings.max_response_length,
+            max_response_chars=settings.max_response_length, keep=by_meaning.keep if by_meaning is not None else None,
         )  # fmt: skip
 
     @app.agent(call_requested, name="run_tool")
@@ -89,6 +97,36 @@ async def declare_agent(
         await server.at_once(stream, decoder(ToolCallRequested), run, name="run_tool", target="tools")
 
     return True
+
+
+def _recall(
+    made: Knowledge, adapters: Mapping[str, Any], steps: AgentStepStore, *, has_vectors: bool
+) -> RecallByMeaning | None:
+    """Where there are vectors, and somebody who makes them."""
+    embedding = [name for name, adapter in adapters.items() if adapter.capabilities.embeds]
+    if not has_vectors or not embedding:
+        return None
+    chosen = made.settings.embedding_provider
+    provider = adapters[chosen if chosen in embedding else embedding[0]]
+    sweeping = asyncio.create_task(sweep_memory(steps, made.vectors.opened()), name="forgotten memories")
+    made.stack.push_async_callback(_end, sweeping)
+    return RecallByMeaning(made.vectors.opened(), provider, steps)
+
+
+async def sweep_memory(steps: AgentStepStore, vectors: VectorRepository) -> None:
+    """Delete the vectors of what was forgotten, now and every minute, until cancelled."""
+    while True:
+        with contextlib.suppress(RetryableError, PermanentError):
+            for job_id, user_id, agent_id in await steps.forgotten_with_vectors(limit=SWEPT_AT_ONCE):
+                await vectors.delete_document(tenant(user_id, agent_id), job_id)
+                await steps.vectors_are_gone(job_id)
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _tools(made: Knowledge, pool: Pool, adapters: Mapping[str, Any], *, has_vectors: bool) -> list[Tool[Any]]:

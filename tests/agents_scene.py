@@ -72,6 +72,7 @@ class MemorySteps:
     def __init__(self, remembered: Sequence[Remembered] = ()) -> None:
         self.rows: dict[tuple[UUID, int, int], StoredStep] = {}
         self.remembered = remembered
+        self.with_vectors: set[UUID] = set()
 
     async def get(self, job: Job, step: int) -> StoredStep | None:
         return self.rows.get((job.job_id, job.run, step))
@@ -92,6 +93,13 @@ class MemorySteps:
 
     async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:
         return self.remembered[:limit]
+
+    async def these(self, job: Job, agent_id: str, meant: Sequence[tuple[UUID, int]]) -> Sequence[Remembered]:
+        known = {(one.job_id, one.step): one for one in self.remembered}
+        return [known[one] for one in meant if one in known]
+
+    async def has_vectors(self, job: Job) -> None:
+        self.with_vectors.add(job.job_id)
 
     def decide(self, step: int, said: Approval) -> None:
         (at,) = [at for at in self.rows if at[2] == step]

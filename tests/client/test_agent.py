@@ -72,7 +72,8 @@ def test_each_step_is_shown_once_and_each_call_asked_for_once(tmp_path: Path, ma
 
 def run(monkeypatch: pytest.MonkeyPatch, home: Path, ingress: Ingress, **more: Any) -> int:
     monkeypatch.setattr(commands, "AssistantClient", lambda *_, **__: client(home, ingress))
-    return commands.agent(home, {"goal": "g"}, root_password=None, **{"approve": "ask", "as_json": False} | more)
+    options: dict[str, Any] = {"approve": "ask", "as_json": False} | more
+    return commands.agent(home, {"goal": "g"}, root_password=None, **options)
 
 
 def test_the_answer_is_printed_and_the_steps_beside_it(

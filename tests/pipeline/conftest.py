@@ -121,7 +121,7 @@ def running(
         kafka, dsn, prefix, tmp_path_factory.mktemp("running"), environment(url), forks=forks
     )  # fmt: skip
     asyncio.run(deployment.set_up(partitions=4))
-    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
+    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,agent,sink")
     deadline = time.monotonic() + 60
     while not (asyncio.run(ingress.is_ready()) and asyncio.run(worker.is_ready())):
         assert time.monotonic() < deadline, ingress.log.read_text() + worker.log.read_text()

@@ -6,12 +6,15 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from processors.tools.documents import NO_DOCUMENTS
 from schemas.ids import direct_job_id
 from tests.agents_scene import call, finish
 from tests.deployment import Deployment, client_of, register
@@ -106,16 +109,26 @@ async def seen(client: Any, job_id: str, state: str) -> Any:
     return await until(there, within_s=40)
 
 
+async def has_vectors(deployment: Deployment, job_id: str) -> list[bool]:
+    connection = await asyncpg.connect(deployment.dsn)
+    try:
+        rows = await connection.fetch("SELECT has_vectors FROM agent_steps WHERE job_id = $1", uuid.UUID(job_id))
+    finally:
+        await connection.close()
+    return [row["has_vectors"] for row in rows]
+
+
 async def waits_for_its_user(client: Any, job_id: str) -> bool:
     """Also where nobody asks about agents."""
     return bool((await client.get(f"/jobs/{job_id}")).json()["state"] == "requires_action")
 
 
 async def test_runs_as_they_are_asked_for_and_followed(
-    deployment: Deployment, api: ScriptedApi, site: Site, hook: Hook
+    deployment: Deployment, api: ScriptedApi, site: Site, hook: Hook, tmp_path: Path
 ) -> None:
     ingress = deployment.start("ingress")
-    deployment.worker("gate,completion,sink"), deployment.worker("agent")
+    deployment.worker("gate,completion,sink")
+    deployment.worker("agent,retrieval", ASSISTANT_HOME=str(tmp_path))  # whose vectors lie in a folder there
     await deployment.ready()
     site.says["/orders/1"] = "shipped"
     api.scripts["state of order 1?"] = [site.get("/orders/1"), finish("It was shipped.")]
@@ -159,11 +172,18 @@ async def test_runs_as_they_are_asked_for_and_followed(
         assert (await client.delete(f"/agents/memory/{agent_id}")).status_code == 204
         problem(await client.get(f"/agents/memory/{agent_id}"), 404, "not-found")
 
+        # Documents, of which there are none; and what the run meant is kept beside what it was.
+        api.scripts["read"] = [call("search", query="bees"), call("vector_search", query="bees"), finish("None.")]
+        read = await run(client, "read")
+        view = await seen(client, read, "completed")
+        assert [step["observation"] for step in view["history"]] == [NO_DOCUMENTS, NO_DOCUMENTS, "None."]
+        assert await has_vectors(deployment, read) == [True] * 3
+
         # By topic, and what is no run of an agent.
         event_id = str(uuid.uuid4())
         value = {"user_id": "root", "kind": "agent", "request": {"goal": "first", "agent_id": "x"}}
-        headers = [(name, text.encode()) for name, text in cloud_event(event_id).items()]
-        await deployment.publish("job-requested", json.dumps(value).encode(), b"root", headers)
+        named = [(name, text.encode()) for name, text in cloud_event(event_id).items()]
+        await deployment.publish("job-requested", json.dumps(value).encode(), b"root", named)
         by_topic = str(direct_job_id(SOURCE, "root", event_id))
 
         async def stored() -> Any:

@@ -81,9 +81,23 @@ async def an_api_key(alice: httpx.AsyncClient) -> str:
     return str((await alice.post("/api-keys", json={"name": "mine"})).json()["id"])
 
 
+async def a_memory(alice: httpx.AsyncClient) -> str:
+    """Of an agent that has done something, if only what no tool takes."""
+    agent_id = f"agent-{uuid.uuid4().hex[:8]}"
+    body = {"goal": "mine", "agent_id": agent_id, "max_steps": 1}
+    job_id = (await alice.post("/agents/run", json=body)).json()["job_id"]
+
+    async def ended() -> Any:
+        return (await alice.get(f"/agents/{job_id}")).json()["status"] == "error"
+
+    await until(ended)
+    return agent_id
+
+
 # What an id in a path is of: somebody's, who makes one here; or the admins', whom everybody else hears nothing from.
 OWNED: dict[str, Callable[[httpx.AsyncClient], Awaitable[str]]] = {
     "job_id": a_job, "comparison_id": a_comparison, "payload_id": a_payload, "key_id": an_api_key,
+    "agent_id": a_memory,
 }  # fmt: skip
 OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
 KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
@@ -152,7 +166,9 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
         assert (await alice.get(f"/jobs/{theirs['job_id']}")).json()["status"] == "completed"
         assert (await alice.get(f"/compare/{theirs['comparison_id']}")).json()["status"] != "cancelling"
         assert (await alice.get("/api-keys")).json()["items"][0]["id"] == theirs["key_id"]
-        for path in (f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}"):
+        for path in (
+            f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/agents/memory/{theirs['agent_id']}"
+        ):  # fmt: skip
             assert (await alice.delete(path)).status_code == 204
 
 

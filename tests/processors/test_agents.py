@@ -123,7 +123,7 @@ async def test_a_tool_that_hangs_is_cut_and_the_agent_goes_on() -> None:
 
     scene = Scene(ScriptedModel(get(), finish("without it")), calls=Hanging())
     wanted = await scene.one(requested())
-    (following, _) = (await scene.run(wanted, tool_timeout_s=0.01)).events  # type: ignore[union-attr]
+    following: Any = (await scene.run(wanted, tool_timeout_s=0.01)).events[0]  # type: ignore[union-attr]
     assert "did not answer within 0.01 s" in following.state.steps[0].observation
     assert not following.state.is_tainted
 
@@ -316,7 +316,7 @@ async def test_earlier_runs_are_remembered_and_so_is_that_they_had_read_somethin
     async def remember(event: AgentStepRequested) -> AgentStepRequested:
         return await recall(event, steps=scene.steps)
 
-    (wanted, _) = (await scene.plan(event, recall=remember)).events  # type: ignore[union-attr]
+    wanted: Any = (await scene.plan(event, recall=remember)).events[0]  # type: ignore[union-attr]
     assert "It was blue." in scene.model.asked[0].prompt
     assert isinstance(await scene.run(wanted), Later)
 

@@ -137,3 +137,36 @@ async def test_old_steps_are_deleted(pool: Pool) -> None:
     assert await store.get(of, 1) is None
     assert (await store.observe(of, 1, Observed("too late"))).observed == Observed("too late")
     assert await store.ask(of, 1) == "rejected"
+
+
+async def test_steps_that_are_meant_come_in_their_order_and_only_to_whose_they_are(pool: Pool) -> None:
+    store, now = AgentStepStore(pool), job()
+    one, other, theirs = job(), job(), job(user_id="mallory")
+    for of in (one, other, theirs):
+        await stored(store, of, 1, f"{of.user_id} {of.job_id}")
+    await stored(store, one.model_copy(update={"run": 2}), 1, "the second run's")
+    meant = [(theirs.job_id, 1), (other.job_id, 1), (uuid4(), 1), (one.job_id, 1), (one.job_id, 9)]
+    assert [(found.job_id, found.observation) for found in await store.these(now, "a", meant)] == [
+        (other.job_id, f"alice {other.job_id}"), (one.job_id, "the second run's"),
+    ]  # fmt: skip
+    assert not await store.these(now, "b", meant)
+    await store.forget("alice", "a")
+    assert not await store.these(now, "a", meant)
+
+
+async def test_vectors_go_with_the_steps_that_they_are_of(pool: Pool) -> None:
+    store, kept, gone = AgentStepStore(pool), job(), job()
+    await stored(store, kept, 1)
+    await store.has_vectors(kept)
+    assert not await store.forgotten_with_vectors(limit=9)
+    await stored(store, gone, 1, agent_id="b")
+    await store.has_vectors(gone)
+    await store.forget("alice", "b")
+    assert await store.forgotten_with_vectors(limit=9) == [(gone.job_id, "alice", "b")]
+    later = datetime.now(UTC) + timedelta(days=1)
+    assert await store.delete_old(before=later) == 0  # not before their vectors have gone
+    assert len(await store.forgotten_with_vectors(limit=9)) == 2
+    for job_id in (kept.job_id, gone.job_id):
+        await store.vectors_are_gone(job_id)
+    assert not await store.forgotten_with_vectors(limit=9)
+    assert await store.delete_old(before=later) == 2

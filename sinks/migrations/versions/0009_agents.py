@@ -30,6 +30,7 @@ STATEMENTS = (
         decided_by        text,
         decided_at        timestamptz,
         is_forgotten      boolean NOT NULL DEFAULT false,  -- by its user: no run is told of it any more
+        has_vectors       boolean NOT NULL DEFAULT false,
         PRIMARY KEY (job_id, run, step)
     )
     """,
@@ -38,6 +39,7 @@ STATEMENTS = (
         WHERE NOT is_forgotten AND observation IS NOT NULL
     """,
     "CREATE INDEX steps_to_sweep ON agent_steps (planned_at)",
+    "CREATE INDEX steps_with_vectors_to_sweep ON agent_steps (job_id) WHERE has_vectors AND is_forgotten",
 )
 
 
