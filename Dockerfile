@@ -1,4 +1,5 @@
-# One image for ingress, workers and setup; without the embedded parts, which are for machines that have none.
+# One image for ingress, workers, setup and the embedding model; without the other embedded parts, which are for
+# machines that have none.
 FROM python:3.13-slim AS build
 WORKDIR /app
 COPY requirements-runtime.lock ./

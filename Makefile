@@ -7,7 +7,7 @@ PIP_LOG := .venv/pip.log
 PROCESSES ?= 3
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
-.PHONY: help up down status test test-unit check docs bench chaos chaos-long lock clean
+.PHONY: help up down status test test-unit check docs bench bench-retrieval chaos chaos-long lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ docs: $(STAMP) ## Write docs/asyncapi.yaml and docs/topics.md anew
 bench: $(STAMP) ## Measure speed, latency and memory; several minutes
 	@$(BIN)/python -m bench
 
+bench-retrieval: $(STAMP) ## How well documents are found; needs the manuals of Debian's manpages and manpages-ru
+	@$(BIN)/python -m bench.retrieval_quality $(if $(ENGLISH),--english $(ENGLISH)) $(if $(RUSSIAN),--russian $(RUSSIAN)) $(if $(TUNE),--tune)
+
 CHAOS = $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(CONSUMER),--consumer $(CONSUMER)) $(if $(FAULTS),--faults $(FAULTS))
 
 chaos: $(STAMP) ## Break it on purpose and count: JOBS=n DURATION_S=n SEED=n CONSUMER=ours|stock FAULTS=1,3
@@ -61,7 +64,7 @@ chaos-long: $(STAMP) ## The same for as long as it takes: JOBS=1000000
 lock: $(STAMP) ## Compile the lock files anew
 	@$(BIN)/uv pip compile -q pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile -q pyproject.toml --extra embeddings --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-runtime.lock
 
 clean: down ## Stop it, and remove data, environment and caches

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from client.account_commands import keys, users
 from client.admin_commands import dlq, incidents
+from client.document_commands import documents, ingest
 from settings import ROLES, Settings, SettingsWithoutVault
 from transport.kafka_security import KafkaSecurityError
 from vault.errors import VaultStoreError
@@ -25,6 +26,8 @@ jobs = typer.Typer(invoke_without_command=True)
 app.add_typer(jobs, name="jobs")
 app.add_typer(users, name="users")
 app.add_typer(keys, name="keys")
+app.command()(ingest)
+app.add_typer(documents, name="documents")
 
 
 def main() -> None:

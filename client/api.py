@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 from uuid import UUID
 
@@ -187,6 +187,29 @@ class AssistantClient:
         reply = self._call(method, path, json=body)
         return {} if reply.status_code == 204 else _body(reply)
 
+    def upload(
+        self, path: Path, url: str, query: Mapping[str, str], *, on_sent: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Send a file as a form's field `file`; `on_sent`: told of how much of it is.
+
+        Raises:
+            RateLimitedError: Too many requests.
+            ClientError: It was refused, or there was no answer.
+            OSError: The file cannot be read.
+        """
+        for token in (self._token, self._log_in):
+            with path.open("rb") as file:
+                reply = self._send(
+                    "POST", url, params=dict(query), headers={"authorization": f"Bearer {token()}"},
+                    files={"file": (path.name, _Counted(file, on_sent))},
+                )  # fmt: skip
+            if reply.status_code != 401:
+                break
+        if reply.status_code == 429:
+            wait = reply.headers.get("retry-after", "")
+            raise RateLimitedError(_told(reply), int(wait) if wait.isdigit() else UNTOLD_WAIT_S)
+        return _body(reply)
+
     def _now_or_later(self, method: str, path: str, *, key: str | None = None, **options: Any) -> dict[str, Any]:
         for token in (self._token, self._log_in):
             headers = {"authorization": f"Bearer {token()}"} | ({"idempotency-key": key} if key else {})
@@ -257,6 +280,27 @@ class AssistantClient:
         with os.fdopen(descriptor, "w") as file:
             json.dump({"url": str(self._http.base_url), "user": self._user, "token": token}, file)
         return token
+
+
+class _Counted:
+    """A file whose reader's progress is told."""
+
+    def __init__(self, file: BinaryIO, on_read: Callable[[int], None]) -> None:
+        self._file, self._on_read = file, on_read
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._on_read(self._file.tell())
+        return content
+
+    def fileno(self) -> int:  # its length is asked of the system
+        return self._file.fileno()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _body(reply: httpx.Response) -> dict[str, Any]:

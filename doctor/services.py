@@ -11,7 +11,9 @@ from doctor.finding import Finding
 from doctor.heartbeats import judge, newest_beats
 from doctor.origins import without_credentials
 from embedded.addresses import Addresses
+from embedded.home import Home
 from embedded.supervisor import EMBEDDED_PARTITIONS
+from processors.errors import PermanentError, RetryableError
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.migrate import head_revision, revision
@@ -19,6 +21,7 @@ from streams.providers import configured, with_v1
 from transport import admin
 from transport.clients import KafkaAccess
 from transport.start_check import SAFE_MIN_IN_SYNC, SAFE_REPLICAS, unencrypted
+from vectors.opening import VectorsError, is_loopback, open_server, why_unfit
 
 TIMEOUT_S, HTTP_TIMEOUT_S = 15.0, 3.0
 NOT_STARTED = "nothing is set and nothing runs here"
@@ -28,7 +31,12 @@ SHOWN = 5
 async def services(settings: Settings, there: Addresses) -> list[Finding]:
     """All of them at once; each bounded."""
     groups = await asyncio.gather(
-        kafka(settings, there), postgres(there), providers(settings, there), ingress(settings, there)
+        kafka(settings, there),
+        postgres(there),
+        vectors(settings, there),
+        embeddings(settings, there),
+        providers(settings, there),
+        ingress(settings, there),
     )
     return [*processes(there), *secrets(settings), *(finding for group in groups for finding in group)]
 
@@ -157,8 +165,8 @@ NEEDS = {
 
 async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     """Each that is allowed: whether it is set, and answers."""
-    local = settings.local_base_url or _model_here(there)
-    have = configured(settings.model_copy(update={"local_base_url": local}))
+    local = settings.local_base_url or _part_here(there, "model", "/v1")
+    have = configured(settings.model_copy(update={"local_base_url": local, "local_embedding_url": None}))
     addresses = {
         "openai": (settings.openai_base_url, settings.openai_api_key),
         "gemini": (settings.gemini_base_url, settings.gemini_api_key),
@@ -173,6 +181,8 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
         if name in have:
             base_url, key = addresses[name]
             asked.append(provider(name, base_url or "", key.get_secret_value() if key else None))
+        elif name == "local" and settings.local_embedding_url:
+            findings.append(Finding("provider local", "absent", "it embeds and does not answer", "set LOCAL_BASE_URL"))
         elif name == "local":
             findings.append(Finding("provider local", "absent", NOT_STARTED, "start it with `make up`"))
         elif name in NEEDS:
@@ -186,9 +196,48 @@ async def providers(settings: Settings, there: Addresses) -> list[Finding]:
     return [*findings, *await asyncio.gather(*asked)]
 
 
-def _model_here(there: Addresses) -> str | None:
+def _part_here(there: Addresses, name: str, path: str = "") -> str | None:
     parts = there.running.parts if there.running else []
-    return next((f"{part.http}/v1" for part in parts if part.name == "model" and part.http), None)
+    return next((f"{part.http}{path}" for part in parts if part.name == name and part.http), None)
+
+
+async def vectors(settings: Settings, there: Addresses) -> list[Finding]:
+    """Qdrant, or what stands for it here."""
+    url, key = settings.qdrant_url, settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    if url is None:
+        url, home = _part_here(there, "vectors"), Home(settings.assistant_home)
+        key = home.secret("qdrant_api_key") if url else None
+    if url is None:
+        return [Finding("vectors", "absent", NOT_STARTED, "start it with `make up`, or set QDRANT_URL")]
+    where = without_credentials(url)
+    if wrong := why_unfit(url, has_key=key is not None, production=settings.production):
+        return [Finding("vectors", "wrong", where, wrong)]
+    try:
+        repository = open_server(url, api_key=key, cacert=settings.qdrant_cacert)
+    except VectorsError as error:
+        return [Finding("vectors", "wrong", where, str(error))]
+    try:
+        await repository.answers()
+    except RetryableError as error:
+        return [Finding("vectors", "wrong", f"{where}: {error.message}", "is QDRANT_URL right, and the server up?")]
+    except PermanentError as error:
+        return [Finding("vectors", "wrong", f"{where}: {error.message}", "is QDRANT_API_KEY the server's?")]
+    finally:
+        await repository.close()
+    if (unfit := why_unfit(url, has_key=key is not None, production=True)) and not is_loopback(url):
+        return [Finding("vectors", "warning", where, unfit)]
+    return [Finding("vectors", "ok", where)]
+
+
+async def embeddings(settings: Settings, there: Addresses) -> list[Finding]:
+    """The embedding server of the provider `local`."""
+    if "local" not in settings.allowed_providers:
+        return []
+    url = settings.local_embedding_url or _part_here(there, "embeddings", "/v1")
+    if url is None:
+        return [Finding("embeddings", "absent", NOT_STARTED, "start it with `make up`, or set LOCAL_EMBEDDING_URL")]
+    found = await provider("local", url, None)
+    return [Finding("embeddings", found.state, found.found, found.advice)]
 
 
 async def provider(name: str, base_url: str, key: str | None) -> Finding:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from embedded import kafka, postgres
+from embedded.embeddings import embeddings_part
 from embedded.errors import EmbeddedError
 from embedded.part import Part
 from embedded.ports import HOST, KeptPorts
@@ -93,5 +94,14 @@ def start_vectors(home: Path, *, api_key: str | None = None) -> Running:
     port = KeptPorts(home / "ports.json").get("vectors")
     part, url = vectors_part(home / "vectors", port=port, api_key=api_key)
     running = Running(part, home / "vectors.log", url=url)
+    running.start()
+    return running
+
+
+def start_embeddings(home: Path, *, model: str) -> Running:
+    """The embedding model by itself; blocks until it answers."""
+    home.mkdir(parents=True, exist_ok=True)
+    part, url = embeddings_part(port=KeptPorts(home / "ports.json").get("embeddings"), model=model)
+    running = Running(part, home / "embeddings.log", url=url)
     running.start()
     return running

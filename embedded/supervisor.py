@@ -15,19 +15,18 @@ from typing import Any
 
 import psutil
 
-from embedded import kafka, model, postgres
+from embedded import embeddings, kafka, model, postgres, vectors
 from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
 from embedded.ports import HOST, KeptPorts, free_port, is_free
-from settings import Settings
+from settings import ROLES, Settings
 from transport.ports import holder
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parent.parent
-ROLES = ("gate", "completion", "agent", "sink")
 EMBEDDED_PARTITIONS = 4
 TICK_S, CHECK_EVERY_S, FIRST_CHECK_EVERY_S = 0.1, 3.0, 0.15
 SETUP_TIMEOUT_S = 120
@@ -73,11 +72,15 @@ class Supervisor:
 
     async def _start_all(self) -> None:
         settings = self._settings
-        wants_model = "local" in settings.allowed_providers and settings.local_base_url is None
+        has_local = "local" in settings.allowed_providers
+        wants_model = has_local and settings.local_base_url is None
+        wants_embeddings = has_local and settings.local_embedding_url is None
         names = [
             *([] if settings.kafka_bootstrap_servers else ["kafka"]),
             *([] if settings.postgres_dsn else ["postgres"]),
+            *([] if settings.qdrant_url else ["vectors"]),
             *(["model"] if wants_model else []),
+            *(["embeddings"] if wants_embeddings else []),
             "ingress",
             *(f"worker-{role}" for role in ROLES),
         ]
@@ -86,11 +89,23 @@ class Supervisor:
         # Taken or free is known before minutes of fetching.
         ingress_port = self._ingress_port()
         ports = KeptPorts(self._home.folder / "ports.json")
-        bootstrap, dsn, local_url = settings.kafka_bootstrap_servers, settings.postgres_dsn, settings.local_base_url
+        bootstrap, dsn = settings.kafka_bootstrap_servers, settings.postgres_dsn
+        found: dict[str, str] = {}
         if wants_model:
             port = ports.get("model")
-            part, local_url = model.model_part(port=port, slots=settings.local_slots, alias=settings.local_model)
+            part, url = model.model_part(port=port, slots=settings.local_slots, alias=settings.local_model)
             self._begin(part)
+            found["LOCAL_BASE_URL"] = url
+        if wants_embeddings:
+            port = ports.get("embeddings")
+            part, url = embeddings.embeddings_part(port=port, model=settings.local_embedding_model)
+            self._begin(part)
+            found["LOCAL_EMBEDDING_URL"] = url
+        if settings.qdrant_url is None:
+            key = self._home.secret("qdrant_api_key")
+            part, url = vectors.vectors_part(self._home.folder / "vectors", port=ports.get("vectors"), api_key=key)
+            self._begin(part)
+            found |= {"QDRANT_URL": url, "QDRANT_API_KEY": key}
         if dsn is None:
             part, dsn = await self._prepared(
                 "postgres", postgres.postgres_part, self._home.folder / "postgres", port=ports.get("postgres")
@@ -108,7 +123,7 @@ class Supervisor:
         await self._watch_until(lambda: self._are_ready("kafka", "postgres"), within_s=READY_WITHIN_S)
         if self._stop.is_set():
             return
-        environment = self._environment(bootstrap, dsn, local_url)
+        environment = self._environment(bootstrap, dsn) | found
         await self._set_up(environment)
         self._begin(self._our_part("ingress", ("ingress",), environment, port=ingress_port))
         for role in ROLES:
@@ -129,19 +144,16 @@ class Supervisor:
         self._note(name, "starting", "making ready")
         return await asyncio.to_thread(make, *args, **kwargs)
 
-    def _environment(self, bootstrap: str, dsn: str, local_url: str | None) -> dict[str, str]:
+    def _environment(self, bootstrap: str, dsn: str) -> dict[str, str]:
         settings = self._settings
         jwt_key = settings.jwt_secret_key.get_secret_value() if settings.jwt_secret_key else None
-        environment = {
+        return {
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "DATABASE_URL": dsn,
             "JWT_SECRET_KEY": jwt_key or self._home.secret("jwt_secret_key"),
             "ASSISTANT_HOME": str(self._home.folder),
         }
-        if local_url:
-            environment["LOCAL_BASE_URL"] = local_url
-        return environment
 
     async def _set_up(self, environment: dict[str, str]) -> None:
         """Schema, topics, first admin."""

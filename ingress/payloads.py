@@ -18,7 +18,6 @@ from schemas.events import UserUpdated
 from schemas.requests import ImageReference, RequestBody
 
 router = APIRouter(prefix="/payloads", tags=["payloads"])
-FILE = {"type": "object", "required": [FIELD], "properties": {FIELD: {"type": "string", "format": "binary"}}}
 
 
 class PayloadBody(RequestBody):
@@ -29,8 +28,8 @@ class PayloadBody(RequestBody):
 
 def _described() -> dict[str, Any]:
     described = described_body(PayloadBody)
-    form = described["requestBody"]["content"][FORM]
-    form["schema"] = {"oneOf": [form["schema"], FILE]}
+    form = described["requestBody"]["content"][FORM]["schema"]
+    form["properties"][FIELD] = {"type": "string", "format": "binary", "description": "In place of an image"}
     return described
 
 

@@ -22,11 +22,11 @@ def main() -> None:
     parent, bounds = int(sys.argv[1]), Bounds.from_json(sys.argv[2])
     confined.without_network()
     confined.follow(parent)
-    size = os.fstat(0).st_size
     confined.forbid()
     file = cast("BinaryIO", io.BufferedReader(io.FileIO(0, closefd=False)))
-    writer = Writer(sys.stdout.buffer, bounds, allow_cpu=confined.allow_cpu, size=size)
-    confined.confine(memory_bytes=bounds.memory_bytes, cpu_s=writer.cpu_s(0), most_cpu_s=writer.cpu_s(bounds.pages))
+    writer = Writer(sys.stdout.buffer, bounds, allow_cpu=confined.allow_cpu)
+    most_cpu_s = bounds.cpu_s + bounds.cpu_per_page_s * bounds.pages
+    confined.confine(memory_bytes=bounds.memory_bytes, cpu_s=bounds.cpu_s, most_cpu_s=most_cpu_s)
     try:
         _write_all(file, bounds, writer)
     except PermanentError as error:

@@ -17,9 +17,12 @@ _RARE = [
     "iso8859_3", "iso8859_10", "iso8859_14", "iso8859_16", "cp037", "cp1026", "cp1140", "cp273", "cp424", "cp500",
     "cp875", "hp_roman8", "mac_iceland", "mac_turkish", "mac_greek", "mac_latin2",
 ]  # fmt: skip
-_WESTERN = {"cp1252", "latin_1", "iso8859_15", "iso8859_9", "cp1254"}
-_IN_A_WORD = re.compile(r"(?<=[^\W\d_])[^\w\s\x00-\x7f’‘–—-](?=[^\W\d_])|(?<=\w)[¹³¿](?=\w)")
+# Latin letters with marks, as languages have them; what is read in the wrong encoding has others among them.
+_LATIN = ("cp1252", "cp1250", "iso8859_2")
+_LATIN_LETTERS = frozenset("àâäáãåæçèéêëìíîïñòóôöõøùúûüÿýßœąćęłńśźżčďěňřšťůžőűășțşţđğıİ«»„“”‘’–—…€°§·¿¡")
+_READ_AS_LATIN = {*_LATIN, "latin_1", "iso8859_15", "iso8859_9", "cp1254", "iso8859_13", "iso8859_4", "cp1257"}
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_SHIFTED = b"\x1b$B"  # as Japanese mail is written, in seven bits
 _DECLARED = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{2,40})|<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{2,40})""", re.IGNORECASE)  # fmt: skip  # noqa: E501
 
 
@@ -44,6 +47,8 @@ def _decode(raw: bytes, *, declares: bool) -> str | None:
         return None
     if declares and (declared := _declared(raw)) is not None:
         return declared
+    if _SHIFTED in raw[:SAMPLE_BYTES]:
+        return raw.decode("iso2022_jp_2", "replace")
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -104,21 +109,22 @@ def _guessed(raw: bytes) -> str | None:
     if best is None:
         return None
     name = best.encoding
-    if name in _WESTERN:
-        name = _central(raw[:SAMPLE_BYTES], name)
+    if name in _READ_AS_LATIN:
+        name = _latin(_sample(raw), name)
     text = raw.decode(name, "replace")
     broken = text.count("\ufffd")
     return text.replace("\ufffd", "") if broken <= len(text) * MAX_BROKEN else None
 
 
-def _central(raw: bytes, western: str) -> str:
-    """Central European text read as Western has signs within its words."""
+def _latin(raw: bytes, guessed: str) -> str:
+    """Which of the encodings of Latin letters it is: guessing mistakes one for another."""
 
-    def strange(name: str) -> int:
-        return len(_IN_A_WORD.findall(raw.decode(name, "replace")))
+    def fitting(name: str) -> int:
+        marked = [letter for letter in raw.decode(name, "replace").lower() if letter > "\x7f"]
+        fit = sum(letter in _LATIN_LETTERS for letter in marked)
+        return fit - 2 * (len(marked) - fit)
 
-    names = (western, "cp1250")
-    return min(names, key=strange)
+    return max((*_LATIN, guessed), key=fitting)
 
 
 def _sample(raw: bytes) -> bytes:

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +44,7 @@ class ChildParser:
     def __init__(self, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds()
 
-    async def parse(self, path: Path) -> AsyncIterator[Pages]:
+    async def parse(self, path: Path) -> AsyncGenerator[Pages, None]:
         """As in `DocumentParser`. The child ends with the iteration, however that ends.
 
         Raises:

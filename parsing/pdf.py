@@ -135,7 +135,7 @@ def _outline(reader: PdfReader) -> dict[int, list[tuple[str, int]]]:
 
 
 def _forget(reader: PdfReader) -> None:
-    """Streams are unpacked once and kept: a thousand pages of them take a gigabyte."""
+    """What was unpacked is kept by pypdf; of a long document that is all of it, and none of it is asked for again."""
     objects = reader.resolved_objects
     for key in [key for key, kept in objects.items() if isinstance(kept, StreamObject)]:
         del objects[key]

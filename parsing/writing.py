@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from parsing.bounds import MAX_PORTION_LETTERS, MAX_PORTION_PIECES, MIB, Bounds
+from parsing.bounds import LETTERS_PER_PAGE, MAX_PORTION_LETTERS, MAX_PORTION_PIECES, Bounds
 from parsing.pieces import Piece, Portion
 from parsing.refusals import too_large
 from processors.errors import PermanentError
@@ -20,17 +20,12 @@ _EMPTY_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 class Writer:
     """Cleans pieces, counts what came out, and writes it."""
 
-    def __init__(self, out: BinaryIO, bounds: Bounds, *, allow_cpu: Callable[[float], None], size: int) -> None:
-        self._out, self._bounds, self._allow_cpu, self._size = out, bounds, allow_cpu, size
+    def __init__(self, out: BinaryIO, bounds: Bounds, *, allow_cpu: Callable[[float], None]) -> None:
+        self._out, self._bounds, self._allow_cpu = out, bounds, allow_cpu
         self._waiting: list[Piece] = []
         self._waiting_letters = 0
         self._read, self._total = 0, None  # type: tuple[int, int | None]
         self.letters = self._pieces = 0
-
-    def cpu_s(self, pages: int) -> float:
-        """How long it may compute until so many pages are out."""
-        bounds = self._bounds
-        return bounds.cpu_s + bounds.cpu_per_page_s * pages + bounds.cpu_per_mib_s * self._size / MIB
 
     def write(self, portion: Portion) -> None:
         """All of it, in as many lines as it takes."""
@@ -47,9 +42,9 @@ class Writer:
                 if len(self._waiting) == MAX_PORTION_PIECES or self._waiting_letters > MAX_PORTION_LETTERS:
                     self._say_pieces()
         self._read, self._total = portion.read, portion.total
-        if portion.read:
-            self._allow_cpu(self.cpu_s(portion.read))
         self._say_pieces()
+        pages = max(portion.read, self.letters // LETTERS_PER_PAGE)
+        self._allow_cpu(self._bounds.cpu_s + self._bounds.cpu_per_page_s * pages)
 
     def done(self) -> None:
         """It was read whole."""

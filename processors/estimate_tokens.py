@@ -1,8 +1,12 @@
-"""How many tokens a text is to a model whose tokenizer is not at hand: rather too many than too few."""
+"""How many tokens a text is to a model whose tokenizer is not at hand: rather too many than too few.
+
+To SmolLM2's, which knows little but English, it is 1.05 to 1.25 times too many for English, 1.3 to 1.4 for Russian, 1.1
+for Chinese, Arabic and code.
+"""
 
 import re
 
-_ASCII_WORD = re.compile(r"[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]", re.ASCII)
+_ASCII_WORD = re.compile(r"[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]|\s(?=[0-9])", re.ASCII)
 ASCII_WORD_CHARS = 5  # of one token: longer words are two
 BYTES_OF_OTHERS = 1.6  # of one token; small models know few words that are not English
 

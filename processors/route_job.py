@@ -66,12 +66,21 @@ def no_vectors(absent: Sequence[str], present: Sequence[str]) -> str:
 @dataclass(frozen=True, slots=True)
 class KnownProviders:
     """Names of providers: `alive`, that live workers can reach; `seen`, that any worker could ever reach;
-    `configured`, that this deployment has the key or address of; `embedding`, of them those that make vectors."""
+    `configured`, that this deployment has the key or address of; `embedding`, of them those that make vectors;
+    `silent`, those that do nothing else."""
 
     alive: Sequence[str] = ()
     seen: Sequence[str] = ()
     configured: Sequence[str] = ()
     embedding: Sequence[str] = ()
+    silent: Sequence[str] = ()
+
+    def that_answer(self) -> "KnownProviders":
+        """Those of them that answer prompts."""
+        alive, seen, have = (
+            [name for name in names if name not in self.silent] for names in (self.alive, self.seen, self.configured)
+        )
+        return KnownProviders(alive, seen, have, self.embedding)
 
     def that_embed(self) -> "KnownProviders":
         """Those of them that make vectors."""
@@ -138,7 +147,8 @@ def route_job(
         if asked_for is None:
             continue
         embeds = what == "embeds"
-        there, first = (known.that_embed(), default_embedding or default) if embeds else (known, default)
+        there = known.that_embed() if embeds else known.that_answer()
+        first = (default_embedding or default) if embeds else default
         choice = _choose(asked_for, there, allowed=allowed, default=first, embeds=embeds)
         if isinstance(choice, JobError):
             return Emit((JobFinished.failed(job, error=choice, at=now),))

@@ -1,5 +1,14 @@
-"""The embedded model: llama.cpp's server, with OpenAI's API. Source: llama.cpp, tools/server/README.md."""
+"""The embedded models: llama.cpp's server answers, and one of ours embeds; both have OpenAI's API.
 
+Source: llama.cpp, tools/server/README.md.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from openai import AsyncOpenAI
+
+from processors.errors import PermanentError
+from processors.ports import Capabilities, Completion, CompletionRequest, EmbeddingPurpose, Embeddings
 from providers.openai_compatible import Dialect, OpenAICompatibleProvider, make_client
 
 NAME = "local"
@@ -12,7 +21,72 @@ DIALECT = Dialect(
 )  # fmt: skip
 
 
-def make_local(*, base_url: str, model: str, connections: int) -> OpenAICompatibleProvider:
-    """The adapter. It needs no key, and no proxy of the environment is asked."""
-    client = make_client(base_url=base_url, api_key="none", connections=connections, trust_env=False)
-    return OpenAICompatibleProvider(client, name=NAME, model=model, dialect=DIALECT)
+class LocalProvider(OpenAICompatibleProvider):
+    """See `CompletionProvider` and `EmbeddingProvider`: two servers, of which either may be missing."""
+
+    def __init__(
+        self, client: AsyncOpenAI, *, model: str, embedding_client: AsyncOpenAI | None, embedding_model: str | None,
+        completes: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            client, name=NAME, model=model if completes else "", embedding_model=embedding_model, dialect=DIALECT
+        )
+        self._embedding_client, self._completes = embedding_client, completes
+        if not completes:
+            self.capabilities = Capabilities(frozenset(), streams=False, embeds=True)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """See `CompletionProvider.complete`."""
+        self._check_completes()
+        return await super().complete(request)
+
+    async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
+        """See `CompletionProvider.stream`."""
+        self._check_completes()
+        return await super().stream(request, on_delta)
+
+    async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:
+        """See `EmbeddingProvider.embed`."""
+        return await self._embed(texts, timeout_s=timeout_s, extra={"input_type": purpose})
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await super().close()
+        if self._embedding_client is not None:
+            await self._embedding_client.close()
+
+    def _embedder(self) -> AsyncOpenAI:
+        if self._embedding_client is None:
+            raise PermanentError("provider-no-embeddings", f"{NAME} does not embed here: set LOCAL_EMBEDDING_URL")
+        return self._embedding_client
+
+    def _check_completes(self) -> None:
+        if not self._completes:
+            raise PermanentError("provider-no-model", f"{NAME} only embeds here: set LOCAL_BASE_URL, or ask another")
+
+
+def make_local(
+    *, base_url: str | None, model: str, embedding_url: str | None, embedding_model: str, connections: int
+) -> LocalProvider:
+    """The adapter. It needs no key, and no proxy of the environment is asked.
+
+    Args:
+        base_url: Of llama.cpp's server, ends in `/v1`; None: it does not complete.
+        model: For completions.
+        embedding_url: Of the embedding server, ends in `/v1`; None: it does not embed.
+        embedding_model: For embeddings.
+        connections: How many at most, to each; more callers wait.
+
+    Raises:
+        ValueError: There is neither.
+    """
+
+    def client(url: str) -> AsyncOpenAI:
+        return make_client(base_url=url, api_key="none", connections=connections, trust_env=False)
+
+    if (first := base_url or embedding_url) is None:
+        raise ValueError("neither of the two servers is named")
+    return LocalProvider(
+        client(first), model=model, embedding_client=client(embedding_url) if embedding_url else None,
+        embedding_model=embedding_model if embedding_url else None, completes=base_url is not None,
+    )  # fmt: skip

@@ -172,11 +172,24 @@ class OpenAICompatibleProvider:
 
     async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:  # noqa: ARG002 these models make no difference
         """See `EmbeddingProvider.embed`."""
+        return await self._embed(texts, timeout_s=timeout_s)
+
+    def _embedder(self) -> AsyncOpenAI:
+        """Who embeds: the same server, but for those that have two."""
+        return self._client
+
+    async def _embed(
+        self, texts: Sequence[str], *, timeout_s: float, extra: Mapping[str, str] | None = None
+    ) -> Embeddings:
         check_texts(texts, MAX_TEXTS)
         async with (
             self._failures(),
-            self._client.embeddings.with_streaming_response.create(
-                model=self.embedding_model, input=list(texts), encoding_format="float", timeout=timeout_s + 1
+            self._embedder().embeddings.with_streaming_response.create(
+                model=self.embedding_model,
+                input=list(texts),
+                encoding_format="float",
+                timeout=timeout_s + 1,
+                extra_body=extra,
             ) as response,
         ):
             body = await response.read()

@@ -66,7 +66,7 @@ from streams.vectors import Vectors
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers
+from transport.workers import EMBEDDINGS, kept, present_providers, seen_providers, silent_providers
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Composition:
         if not self.apps:
             raise StartError(
                 "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
-                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL"
+                "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL, LOCAL_EMBEDDING_URL"
             )
         return offers or tuple
 
@@ -218,7 +218,11 @@ class Composition:
 
         def known_providers() -> KnownProviders:
             return KnownProviders(
-                present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS)
+                present_providers(workers),
+                seen_providers(workers),
+                have,
+                seen_providers(workers, can=EMBEDDINGS),
+                silent_providers(workers),
             )
 
         limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)

@@ -20,7 +20,7 @@ FIELDS = {
     "ollama": ("ollama_base_url",),
     "lmstudio": ("lmstudio_api_key", "lmstudio_base_url"),
     "qwen3vl": ("qwen3_vl_base_url",),
-    "local": ("local_base_url",),
+    "local": ("local_base_url", "local_embedding_url"),
 }
 
 

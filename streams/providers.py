@@ -136,15 +136,18 @@ def _qwen3vl(settings: Settings) -> Configured | None:
 
 
 def _local(settings: Settings) -> Configured | None:
-    base_url = settings.local_base_url
+    base_url, embedding_url = settings.local_base_url, settings.local_embedding_url
     slots = slots_of(settings, "local", settings.local_model)
-    if not base_url:
+    if not base_url and not embedding_url:
         return None
 
     def make() -> Adapter:
         from providers.local import make_local
 
-        return make_local(base_url=base_url, model=settings.local_model, connections=slots + SPARE)
+        return make_local(
+            base_url=base_url, model=settings.local_model, embedding_url=embedding_url,
+            embedding_model=settings.local_embedding_model, connections=slots + SPARE,
+        )  # fmt: skip
 
     return Configured(slots, make)
 

@@ -21,7 +21,7 @@ from transport.clients import KafkaAccess
 
 # Real providers are off for the whole suite, whatever the developer's environment holds.
 OWN = ("OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_", "LMSTUDIO_", "QWEN3_VL_", "LOCAL_", "DEFAULT_PROVIDER",
-       "ALLOWED_PROVIDERS", "JWT_SECRET_KEY", "VAULT_")  # fmt: skip
+       "ALLOWED_PROVIDERS", "QDRANT_", "JWT_SECRET_KEY", "VAULT_")  # fmt: skip
 for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 
@@ -105,6 +105,26 @@ def postgres(service_home: Path) -> Iterator[PostgresForTests]:
             running = start_postgres(service_home / "postgres")
             stack.callback(running.stop)
             yield PostgresForTests(running.dsn)
+
+
+@pytest.fixture(scope="session")
+def vectors_url(service_home: Path) -> Iterator[str]:
+    """For `QDRANT_URL`: ours, without a key. Deployments are kept apart in it by their KAFKA_TOPIC_PREFIX."""
+    from embedded.services import start_vectors
+
+    running = start_vectors(service_home / "vectors")
+    yield running.url
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def embeddings_url(service_home: Path) -> Iterator[str]:
+    """For `LOCAL_EMBEDDING_URL`: the real model."""
+    from embedded.services import start_embeddings
+
+    running = start_embeddings(service_home / "embeddings", model="multilingual-e5-small")
+    yield running.url
+    running.stop()
 
 
 def new_prefix() -> str:

@@ -55,6 +55,15 @@ def test_every_setting_reaches_the_containers() -> None:
     assert SERVICES["worker-gate"]["environment"]["WORKER_HTTP_HOST"] == "0.0.0.0"
 
 
+def test_qdrant_has_a_key_that_all_who_ask_it_have_and_the_model_has_no_secret() -> None:
+    key = SERVICES["qdrant"]["environment"]["QDRANT__SERVICE__API_KEY"]
+    assert key.startswith("${QDRANT_API_KEY:?")
+    for name in ("worker-retrieval", "worker-ingestion", "worker-sink", "ingress"):
+        environment = SERVICES[name]["environment"]
+        assert (environment["QDRANT_URL"], environment["QDRANT_API_KEY"]) == ("http://qdrant:6333", key)
+    assert SERVICES["embeddings"]["environment"] == {}
+
+
 def compose() -> list[str] | None:
     if shutil.which("docker-compose"):
         return ["docker-compose"]
@@ -75,7 +84,13 @@ def composed() -> list[str]:
 
 
 def test_docker_compose_hands_settings_on_and_leaves_out_what_nobody_set() -> None:
-    given = {"JWT_SECRET_KEY": "x" * 40, "ROOT_USR_PASS": "y", "DB_PASS": "z", "MAX_RETRIES": "7"}
+    given = {
+        "JWT_SECRET_KEY": "x" * 40,
+        "ROOT_USR_PASS": "y",
+        "DB_PASS": "z",
+        "QDRANT_API_KEY": "q",
+        "MAX_RETRIES": "7",
+    }
     clean = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
     done = subprocess.run(composed(), env=clean | given, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -86,7 +101,7 @@ def test_docker_compose_hands_settings_on_and_leaves_out_what_nobody_set() -> No
 
 def test_docker_compose_itself_takes_it_and_asks_for_what_is_missing() -> None:
     command = [*composed(), "-q"]
-    given = {"JWT_SECRET_KEY": "x" * 40, "ROOT_USR_PASS": "y", "DB_PASS": "z"}
+    given = {"JWT_SECRET_KEY": "x" * 40, "ROOT_USR_PASS": "y", "DB_PASS": "z", "QDRANT_API_KEY": "q"}
     clean = {name: value for name, value in os.environ.items() if name not in given}
     good = subprocess.run(command, env=clean | given, capture_output=True, text=True, timeout=60, check=False)
     assert good.returncode == 0, good.stderr

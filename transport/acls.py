@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from schemas.topics import Catalog, Topic
 
-ROLES = ("ingress", "gate", "completion", "agent", "sink", "admin", "recover", "publisher")
-WORKERS = ("gate", "completion", "agent", "sink")
+WORKERS = ("gate", "completion", "retrieval", "agent", "ingestion", "sink")
+ROLES = ("ingress", *WORKERS, "admin", "recover", "publisher")
 # Producers and consumers of `topics.yaml`, and whose clients they use. `admin` is who runs `assistant setup`, `topics`
 # and `doctor`; `publisher` a direct client, which writes and does not read: answers of others are on the topics, too.
 PARTIES: dict[str, tuple[str, ...]] = {
@@ -22,6 +22,9 @@ PARTIES: dict[str, tuple[str, ...]] = {
     "embed_texts": ("completion",),
     "plan_agent_step": ("agent",),
     "run_tool": ("agent",),
+    "retrieve_context": ("retrieval",),
+    "partition_document": ("ingestion",),
+    "embed_chunks": ("ingestion",),
     "store_pending": ("sink",),
     "store_outcome": ("sink",),
     "store_dead_letter": ("sink",),

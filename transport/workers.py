@@ -34,6 +34,12 @@ def seen_providers(beats: Heartbeats, *, can: str | None = None) -> list[str]:
     return sorted({offer.name for offer in offers if can is None or can in offer.can})
 
 
+def silent_providers(beats: Heartbeats) -> list[str]:
+    """Of those, who makes vectors and does nothing else, wherever they were seen."""
+    offers = [offer for beat in beats.values.values() for offer in beat.providers]
+    return sorted({offer.name for offer in offers} - {offer.name for offer in offers if offer.can != (EMBEDDINGS,)})
+
+
 def offered_providers(beats: Heartbeats) -> dict[str, list[ProviderOffer]]:
     """By name, what each live worker says of it; the one that looked at it last stands first."""
     offers: dict[str, list[ProviderOffer]] = {}

@@ -18,7 +18,7 @@ from doctor.services import processes, provider, providers, replication, secrets
 from embedded.addresses import Addresses, addresses
 from embedded.home import Home, PartState, Status
 from schemas.events import WorkerHeartbeat
-from settings import Settings
+from settings import ROLES, Settings
 from tests.conftest import SECRET
 from tests.factories import NOW
 from transport.admin import Cluster, Copies
@@ -127,6 +127,8 @@ def test_what_is_not_fetched_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch, tm
 
 # --- workers ---
 
+KNOWING = ("retrieval", "agent", "ingestion")
+
 
 def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped: bool = False) -> Beat:
     at = NOW - timedelta(seconds=ago_s)
@@ -137,11 +139,12 @@ def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped:
 @pytest.mark.parametrize(
     ("beats", "expected", "state", "advice"),
     [
-        ([beat("a", "gate", "completion"), beat("b", "sink")], True, "ok", ""),
-        ([beat("a", "gate"), beat("b", "sink")], False, "wrong", "completion"),
-        ([beat("a", "gate", "completion"), beat("b", "sink", stopped=True)], False, "wrong", "sink"),
-        ([beat("a", "gate", "completion", "sink", ago_s=20)], True, "wrong", "gate,completion,sink"),
-        ([], False, "absent", "gate,completion,sink"),
+        ([beat("a", "gate", "completion", *KNOWING), beat("b", "sink")], True, "ok", ""),
+        ([beat("a", "gate", *KNOWING), beat("b", "sink")], False, "wrong", "completion"),
+        ([beat("a", "gate", "completion", *KNOWING), beat("b", "sink", stopped=True)], False, "wrong", "sink"),
+        ([beat("a", "gate", "completion", "sink")], True, "wrong", "retrieval,agent,ingestion"),
+        ([beat("a", *ROLES, ago_s=20)], True, "wrong", ",".join(ROLES)),
+        ([], False, "absent", ",".join(ROLES)),
     ],
 )
 def test_a_role_that_nobody_has_is_named(beats: list[Beat], expected: bool, state: str, advice: str) -> None:

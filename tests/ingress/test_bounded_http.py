@@ -165,6 +165,20 @@ async def test_what_trickles_is_left_after_its_time(port: int, begin: bytes, dro
     assert 0.15 < took_s < 5
 
 
+@pytest.mark.parametrize("port", [bounded_http(body_timeout_s=0.3, min_body_bytes_per_s=10_000)], indirect=True)
+@pytest.mark.parametrize(("piece", "passes"), [(b"x" * 2_000, True), (b"x" * 100, False)])
+async def test_a_body_may_take_long_if_it_comes_at_a_pace(port: int, piece: bytes, passes: bool) -> None:
+    size = 20 * len(piece)  # every 50 ms
+    begin = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size
+    reply, took_s = await trickled(port, begin, piece)
+    if passes:
+        assert reply.endswith(b"%8d" % size)
+        assert took_s > 0.6  # twice its time
+    else:
+        assert not reply or reply.startswith(b"HTTP/1.1 408 ")
+        assert took_s < 0.9
+
+
 @pytest.mark.parametrize("port", [HASTY], indirect=True)
 async def test_half_an_answer_gets_no_other_one_behind_it(port: int) -> None:
     reply, took_s = await trickled(port, POST.replace(b"POST / ", b"POST /early "), b"")

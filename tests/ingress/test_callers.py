@@ -24,7 +24,7 @@ from transport.clients import KafkaAccess
 
 RULES = Rules(
     topic="job-requested", allowed_providers=("openai",), default_timeout_s=30, admission_wait_s=0.1,
-    expires_after_s=3600, callback_allow_private=False,
+    expires_after_s=3600, document_expires_after_s=7200, callback_allow_private=False,
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ class Scene:
         cancel_requests = CancelRequests(publisher, self.follower, topic="job-cancel-requested", wait_s=0.1)
         self.submissions = Submissions(
             publisher, self.follower, JobIds([SECRET]), RULES, cancel_requests=cancel_requests,
-            present_providers=lambda: ["openai"], images=nobody,
+            present_providers=lambda: ["openai"], images=nobody, files=nobody,
             standings=Standings(UserRules(window_s=60, user_limit=100, admin_limit=100), Usage()),
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),

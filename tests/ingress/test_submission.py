@@ -1,13 +1,16 @@
 """What the ingress refuses before anything is published."""
 
-from datetime import datetime
+import asyncio
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from ingress import standings
 from ingress.backpressure import Backpressure
+from ingress.chat import status_of
+from ingress.files import Files, ReceivedFile
 from ingress.follower import Follower
 from ingress.idempotency import Idempotency
 from ingress.images import Images
@@ -32,7 +35,7 @@ from schemas.requests import (
 from sinks.payloads import Payload, PayloadQuotaError, PayloadStore
 from sinks.pool import Pool
 from tests.conftest import SECRET
-from tests.factories import NOW, chat_request, user_updated
+from tests.factories import NOW, chat_request, document_request, user_updated
 from tests.pictures import GIF
 from transport.clients import KafkaAccess
 
@@ -59,7 +62,7 @@ class Desk:
     ) -> None:
         rules = Rules(
             topic="job-requested", allowed_providers=("openai", "local"), default_timeout_s=30, admission_wait_s=0,
-            expires_after_s=3600, callback_allow_private=callback_allow_private,
+            expires_after_s=3600, document_expires_after_s=7200, callback_allow_private=callback_allow_private,
         )  # fmt: skip
         self.usage = Usage()
         of_users = UserRules(window_s=WINDOW_S, user_limit=USER_LIMIT, admin_limit=ADMIN_LIMIT, max_pending=max_pending)
@@ -67,6 +70,7 @@ class Desk:
         self.publisher, self.now = RecordingPublisher(), 1000.0
         self.database = Pool("postgresql://nobody:nothing@127.0.0.1:1/nothing", size=1)
         self.images = Images(PayloadStore(self.database), user_bytes=1_000)
+        self.files = Files(PayloadStore(self.database), user_bytes=1_000, max_upload_mb=1)
         self.offers: dict[str, list[ProviderOffer]] = {}
         follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=None)
         monkeypatch.setattr(standings, "monotonic", lambda: self.now)
@@ -76,6 +80,7 @@ class Desk:
             cancel_requests=nobody,
             offers=lambda: self.offers,
             images=self.images,
+            files=self.files,
             standings=self.standings,
             idempotency=Idempotency(nobody, publish_timeout_s=1),
             backpressure=Backpressure(max_wait_s=300, allowed=("openai",), default=None),
@@ -424,3 +429,78 @@ async def test_who_is_named_for_the_order_of_passages_must_be_there(desk: Desk) 
                 user_updated(), RagRequest(question="Why?", **names), callback_url=None
             )  # fmt: skip
         assert caught.value.extra == {"providers": ["openai"]}
+
+
+# --- documents ---
+
+
+def received(**more: Any) -> ReceivedFile:
+    return ReceivedFile(uuid4(), "a.txt", 3, "a" * 64, datetime.now(UTC), **more)
+
+
+def expires_after(record: Record) -> float | None:
+    return JobRequested.model_validate_json(record.value or b"").expires_after
+
+
+async def test_a_document_is_waited_for_as_long_as_documents_take(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    claimed: list[UUID] = []
+
+    async def claim(user: UserUpdated, file: ReceivedFile, job_id: UUID) -> None:
+        claimed.append(job_id)
+
+    monkeypatch.setattr(desk.files, "claim", claim)
+    user = user_updated()
+    desk.submissions.check_ahead(user, ())
+    job_id, *_ = await desk.submissions.accepted(user, document_request(), callback_url=None, upload=received())
+    assert claimed == [job_id]
+    waiting = asyncio.create_task(desk.submissions.answered(user, document_request(), upload=received()))
+    while len(desk.publisher.published) < 2:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    assert [expires_after(record) for record in desk.publisher.published] == [None, 7200]
+
+
+async def test_a_file_is_claimed_before_anything_is_published_and_let_go_where_it_was_not_accepted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Problem) as caught:  # its database is away
+        await desk.submissions.accepted(user_updated(), document_request(), callback_url=None, upload=received())
+    assert (caught.value.status, caught.value.code) == (503, "not-accepted")
+    assert desk.publisher.published == []
+
+    async def claim(user: UserUpdated, file: ReceivedFile, job_id: UUID) -> None:
+        file.is_claimed = True
+
+    async def publish(record: Record) -> None:
+        raise NotAcceptedError("Kafka is away")
+
+    monkeypatch.setattr(desk.files, "claim", claim)
+    monkeypatch.setattr(desk.publisher, "publish", publish)
+    file = received()
+    with pytest.raises(Problem):
+        await desk.submissions.accepted(user_updated(), document_request(), callback_url=None, upload=file)
+    assert not file.is_claimed  # so that whoever received it forgets it
+
+
+async def test_an_upload_is_one_call_and_is_refused_before_it_is_read(desk: Desk) -> None:
+    user = user_updated(rate_limit_requests=1)
+    for _ in range(FLOOD_FACTOR):
+        desk.submissions.check_ahead(user, ())
+    with pytest.raises(Problem, match="far more"):
+        desk.submissions.check_ahead(user, ())
+    with pytest.raises(Problem, match="not present"):
+        desk.submissions.check_ahead(user_updated(user_id="bob"), ("gemini",))
+    desk.submissions.draining = True
+    with pytest.raises(Problem, match="stopping"):
+        desk.submissions.check_ahead(user_updated(user_id="bob"), ())
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("document-unreadable", 422), ("document-too-large", 413), ("no-such-payload", 400), ("cancelled", 409),
+        ("vectors-unavailable", 503), ("provider-http-401", 502),
+    ],
+)  # fmt: skip
+def test_a_document_that_could_not_be_ingested_has_a_status_of_its_own(code: str, status: int) -> None:
+    assert status_of(code) == status

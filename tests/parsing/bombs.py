@@ -1,6 +1,7 @@
 """Files that are made to take more than they are worth, or to lead somewhere else."""
 
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -48,6 +49,16 @@ def thousandfold_docx(mib: int = 60) -> bytes:
     return with_entries(docx_of([("x", None)]), {DOCUMENT: b" " * (mib << 20)})
 
 
+def many_small_bombs() -> bytes:
+    return with_entries(docx_of([("x", None)]), {f"word/{at}.bin": bytes(1 << 20) for at in range(60)})
+
+
+def bomb_among_pictures() -> bytes:
+    """As a whole it is packed a few times only."""
+    entries = {"word/media/a.png": os.urandom(4 << 20), DOCUMENT: b" " * (20 << 20)}
+    return with_entries(docx_of([("x", None)]), entries)
+
+
 def nested_docx() -> bytes:
     """As 42.zip is made: archives in archives."""
     inner = zip_of({"0": b"\0" * (1 << 20)})
@@ -74,7 +85,7 @@ def docx_with_link() -> bytes:
 
 
 def flate_bomb() -> bytes:
-    return pdf_with_content(b"0 " * 100_000_000)
+    return pdf_with_content(b"0 " * 20_000_000)
 
 
 def twice_packed_bomb() -> bytes:

@@ -25,6 +25,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "billion laughs in html": (bombs.laughing_html, "document-unreadable"),
     "billion laughs in xml": (lambda: f"{bombs.LAUGHS}]><x>&j;</x>".encode(), "document-type-unknown"),
     "1000:1": (bombs.thousandfold_docx, "document-too-large"),
+    "many small bombs": (bombs.many_small_bombs, "document-too-large"),
+    "bomb among pictures": (bombs.bomb_among_pictures, "document-too-large"),
     "nested": (bombs.nested_docx, "document-unreadable"),
     "many entries": (bombs.crowded_docx, "document-too-large"),
     "entry outside": (lambda: bombs.docx_with_entry("word/../../../escaped"), "document-unreadable"),

@@ -1,11 +1,14 @@
 """Each type is told by its content, and read with its pages and the levels of its headings."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pypdf import PdfReader, PdfWriter
 
+from parsing.parser import ROOT
 from processors.document_ports import Block
 from tests.parsing.bombs import huge_png
 from tests.parsing.office_files import docx_of, epub_of, kept, pptx_of, with_entries
@@ -136,3 +139,17 @@ async def test_what_nobody_sees_is_gone(tmp_path: Path) -> None:
 async def test_big_picture_in_a_docx_is_not_unpacked(tmp_path: Path) -> None:
     content = with_entries(docx_of([("A picture of something.", None)]), {"word/media/image1.png": huge_png()})
     assert [block.text for block in await blocks_of(kept(tmp_path, content))] == ["A picture of something."]
+
+
+def test_unstructured_comes_without_models_and_without_ways_out() -> None:
+    """What it would download, guess with or call, it never meets: see light_unstructured."""
+    code = (
+        "import sys; from parsing.light_unstructured import put_in_place; put_in_place()\n"
+        "from unstructured.partition import docx, pptx, html, md, text\n"
+        "heavy = {'spacy', 'nltk', 'thinc', 'langdetect', 'httpx', 'urllib3', 'torch', 'pandas'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert not hasattr(sys.modules['requests'], 'Session')\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 120_000  # KiB; as it comes it is twice that

@@ -1,17 +1,23 @@
 """Every route that the OpenAPI document has, those of later releases included: who gets in, and what is not there."""
 
+import base64
 import json
 import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from processors.document_ports import HeldFile
+from sinks.documents import PostgresDocuments
+from sinks.pool import Pool
 from tests.deployment import PASSWORD, client_of, register
+from tests.factories import job
 from tests.pictures import base64_of, png
 from tests.pipeline.conftest import Running
 from tests.pipeline.test_rest import problem
@@ -56,7 +62,7 @@ async def test_an_id_of_nothing_and_what_is_no_id_are_a_404(running: Running) ->
                 problem(await client.request(method, filled(path, value), json={}), 404, "not-found")
 
 
-async def a_job(alice: httpx.AsyncClient) -> str:
+async def a_job(alice: httpx.AsyncClient, _: Running) -> str:
     """One that has ended, so that its row is there for whoever would look."""
     job_id: str = (await alice.post("/chat/async", json={"prompt": "mine"})).json()["job_id"]
 
@@ -67,21 +73,21 @@ async def a_job(alice: httpx.AsyncClient) -> str:
     return job_id
 
 
-async def a_comparison(alice: httpx.AsyncClient) -> str:
+async def a_comparison(alice: httpx.AsyncClient, _: Running) -> str:
     body = {"prompts": ["mine"], "variants": [{"provider": "openai"}]}
     return str((await alice.post("/compare", json=body)).json()["comparison_id"])
 
 
-async def a_payload(alice: httpx.AsyncClient) -> str:
+async def a_payload(alice: httpx.AsyncClient, _: Running) -> str:
     reply = await alice.post("/payloads", json={"image": base64_of(png())})
     return str(reply.json()["image"]["payload_id"])
 
 
-async def an_api_key(alice: httpx.AsyncClient) -> str:
+async def an_api_key(alice: httpx.AsyncClient, _: Running) -> str:
     return str((await alice.post("/api-keys", json={"name": "mine"})).json()["id"])
 
 
-async def a_memory(alice: httpx.AsyncClient) -> str:
+async def a_memory(alice: httpx.AsyncClient, _: Running) -> str:
     """Of an agent that has done something, if only what no tool takes."""
     agent_id = f"agent-{uuid.uuid4().hex[:8]}"
     body = {"goal": "mine", "agent_id": agent_id, "max_steps": 1}
@@ -94,10 +100,23 @@ async def a_memory(alice: httpx.AsyncClient) -> str:
     return agent_id
 
 
+async def a_document(alice: httpx.AsyncClient, running: Running) -> str:
+    """As the stages of documents begin one."""
+    claims = alice.headers["authorization"].split(".")[1]
+    of = job(kind="document", user_id=json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"])
+    pool = Pool(running.deployment.dsn, size=1)
+    file = HeldFile(Path("/nowhere"), 1, "a" * 64, "text/plain")
+    begun = await PostgresDocuments(pool).begin(
+        of, source="mine", payload_id=uuid.uuid4(), file=file, provider="openai", model="m"
+    )
+    await pool.close()
+    return str(begun.document_id)
+
+
 # What an id in a path is of: somebody's, who makes one here; or the admins', whom everybody else hears nothing from.
-OWNED: dict[str, Callable[[httpx.AsyncClient], Awaitable[str]]] = {
+OWNED: dict[str, Callable[[httpx.AsyncClient, Running], Awaitable[str]]] = {
     "job_id": a_job, "comparison_id": a_comparison, "payload_id": a_payload, "key_id": an_api_key,
-    "agent_id": a_memory,
+    "document_id": a_document, "agent_id": a_memory,
 }  # fmt: skip
 OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
 KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
@@ -155,7 +174,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
         mallory.headers.update(await register(admin, f"mallory-{uuid.uuid4().hex[:6]}"))
         made = (await mallory.post("/api-keys", json={"name": "tool"})).json()
         by_key.headers["authorization"] = f"Bearer {made['key']}"
-        theirs = {name: await make(alice) for name, make in OWNED.items()}
+        theirs = {name: await make(alice, running) for name, make in OWNED.items()}
         for method, path in with_id:
             if not names_in(path) <= OWNED.keys():
                 continue
@@ -167,7 +186,8 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
         assert (await alice.get(f"/compare/{theirs['comparison_id']}")).json()["status"] != "cancelling"
         assert (await alice.get("/api-keys")).json()["items"][0]["id"] == theirs["key_id"]
         for path in (
-            f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/agents/memory/{theirs['agent_id']}"
+            f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/documents/{theirs['document_id']}",
+            f"/agents/memory/{theirs['agent_id']}",
         ):  # fmt: skip
             assert (await alice.delete(path)).status_code == 204
 

@@ -10,7 +10,7 @@ from schemas.envelope import Attributes
 from schemas.events import Job, JobAccepted, JobRequested
 from schemas.ids import JobIds, direct_job_id
 from tests.conftest import SECRET
-from tests.factories import ACCEPTED_AT, chat_request, job_requested, user_updated
+from tests.factories import ACCEPTED_AT, chat_request, document_request, job_requested, user_updated
 
 JOB_IDS = JobIds([SECRET])
 USERS = {"alice": user_updated(), "root": user_updated(user_id="root", role="admin")}
@@ -84,3 +84,14 @@ def test_an_id_of_before_a_rotation_is_still_known() -> None:
     job_id = JobIds(["the-former-secret-0123456789-abcdefghij"]).mint("alice")
     rotated = JobIds([SECRET, "the-former-secret-0123456789-abcdefghij"])
     assert job_id_of("alice", Attributes(str(job_id), "/ingress", "job-requested"), rotated) == job_id
+
+
+def test_a_document_is_good_for_as_long_as_documents_are_unless_it_says_otherwise() -> None:
+    for more, timeout, good_for_s in (({}, None, 7200), ({"expires_after": 60}, 90.0, 60), ({}, 90.0, 90)):
+        request = document_request(timeout=timeout)
+        requested = JobRequested(user_id="alice", kind="document", request=request, **more)
+        made = accept_job(
+            requested, Attributes("1", "/shop", "job-requested"), accepted_at=ACCEPTED_AT, users={}, job_ids=JOB_IDS,
+            expires_after_s=3600, document_expires_after_s=7200,
+        )  # fmt: skip
+        assert (made.job.expires_at - ACCEPTED_AT).total_seconds() == good_for_s

@@ -27,10 +27,9 @@ from tests.factories import NOW, chat_request, job, job_admitted
 
 def routed(
     event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
-    clock_is_right=True, cancelled=(), embedding=(),
-    default_embedding=None,
+    clock_is_right=True, cancelled=(), embedding=(), silent=(), default_embedding=None,
 ):  # fmt: skip
-    known = KnownProviders(present, (*present, *seen), configured, embedding)
+    known = KnownProviders(present, (*present, *seen), configured, embedding, silent)
     result = route_job(
         event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
         clock_is_right=lambda: clock_is_right, is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
@@ -47,6 +46,15 @@ def test_the_provider_asked_for_gets_the_job_and_the_waiter_hears_of_it() -> Non
     assert (requested.provider, requested.timeout_s) == ("local", 7)
     assert isinstance(progressed, JobProgressed)
     assert (progressed.state, progressed.rate_limit) == ("admitted", event.rate_limit)
+
+
+def test_who_only_makes_vectors_is_never_asked_for_an_answer() -> None:
+    given = {"present": ("local", "openai"), "allowed": ("local", "openai"), "silent": ("local",)}
+    assert routed(job_admitted(), **given)[0].provider == "openai"
+    (finished,) = routed(job_admitted(request=chat_request(provider="local")), **given)
+    assert finished.error.code == "no-such-provider"
+    embedding = job_admitted(job=job(kind="embedding"), request=EmbeddingRequest(texts=("a",)))
+    assert routed(embedding, embedding=("local",), **given)[0].provider == "local"
 
 
 def test_the_default_is_used_else_the_first_present() -> None:

@@ -45,7 +45,9 @@ def _lmstudio(base_url: str) -> OpenAICompatibleProvider:
 
 
 def _local(base_url: str) -> OpenAICompatibleProvider:
-    return make_local(base_url=base_url, model="m-1", connections=50)
+    return make_local(
+        base_url=base_url, model="m-1", embedding_url=base_url, embedding_model="e-1", connections=50
+    )  # fmt: skip
 
 
 def _gemini(base_url: str) -> Any:
@@ -73,7 +75,7 @@ ADAPTERS = {
 }
 
 STREAMING = [name for name in ADAPTERS if name != "qwen3vl"]
-EMBEDDING = ["openai", "lmstudio", "gemini", "ollama"]
+EMBEDDING = ["openai", "lmstudio", "local", "gemini", "ollama"]
 
 
 def request(prompt: str, *, instruction: str | None = "be brief", **more: Any) -> CompletionRequest:

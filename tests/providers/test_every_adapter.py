@@ -18,6 +18,7 @@ from processors.ports import MAX_TEXTS, Image
 from processors.run_stage import Limits, run_stage
 from processors.stage import Emit
 from providers import plain_http, sdk_http
+from providers.local import make_local
 from tests.factories import chat_request, completion_requested, job
 from tests.fakes import FakeDeltas, OpenGuard
 from tests.providers.adapters import EMBEDDING, KEY, STREAMING, Adapter, request
@@ -330,3 +331,40 @@ async def test_nobody_embeds_nothing_or_more_than_a_reply_holds(provider: Any) -
     for texts in ([], ["x"] * (MAX_TEXTS + 1)):
         with pytest.raises(ValueError, match="between 1 and 64"):
             await provider.embed(texts, purpose="query", timeout_s=5)
+
+
+@pytest.mark.parametrize("adapter", ["local"], indirect=True)
+async def test_the_local_model_is_told_questions_from_passages(api: ModelApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    right = type(api).other
+
+    def recorded(self: ModelApi, method: str, path: str, body: dict[str, Any]) -> Any:
+        asked.append((path, body.get("input_type", "")))
+        return right(self, method, path, body)
+
+    monkeypatch.setattr(type(api), "other", recorded)
+    provider = make_local(
+        base_url=None, model="m-1", embedding_url=api.base_url, embedding_model="e-1", connections=2
+    )  # fmt: skip
+    for purpose in ("query", "passage"):
+        await provider.embed(["a"], purpose=purpose, timeout_s=5)  # type: ignore[arg-type]  # both are
+    await provider.close()
+    assert asked == [("/v1/embeddings", "query"), ("/v1/embeddings", "passage")]
+
+
+@pytest.mark.parametrize("adapter", ["local"], indirect=True)
+async def test_of_the_two_local_servers_either_may_be_missing(api: ModelApi) -> None:
+    embeds = make_local(base_url=None, model="m-1", embedding_url=api.base_url, embedding_model="e-1", connections=2)
+    answers = make_local(base_url=api.base_url, model="m-1", embedding_url=None, embedding_model="e-1", connections=2)
+    assert (embeds.capabilities.embeds, embeds.model, embeds.embedding_model) == (True, "", "e-1")
+    assert (answers.capabilities.embeds, answers.model, answers.embedding_model) == (False, "m-1", "")
+    with pytest.raises(PermanentError, match="LOCAL_BASE_URL"):
+        await embeds.complete(request("hello"))
+    with pytest.raises(PermanentError, match="LOCAL_EMBEDDING_URL"):
+        await answers.embed(["a"], purpose="query", timeout_s=5)
+    assert (await answers.complete(request("hello"))).text == "Answer to: hello"
+    assert (await embeds.embed(["a"], purpose="query", timeout_s=5)).vectors
+    await embeds.close()
+    await answers.close()
+    with pytest.raises(ValueError, match="neither"):
+        make_local(base_url=None, model="m", embedding_url=None, embedding_model="e", connections=1)

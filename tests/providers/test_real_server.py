@@ -58,7 +58,7 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=["local", "lmstudio", "openai"])
 async def provider(request: pytest.FixtureRequest, base_url: str) -> AsyncIterator[OpenAICompatibleProvider]:
     if request.param == "local":
-        provider = make_local(base_url=base_url, model=MODEL, connections=4)
+        provider = make_local(base_url=base_url, model=MODEL, embedding_url=None, embedding_model="", connections=4)
     elif request.param == "lmstudio":
         provider = make_lmstudio(base_url=base_url, api_key="k", model=MODEL, embedding_model="e", connections=4)
     else:
@@ -136,7 +136,13 @@ async def test_who_leaves_frees_the_slots(provider: OpenAICompatibleProvider) ->
 
 
 async def test_a_server_that_is_gone_is_unreachable() -> None:
-    provider = make_local(base_url=f"http://127.0.0.1:{free_port()}/v1", model=MODEL, connections=1)
+    provider = make_local(
+        base_url=f"http://127.0.0.1:{free_port()}/v1",
+        model=MODEL,
+        embedding_url=None,
+        embedding_model="",
+        connections=1,
+    )
     with pytest.raises(RetryableError):
         await provider.complete(request("Hello."))
     await provider.close()

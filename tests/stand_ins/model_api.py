@@ -76,6 +76,9 @@ class ModelApi(ABC):
     def other(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """The reply to every other call: models, embeddings; None: there is no such path."""
 
+    async def before_other(self, path: str, body: dict[str, Any]) -> None:  # noqa: B027 most have nothing to hold
+        """Awaited before that reply, so that tests can hold it back."""
+
     @abstractmethod
     def reply(self, call: Call, text: str, mode: str) -> dict[str, Any]:
         """A whole answer; `mode` may be one of those that only differ in it."""
@@ -267,6 +270,7 @@ class _Connection(asyncio.Protocol):
     async def _answer_other(self, method: str, path: str, body: dict[str, Any]) -> None:
         mode = next(iter(_MODE.findall(json.dumps(body))), "answer")
         if not await self._goes_wrong(mode):
+            await self._api.before_other(path, body)
             found = self._api.other(method, path, body)
             self._send(404 if found is None else 200, self._api.error(404) if found is None else found)
 

@@ -11,6 +11,7 @@ from faust.types import TP
 from processors.errors import PermanentError, RetryableError
 from settings import PROVIDERS, Settings
 from streams.guards import partitions_share
+from streams.provider_watch import ProviderWatch
 from streams.providers import REGISTRY, configured, requests_per_minute
 from tests.deployment import ROOT
 from tests.providers.adapters import ADAPTERS, KEY, request
@@ -40,6 +41,18 @@ def test_a_provider_is_there_with_its_key_or_address_and_absent_without(name: st
     assert list(configured(settings(**NEEDS[name]))) == [name]
     assert configured(settings(**NEEDS[name], allowed_providers=[other for other in PROVIDERS if other != name])) == {}
     assert configured(settings(**dict.fromkeys(NEEDS[name], ""))) == {}
+
+
+def test_local_is_there_with_either_of_its_servers() -> None:
+    both = settings(local_base_url="http://h:1/v1", local_embedding_url="http://h:2/v1", local_embedding_model="e")
+    one = settings(local_embedding_url="http://h:2/v1", local_embedding_model="e")
+    for given, model in ((both, "SmolLM2-135M-Instruct"), (one, "")):
+        adapter: Any = configured(given)["local"].make()
+        assert (adapter.capabilities.embeds, adapter.embedding_model, adapter.model) == (True, "e", model)
+        (offer,) = ProviderWatch({"local": adapter}).offers()
+        assert offer.embedding_model == "e"
+        assert "embeddings" in offer.can
+        assert (offer.can == ("embeddings",)) == (model == "")  # of whom nobody asks an answer
 
 
 def test_all_stand_in_the_order_in_which_they_are_allowed() -> None:

@@ -31,6 +31,10 @@ def test_a_role_writes_and_reads_what_its_stages_do_and_nothing_else() -> None:
         "completion-requested-openai", "completion-requested-local", "embedding-requested-openai",
         "embedding-requested-local", "job-cancel-requested", "user-updated", "worker-heartbeat",
     }  # fmt: skip
+    assert topics("ingestion", "Write") == {
+        "chunks-prepared", "job-progressed", "job-finished", "dead-letters", "worker-heartbeat",
+    }  # fmt: skip
+    assert topics("ingestion", "Read") >= {"document-received", "chunks-prepared", "job-cancel-requested"}
     assert "job-admitted" in topics("gate", "Read") & topics("gate", "Write")
     assert topics("sink", "Read") >= {"job-admitted", "job-finished", "dead-letters"}
     assert topics("ingress", "Write") >= {"job-requested", "user-updated", "job-cancel-requested"}
@@ -53,6 +57,8 @@ def test_a_worker_has_its_own_groups_and_nobody_a_transaction() -> None:
     assert groups == {
         ("gate", "staging.assistant-gate", "Read", True), ("completion", "staging.assistant-completion", "Read", True),
         ("sink", "staging.assistant-sink", "Read", True), ("recover", "staging.assistant-sink", "Describe", True),
+        ("retrieval", "staging.assistant-retrieval", "Read", True), ("agent", "staging.assistant-agent", "Read", True),
+        ("ingestion", "staging.assistant-ingestion", "Read", True),
     }  # fmt: skip
     assert {acl.resource for acl in FOUND} == {"topic", "group", "cluster"}
 

@@ -16,6 +16,7 @@ from transport.workers import (
     offered_providers,
     present_providers,
     seen_providers,
+    silent_providers,
 )
 
 
@@ -69,6 +70,15 @@ def test_a_worker_that_has_said_good_bye_is_seen_and_not_present(beats) -> None:
     beat(beats, "gone", appended_s=100, stopped=True)
     assert present_providers(beats) == []
     assert seen_providers(beats) == ["openai"]
+
+
+def test_who_only_makes_vectors_is_silent_until_somebody_has_it_answer(beats) -> None:
+    beat(beats, "embeds", appended_s=100, provider="local", can=("embeddings",))
+    beat(beats, "both", appended_s=100, provider="openai", can=("stream", "embeddings"))
+    beat(beats, "plain", appended_s=100, provider="qwen3vl", can=())
+    assert silent_providers(beats) == ["local"]
+    beat(beats, "answers", appended_s=100, provider="local", can=("stream",))
+    assert silent_providers(beats) == []
 
 
 def test_an_answer_is_kept_for_a_moment_and_then_asked_for_again() -> None:
