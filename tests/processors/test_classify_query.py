@@ -1,5 +1,7 @@
 """Which queries one answer is enough for: by rules, by a model where they cannot tell, and how often that is right."""
 
+from typing import Any
+
 import pytest
 
 from bench.smart_quality.__main__ import measured
@@ -23,7 +25,7 @@ def test_nine_of_ten_are_told_apart_by_rules_alone(name: str) -> None:
     assert sure >= 0.75
 
 
-def smart(query: str, **more) -> list:
+def smart(query: str, **more: Any) -> list[Any]:
     request = SmartRequest(query=query, **more)
     return list(routed(job_admitted(job=job(kind="smart"), request=request)))
 
