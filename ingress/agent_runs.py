@@ -25,7 +25,7 @@ class Agents:
             more += [tool(ledger=unused, vectors=unused, providers={}) for tool in (Search, VectorSearch)]
         if api_hosts:
             more.append(ExternalApi(_Named(api_hosts)))
-        self.tools = Tools(more).described()
+        self.tools = Tools(more).described
 
 
 class _Named:

@@ -6,6 +6,7 @@ for every model is that a run which has read such text reaches nobody without it
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -29,11 +30,12 @@ REPAIR = (
 LAST_STEP = "This is your last step: use finish now, with the best answer that you have."
 
 
+@lru_cache(maxsize=8)
 def instruction(tools: Tools) -> str:
-    """What the model is, and what it can do."""
+    """What the model is, and what it can do; made once for the tools of a worker."""
     told = [
         f"- {tool['name']}: {tool['description']} Input: {json.dumps(tool['input_schema'], ensure_ascii=False)}"
-        for tool in tools.described()
+        for tool in tools.described
     ]
     return RULES + "\n".join(told)
 
@@ -51,9 +53,10 @@ def prompt(goal: str, state: AgentState, *, job_id: UUID, is_last: bool) -> str:
     return "\n\n".join(parts)
 
 
+@lru_cache(maxsize=8)
 def response_format(tools: Tools) -> ResponseFormat:
     """A step as a JSON schema, for providers that hold their models to one."""
-    described = tools.described()
+    described = tools.described
     inputs: list[dict[str, Any]] = [tool["input_schema"] for tool in described]
     schema = {
         "type": "object",

@@ -1,6 +1,7 @@
 """All tools of a worker: what a model is told of them, and whether what it wants is one of them."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,8 +24,9 @@ class Tools:
         """Of all."""
         return tuple(self._tools)
 
+    @cached_property
     def described(self) -> list[dict[str, Any]]:
-        """As `GET /agents/tools` has them."""
+        """As `GET /agents/tools` has them; made once, for every step tells a model of all of them."""
         return [tool.described() for tool in self._tools.values()]
 
     def called(self, name: str, given: dict[str, Any]) -> tuple[Tool[Any], ToolArguments] | str:
@@ -45,6 +47,6 @@ class Tools:
 
     def only_text_of(self, name: str) -> str | None:
         """The one argument that a tool needs, where that is a text: small models give it without its name."""
-        tool = self._tools.get(name)
-        required = tool.schema()["required"] if tool else []
+        told = next((tool for tool in self.described if tool["name"] == name), None)
+        required: list[str] = told["input_schema"]["required"] if told else []
         return required[0] if len(required) == 1 else None

@@ -125,7 +125,7 @@ async def test_a_summary_is_of_a_text_or_of_what_was_observed_and_as_untrusted_a
 
 def test_a_tool_tells_its_input_as_a_schema() -> None:
     library = Library()
-    told = {tool["name"]: tool for tool in Tools([library.tool(Search), library.tool(VectorSearch)]).described()}
+    told = {tool["name"]: tool for tool in Tools([library.tool(Search), library.tool(VectorSearch)]).described}
     assert list(told) == ["search", "vector_search", "summary", "finish"]
     schema = told["vector_search"]["input_schema"]
     assert schema["required"] == ["query"]
