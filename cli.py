@@ -124,6 +124,30 @@ def say(
     raise SystemExit(saying.say(settings.assistant_home, body, output, root_password=_root_password(settings)))
 
 
+def agent(
+    goal: str,
+    agent_id: Annotated[str, typer.Option("--id", help="Whose memory it has, of your agents")] = "cli",
+    provider: Annotated[str | None, typer.Option(help="Who thinks; the default otherwise")] = None,
+    max_steps: Annotated[int, typer.Option(min=1, max=20)] = 5,
+    timeout: Annotated[float | None, typer.Option(min=1, max=120, help="Seconds of one question")] = None,
+    approve: Annotated[str, typer.Option(help="Calls that need it: ask, always or never")] = "ask",
+    as_json: Annotated[bool, typer.Option("--json", help="The whole run")] = False,
+) -> None:
+    """Give an agent a goal; shows its steps, and asks before it calls out with what it has read."""
+    from client import agent as commands
+
+    if approve not in ("ask", "always", "never"):
+        _fail(f"--approve is ask, always or never, not {approve!r}")
+    body = {"goal": goal, "agent_id": agent_id, "provider": provider, "max_steps": max_steps, "timeout": timeout}
+    settings, wanted = Settings(), {name: value for name, value in body.items() if value is not None}
+    raise SystemExit(
+        commands.agent(
+            settings.assistant_home, wanted, root_password=_root_password(settings), as_json=as_json,
+            approve=approve,  # type: ignore[arg-type]  # one of them, as was checked
+        )
+    )  # fmt: skip
+
+
 @jobs.callback()
 def jobs_list(
     context: typer.Context,

@@ -21,7 +21,7 @@ MIN_SECRET_BYTES = 32
 PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
 ALLOWED = (*PROVIDERS[:-1], "qwen-tts", PROVIDERS[-1])  # with the one that only speaks
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
-ROLES = ("gate", "completion", "speech", "retrieval", "ingestion", "sink")
+ROLES = ("gate", "completion", "speech", "retrieval", "agent", "ingestion", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
 # Where there is none, compose files hand on an empty one.
@@ -34,7 +34,7 @@ NONE_WHERE_EMPTY = (
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
     "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert",
-    "local_embedding_url", "qwen_tts_base_url", "tts_api_url", "local_speech_url",
+    "local_embedding_url", "qwen_tts_base_url", "tts_api_url", "local_speech_url", "agent_max_cost",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -197,6 +197,13 @@ class Settings(BaseSettings):
     retrieved_risk_refuse_from: float = Field(0.8, ge=0.01, le=1.01)
     answer_link_hosts: Annotated[tuple[str, ...], NoDecode] = ()
 
+    # --- agents ---
+    agent_concurrency: int = Field(256, ge=1, le=4096)
+    agent_max_tokens: int = Field(100_000, ge=1_000, le=10_000_000)
+    agent_max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    agent_api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    agent_memory_ttl_days: int = Field(90, ge=1, le=3650)
+
     # --- workers ---
     worker_id: str | None = None
     worker_http_host: str = "127.0.0.1"
@@ -245,7 +252,7 @@ class Settings(BaseSettings):
     @field_validator(
         "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
         "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", "forbidden_llm_output",
-        "answer_link_hosts",
+        "answer_link_hosts", "agent_api_hosts",
         mode="before",
     )  # fmt: skip
     @classmethod
@@ -272,7 +279,7 @@ class Settings(BaseSettings):
                 raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
         return value
 
-    @field_validator("egress_allowed_hosts", "answer_link_hosts")
+    @field_validator("egress_allowed_hosts", "answer_link_hosts", "agent_api_hosts")
     @classmethod
     def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """As they are compared: small letters, ASCII, without the last dot."""

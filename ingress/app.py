@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from ingress import (
+    agents,
     api_keys,
     cancelling,
     chat,
@@ -34,6 +35,7 @@ from ingress import (
     providers,
     rag,
     search,
+    smart,
     speech,
     streaming,
     user_admin,
@@ -42,6 +44,7 @@ from ingress import (
     workers,
 )
 from ingress.access import Access
+from ingress.agent_runs import Agents
 from ingress.announcer import Announcer
 from ingress.backpressure import Backpressure
 from ingress.bodies import LARGEST_BODY_BYTES, Bodies
@@ -81,6 +84,7 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.agent_steps import AgentStepStore
 from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
@@ -163,7 +167,7 @@ def create_app(settings: Settings) -> FastAPI:
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
         login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
-        speech.router, examples.router,
+        speech.router, examples.router, agents.router, smart.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -352,6 +356,9 @@ def compose(settings: Settings) -> Services:
         announcer=Announcer(users, publisher, user_table, topic=users_topic),
         job_ids=job_ids,
         expires_after_s=settings.expires_after_s,
+        agents=Agents(
+            AgentStepStore(database), api_hosts=settings.agent_api_hosts, has_vectors=settings.qdrant_url is not None
+        ),
     )
 
 

@@ -20,12 +20,13 @@ WORK = {
     "generate_completion": ("completion", True), "embed_texts": ("completion", True),
     "retrieve_context": ("retrieval", False), "partition_document": ("ingestion", False),
     "embed_chunks": ("ingestion", False), "generate_speech": ("speech", False),
-    "store_example": ("sink", False),
+    "store_example": ("sink", False), "plan_agent_step": ("agent", False), "run_tool": ("agent", False),
 }  # fmt: skip
 # The work that a job waits for.
 STAGES: dict[JobKind, tuple[str, ...]] = {
     "chat": ("generate_completion",), "embedding": ("embed_texts",), "search": ("retrieve_context",),
     "rag": ("retrieve_context", "generate_completion"), "document": ("partition_document", "embed_chunks"),
+    "agent": ("plan_agent_step", "run_tool"), "smart": ("generate_completion", "plan_agent_step", "run_tool"),
 }  # fmt: skip
 GATE_STAGES = ("sanitize_prompt", "limit_rate", "route_job")
 

@@ -11,7 +11,7 @@ _REF = "#/components/schemas/{model}"
 _described: list[type[BaseModel]] = []
 
 
-def described_body(kind: type[BaseModel]) -> dict[str, Any]:
+def described_body(kind: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
     """`openapi_extra` of a route that reads a `kind`; where it has a field `image`, a form is taken as well."""
     _described.append(kind)
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}}}
@@ -19,7 +19,7 @@ def described_body(kind: type[BaseModel]) -> dict[str, Any]:
         fields: dict[str, dict[str, str]] = {name: {"type": "string"} for name in kind.model_fields}
         fields["image"] = {"type": "string", "format": "binary"}
         content[FORM] = {"schema": {"type": "object", "properties": fields}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": is_required, "content": content}}
 
 
 def described_schemas() -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _user_in(value: bytes) -> str | None:
 class Progress:
     """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told.
 
-    `at`: when that was so; `document`: how far it is.
+    `at`: when that was so; `document`: how far it is; `code`: why it waits, or is tried again.
     """
 
     user_id: str
@@ -67,6 +67,7 @@ class Progress:
     attempts: list[dict[str, Any]] | None
     at: datetime
     document: dict[str, Any] | None = None
+    code: str | None = None
 
 
 def outcome_of(row: JobRow) -> Outcome:
@@ -166,7 +167,9 @@ class Follower:
             return None
         attempts = [attempt.model_dump(exclude_none=True) for attempt in event.attempts or ()]
         document = self._document(str(job_id).encode())
-        return Progress(event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, document)
+        return Progress(
+            event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, document, event.code
+        )  # fmt: skip
 
     def _document(self, key: bytes) -> dict[str, Any] | None:
         value = self._documents.get(key)

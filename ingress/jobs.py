@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -14,6 +15,7 @@ from ingress.problems import Problem, not_found
 from ingress.services import AskingUser, CurrentUser, Found, Services
 from processors.errors import RetryableError
 from processors.retries import MAX_BACKOFF_S
+from processors.run_tool import REQUIRES_ACTION
 from schemas.events import UserUpdated, utc_from_ms
 from schemas.ids import JobIds
 from schemas.job_view import job_view
@@ -24,6 +26,7 @@ router = APIRouter()
 FRESH_GRACE_S = 300
 UNKNOWN_AGE_MS = 60_000  # a job that runs has its row within seconds
 WAITING_FOR_PROVIDER = "waiting-for-provider"
+WAITS_FOR_USER = "requires_action"
 # Until a provider has begun with a job after such a word of it, or has no place for it.
 ON_ITS_WAY_S = {"admitted": 1.0, "waiting": 2.0, "retrying": MAX_BACKOFF_S + 1}
 
@@ -57,7 +60,7 @@ async def job(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 
     Of one that has spoken, `audio_url` is where its audio is, for whoever has the address, for an hour.
     """
-    view = await job_view_of(job_id, user, found)
+    view = await view_of(job_id, user, found)
     if view["kind"] == "speech" and view["status"] == "completed":
         view["audio_url"] = found.audio_links.path(job_id, now_s=time.time())
     return _json(view)
@@ -66,14 +69,14 @@ async def job(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 @router.get("/inference/{job_id}", tags=["chat"])
 async def inference(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """One job, briefly: `result` is the body that a waiting call would have answered."""
-    view = await job_view_of(job_id, user, found)
+    view = await view_of(job_id, user, found)
     return _json({name: view[name] for name in ("job_id", "status", "result", "error") if name in view})
 
 
 @router.get("/jobs/{job_id}/webhooks", tags=["webhooks"])
 async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """Every attempt to deliver the job's webhook."""
-    await job_view_of(job_id, user, found)
+    await view_of(job_id, user, found)
     return _json({"items": await found.webhooks.attempts(job_id)})
 
 
@@ -83,7 +86,7 @@ async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 )  # fmt: skip
 async def redeliver(job_id: UUID, user: CurrentUser, found: Found) -> Response:
     """Send the job's webhook again at once, as it is stored and with its id; an attempt under way counts as that."""
-    await job_view_of(job_id, user, found)
+    await view_of(job_id, user, found)
     found.submissions.count(user)
     if not await found.webhooks.send_again(job_id):
         detail = "the job has no webhook: it has no callback_url, or has not ended yet"
@@ -106,20 +109,27 @@ async def rotate_webhook_secret(user: CurrentUser, found: Found) -> Response:
         raise Problem(429, error.code, error.message, headers={"Retry-After": "3600"}) from None
 
 
-async def job_view_of(job_id: UUID, user: UserUpdated, found: Services) -> dict[str, Any]:
-    """The job as polled, where the user may see it; raises Problem where it is none of theirs."""
+async def view_of(job_id: UUID, user: UserUpdated, found: Services, *, kinds: Sequence[str] = ()) -> dict[str, Any]:
+    """A job as polled; `kinds`: one of these, of which a job that nobody knows yet is the first.
+
+    Raises:
+        Problem: It is none of the user's, or of another kind.
+    """
     row = await _row(job_id, user, found)
     if row is not None:
+        if kinds and row.kind not in kinds:
+            raise not_found()
         if row.status != "pending":
             return row.view()
         return row.view(**await _where(job_id, found, asks_provider=row.kind != "document"))
+    kind = kinds[0] if kinds else "chat"
     progress = found.follower.progress(job_id)
     if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
         where = await _where(job_id, found)
-        return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=None, **where)
+        return job_view(job_id=job_id, kind=kind, status="pending", accepted_at=None, **where)
     if is_fresh(job_id, user, found.job_ids, found.expires_after_s):
         accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
-        return job_view(job_id=job_id, kind="chat", status="pending", accepted_at=accepted_at, stage="accepted")
+        return job_view(job_id=job_id, kind=kind, status="pending", accepted_at=accepted_at, stage="accepted")
     raise not_found()
 
 
@@ -129,7 +139,7 @@ async def visible(job_id: UUID, user: UserUpdated, found: Services) -> float:
     Raises:
         Problem: It is none of theirs.
     """
-    view = await job_view_of(job_id, user, found)
+    view = await view_of(job_id, user, found)
     if found.job_ids.belongs(job_id, user.user_id):
         return JobIds.minted_at_ms(job_id)
     if "accepted_at" not in view:
@@ -144,6 +154,8 @@ async def _where(job_id: UUID, found: Services, *, asks_provider: bool = True) -
     """
     progress = found.follower.progress(job_id)
     if progress is not None:
+        if progress.code == REQUIRES_ACTION and progress.state == "waiting":
+            return {"stage": progress.stage, "state": WAITS_FOR_USER}
         if asks_provider and waits_for_provider(progress, now=datetime.now(UTC)):
             return {"stage": WAITING_FOR_PROVIDER, "state": "waiting", "attempts": progress.attempts}
         return {
@@ -152,6 +164,8 @@ async def _where(job_id: UUID, found: Services, *, asks_provider: bool = True) -
         }  # fmt: skip
     with contextlib.suppress(RetryableError):
         waiting = await found.due.of_job(job_id)
+        if waiting is not None and waiting.code == REQUIRES_ACTION:
+            return {"stage": waiting.stage, "state": WAITS_FOR_USER}
         if waiting is not None:
             return {
                 "stage": waiting.stage, "state": "waiting", "retry_at": waiting.due_at, "attempts": waiting.attempts,

@@ -11,6 +11,7 @@ from fastapi.security import OAuth2PasswordBearer
 from starlette.types import Scope as ASGIScope
 
 from ingress.access import Access, Scope, Session
+from ingress.agent_runs import Agents
 from ingress.announcer import Announcer
 from ingress.bodies import Bodies
 from ingress.cancel_requests import CancelRequests
@@ -102,6 +103,7 @@ class Services:
     announcer: Announcer
     job_ids: JobIds
     expires_after_s: int
+    agents: Agents
 
 
 LOOKING = ("GET", "HEAD")

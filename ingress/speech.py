@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from ingress.access import Session
 from ingress.chat import ANSWERS, JOBS, as_job, failed_call
 from ingress.idempotency import REPLAYED, Key
-from ingress.jobs import job_view_of
+from ingress.jobs import view_of
 from ingress.leaving import left
 from ingress.problems import Problem, not_found, rate_limit_headers
 from ingress.services import CostingUser, CurrentUser, Found, Services, Token, services, session_of
@@ -107,7 +107,7 @@ async def audio(job_id: UUID, found: Found, session: Annotated[Session | None, D
         if row is None or owner is None or owner.disabled:
             raise not_found()
         return await _file_of(job_id, row.view(), found, owner=row.user_id)
-    view = await job_view_of(job_id, session.user, found)
+    view = await view_of(job_id, session.user, found)
     row = await found.jobs.get(job_id) if session.user.role == "admin" else None
     return await _file_of(job_id, view, found, owner=row.user_id if row is not None else session.user.user_id)
 

@@ -29,6 +29,7 @@ from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import (
+    AgentRequest,
     AnyRequest,
     ChatRequest,
     DocumentRequest,
@@ -37,6 +38,7 @@ from schemas.requests import (
     ImageReference,
     RagRequest,
     SearchRequest,
+    SmartRequest,
     SpeechRequest,
     kind_of,
 )
@@ -341,7 +343,7 @@ class Submissions:
 
     def _check(self, user: UserUpdated, request: AnyRequest, *, is_counted: bool = False) -> None:
         self._check_user(user, is_counted=is_counted)
-        generation = request.generation_config if isinstance(request, (ChatRequest, RagRequest)) else None
+        generation = request.generation_config if isinstance(request, GENERATING) else None
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
@@ -405,6 +407,9 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+GENERATING = (ChatRequest, RagRequest, AgentRequest, SmartRequest)
 
 
 def _image_of(request: AnyRequest) -> ImageReference | None:

@@ -88,6 +88,8 @@ async def generate_completion(
     meta: dict[str, Any] = {"provider": event.provider, "job_id": str(event.job.job_id)}
     if lacking:
         meta["dropped"] = list(lacking)
+    if event.decision is not None:
+        meta["decision"] = event.decision.model_dump()
     onward = fall_over.of(event)
     is_awaited_briefly = onward is not None and onward.takes(TIMEOUT)
     patience_s = fall_over.patience_s(event, now=now) if is_awaited_briefly else None

@@ -1,7 +1,7 @@
 """Stage: job-admitted -> the topic of the work, and word to who waits.
 
 completion-requested-<provider>, embedding-requested-<provider>, speech-requested, example-received,
-retrieval-requested or document-received.
+retrieval-requested, document-received or agent-step-requested.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from processors.cancelled import USER_DISABLED, cancelled
+from processors.classify_query import as_chat, by_rules
 from processors.stage import Emit, StageResult
 from schemas.events import (
+    AgentState,
+    AgentStepRequested,
     CompletionRequested,
     DocumentReceived,
     EmbeddingRequested,
@@ -43,6 +46,7 @@ NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
 DOCUMENT_S = 900.0
 MAX_TIMEOUT_S = 120.0
 SPOKEN_CHARS_PER_S = 40.0  # half as fast as a voice on two slow cores
+SMART_AGENT, SMART_STEPS = "smart", 5  # of a query that turns out to need an agent
 ONLY_ADMINS_SIMULATE = "only admins rehearse failures: leave generation_config.simulate_failure out"
 
 
@@ -154,10 +158,10 @@ def route_job(
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     request = event.request
-    if isinstance(request, (AgentRequest, SmartRequest, TrainingRequest)):
+    if isinstance(request, TrainingRequest):
         error = JobError(code="not-offered", message=f"jobs of kind {job.kind} are not offered here yet")
         return Emit((JobFinished.failed(job, error=error, at=now),))
-    if isinstance(request, (ChatRequest, RagRequest)):
+    if isinstance(request, (ChatRequest, RagRequest, AgentRequest, SmartRequest)):
         simulates = request.generation_config.simulate_failure is not None
         if simulates and job.role != "admin":
             error = JobError(code=NOT_ALLOWED, message=ONLY_ADMINS_SIMULATE)
@@ -207,7 +211,7 @@ def _progressed(event: JobAdmitted, now: datetime) -> JobProgressed:
 
 def _asked_for(request: AnyRequest) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
     """Who is to answer, and who is to make vectors: None: nobody; empty: the choice is left to us."""
-    if isinstance(request, ChatRequest):
+    if isinstance(request, (ChatRequest, AgentRequest, SmartRequest)):
         return request.providers, None
     if isinstance(request, RagRequest):
         return request.providers, (request.embedding_provider,) if request.embedding_provider else ()
@@ -251,8 +255,35 @@ def _requested(
         return EmbeddingRequested(
             job=job, provider=embedding or "", request=request, timeout_s=timeout_s, rate_limit=rate_limit
         )  # fmt: skip
+    if isinstance(request, (AgentRequest, SmartRequest)):
+        return _first_step(event, request, answering or "", timeout_s=timeout_s)
     if not isinstance(request, ChatRequest):
         raise TypeError(f"{type(request).__name__} has no stage")
     return CompletionRequested(
         job=job, provider=answering or "", request=request, timeout_s=timeout_s, rate_limit=rate_limit
+    )  # fmt: skip
+
+
+def _first_step(
+    event: JobAdmitted, request: AgentRequest | SmartRequest, provider: str, *, timeout_s: float
+) -> AgentStepRequested | CompletionRequested:
+    """An agent's first step; of a query where rules say so one answer, and where they cannot tell, a model is asked."""
+    job, rate_limit = event.job, event.rate_limit
+    if isinstance(request, AgentRequest):
+        return AgentStepRequested(
+            job=job, provider=provider, request=request, timeout_s=timeout_s, rate_limit=rate_limit
+        )  # fmt: skip
+    decision = by_rules(request.query)
+    if decision is not None and decision.kind == "SIMPLE":
+        return CompletionRequested(
+            job=job, provider=provider, request=as_chat(request), timeout_s=timeout_s, rate_limit=rate_limit,
+            decision=decision,
+        )  # fmt: skip
+    agent = AgentRequest(
+        goal=request.query, agent_id=request.agent_id or SMART_AGENT, max_steps=SMART_STEPS,
+        provider=request.provider, generation_config=request.generation_config, timeout=request.timeout,
+    )  # fmt: skip
+    return AgentStepRequested(
+        job=job, provider=provider, request=agent, timeout_s=timeout_s, rate_limit=rate_limit,
+        state=AgentState(decision=decision), is_undecided=decision is None,
     )  # fmt: skip

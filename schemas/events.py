@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.requests import (
+    AgentRequest,
     AnyRequest,
     CallbackUrl,
     ChatRequest,
@@ -34,6 +35,7 @@ JobSource = Literal["rest", "kafka"]
 E = TypeVar("E", bound="Event")
 Time = AwareDatetime  # one without a zone cannot be compared with any other
 Run = Annotated[int, Field(ge=1, le=2_147_483_647, description="only a redrive raises it")]
+TOOL_S = 10.0  # more than any tool of an agent may take
 MAX_OFFERED_MODELS = 100  # of a provider; they ride in every heartbeat
 
 
@@ -201,12 +203,20 @@ class Retrieved(Event):
     left_out: int = 0
 
 
+class Decision(Event):
+    """Whether a query needs one answer or an agent, and who says so: our rules, or a model that was asked."""
+
+    kind: Literal["SIMPLE", "COMPLEX"]
+    reason: str
+    by: Literal["rules", "model"] = "rules"
+
+
 class CompletionRequested(JobEvent):
     """A job's prompt is ready to be sent to a provider.
 
     `retry`: how often it was put off (a long retry is the same event again); `attempts`: the tries until then;
     `left_s`: what of `timeout_s` the providers before this one have left to it; `retrieved`: of a question to
-    documents, what it is answered from.
+    documents, what it is answered from; `decision`: of a query that might have been for an agent, why it is not.
     """
 
     provider: str
@@ -217,6 +227,7 @@ class CompletionRequested(JobEvent):
     attempts: tuple[Attempt, ...] = ()
     left_s: float | None = None
     retrieved: Retrieved | None = None
+    decision: Decision | None = None
 
     @property
     def work_s(self) -> float:
@@ -345,6 +356,105 @@ class ChunksPrepared(JobEvent):
         return self.timeout_s
 
 
+class AgentStep(Event):
+    """A step of an agent that is over: what it thought and did, and what came of it.
+
+    `risk`: how surely the observation holds instructions for a model (0-1); `is_untrusted`: it holds text that came
+    from documents or from outside.
+    """
+
+    step: Annotated[int, Field(ge=1)]
+    thought: str
+    action: str
+    action_input: dict[str, Any] = {}
+    observation: str
+    risk: float = 0.0
+    is_untrusted: bool = False
+
+
+class AgentSpent(Event):
+    """What a run of an agent has cost so far. `cost`: in the currency of the prices, 0 where there are none."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class AgentState(Event):
+    """What a run of an agent knows; it rides in its events.
+
+    `steps`: the newest ones; `digest`: what is left of older ones; `memory`: what it knows of earlier runs;
+    `is_tainted`: it has read text that came from documents or from outside; `last_call`, `repeats`: how often in a row
+    it has wanted the same.
+    """
+
+    steps: tuple[AgentStep, ...] = ()
+    digest: str = ""
+    memory: str = ""
+    spent: AgentSpent = AgentSpent()
+    is_tainted: bool = False
+    last_call: str = ""
+    repeats: int = 0
+    decision: Decision | None = None
+
+
+class AgentStepRequested(JobEvent):
+    """An agent is to think about its next step. `is_undecided`: first, whether the query needs an agent at all."""
+
+    provider: str
+    request: AgentRequest
+    step: Annotated[int, Field(ge=1)] = 1
+    state: AgentState = AgentState()
+    is_undecided: bool = False
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
+class ToolCallRequested(JobEvent):
+    """An agent has thought, and a tool is to be run. `action_input`: as the model gave it, not checked yet."""
+
+    provider: str
+    request: AgentRequest
+    step: Annotated[int, Field(ge=1)]
+    thought: str
+    action: str
+    action_input: dict[str, Any]
+    state: AgentState
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s + TOOL_S  # its tool has a time of its own
+
+
+class AgentProgress(Event):
+    """How far an agent is; texts are cut. `observation`: None while the step's tool has not answered."""
+
+    step: int
+    max_steps: int
+    thought: str
+    action: str
+    action_input: dict[str, Any] = {}
+    observation: str | None = None
+
+
 class DocumentProgress(Event):
     """How far a document is. `pages`, `chunks`: that were read, and made vectors of; a total is None until known."""
 
@@ -357,7 +467,8 @@ class DocumentProgress(Event):
 class JobProgressed(Event):
     """A small fact on the way; nothing depends on its arrival.
 
-    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`: how far it is.
+    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`, `agent`: how far
+    it is.
     """
 
     job_id: UUID
@@ -372,6 +483,7 @@ class JobProgressed(Event):
     retry_at: Time | None = None
     attempts: tuple[Attempt, ...] | None = None
     document: DocumentProgress | None = None
+    agent: AgentProgress | None = None
 
 
 class CompletionStreamed(Event):

@@ -86,7 +86,15 @@ class EgressClient:
                 than it was asked for, which might unpack to any size.
             httpx.HTTPError, TimeoutError, OSError: As for `post`.
         """
-        reply = await self._call("GET", url, None, {**(headers or {}), "accept-encoding": "identity"})
+        return await self.call("GET", url, None, headers or {})
+
+    async def call(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> EgressReply:
+        """One call of any kind, and the beginning of its answer's body.
+
+        Raises:
+            EgressRefusedError, httpx.HTTPError, TimeoutError, OSError: As for `get`.
+        """
+        reply = await self._call(method, url, content, {**headers, "accept-encoding": "identity"})
         if 300 <= reply.status_code < 400:
             raise EgressRefusedError("it redirects, and redirects are not followed")
         if reply.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):

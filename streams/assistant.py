@@ -6,6 +6,7 @@
                                      └-> completion-requested-<the next provider>, where this one fails
         -> embedding-requested-<provider> -> embed_texts -> job-finished
         -> retrieval-requested -> retrieve_context (see knowledge.py)
+        -> agent-step-requested <-> tool-call-requested (see agents.py)
     what can never work, at any of them                -> dead-letters -> Postgres
     what met a rule, at sanitize_prompt                -> security-incident-detected -> Postgres, user-updated
 

@@ -21,6 +21,8 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.agent_steps import AgentStepStore
+from sinks.agent_steps import sweep as sweep_agent_steps
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
 from sinks.egress_targets import Allowed
@@ -36,6 +38,7 @@ from sinks.users import UserRow
 from sinks.webhook_signing import WebhookSecrets
 from sinks.webhooks import WebhookSender
 from streams.admission_log import AdmissionLog
+from streams.agents import declare_agent
 from streams.app import StreamApp
 from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
 from streams.cancellation_log import CancellationLog
@@ -73,7 +76,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
 RETRY_S = 1.0
-WITH_RETRIES = ("completion", "speech", "retrieval", "ingestion", "sink")  # roles whose work may be put off
+WITH_RETRIES = ("completion", "speech", "retrieval", "agent", "ingestion", "sink")  # whose work may be put off
 
 
 class Composition:
@@ -154,6 +157,12 @@ class Composition:
 
                 declare = knowledge.declare_retrieval if role == "retrieval" else knowledge.declare_ingestion
                 await declare(app, server, self._catalog, made)
+            elif role == "agent":
+                # A folder of vectors has one owner: an agent asks it where a role that fills it is in the same process.
+                has_vectors = self._settings.qdrant_url is not None or {"retrieval", "ingestion"} & set(self._roles)
+                if not await declare_agent(app, server, self._catalog, made, has_vectors=bool(has_vectors)):
+                    logger.warning("no provider has its key or address here: the role agent has nothing to do")
+                    continue
             elif role == "speech":
                 speaking = await declare_speech(app, server, self._catalog, made)
                 if speaking is None:
@@ -341,6 +350,7 @@ class Composition:
             sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool)),
             sweep_login_failures(LoginFailures(pool), kept_days=settings.login_failures_kept_days),
             sweep_incidents(IncidentStore(pool), kept_days=settings.incident_ttl_days),
+            sweep_agent_steps(AgentStepStore(pool), kept_days=settings.agent_memory_ttl_days),
         ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(

@@ -18,13 +18,15 @@ from streams.providers import requests_per_minute
 LOOK_EVERY_S = 1.0
 
 
-def make_guard(settings: Settings, app: StreamApp, catalog: Catalog, provider: CompletionProvider) -> ProviderGuard:
-    """Of one provider; `app` reads its topic."""
+def make_guard(
+    settings: Settings, app: StreamApp, catalog: Catalog, provider: CompletionProvider, *, topic: str | None = None
+) -> ProviderGuard:
+    """Of one provider; `app` reads its topic, or the one that is named."""
     breaker = Breaker(
         provider.name, failures=settings.breaker_failures, after_s=settings.breaker_after_s,
         cool_down_s=settings.breaker_cool_down_s,
     )  # fmt: skip
-    topic = catalog.full_name("completion-requested-{provider}", provider=provider.name)
+    topic = topic or catalog.full_name("completion-requested-{provider}", provider=provider.name)
     pace = Pace(requests_per_minute(settings, provider.name, provider.model), share=partitions_share(app, topic))
     return ProviderGuard(provider.name, breaker, pace)
 

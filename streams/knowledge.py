@@ -33,9 +33,7 @@ from streams.document_progress import DocumentProgressTopic
 from streams.document_sweep import sweep_documents
 from streams.errors import StartError
 from streams.files import StoredFiles
-from streams.live_providers import LiveProviders
-from streams.made import Made
-from streams.providers import configured
+from streams.made import Made, adapters_of
 from streams.rules import Newest, prompt_rules
 from streams.serve import StageServer, Stream
 
@@ -95,7 +93,7 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
 
 def embedding_providers(made: Made) -> Mapping[str, EmbeddingProvider]:
     """Those that make vectors."""
-    return {name: adapter for name, adapter in _adapters(made).items() if adapter.capabilities.embeds}
+    return {name: adapter for name, adapter in adapters_of(made).items() if adapter.capabilities.embeds}
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -109,7 +107,7 @@ async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalo
     settings = made.settings
     if made.pool is None:
         raise StartError("DATABASE_URL is not set: the role retrieval has to know which documents there are")
-    adapters = _adapters(made)
+    adapters = adapters_of(made)
     embedding: dict[str, Any] = {name: one for name, one in adapters.items() if one.capabilities.embeds}
     topic = catalog.full_name("retrieval-requested")
     requested = app.lane(topic, "retrieve_context", limit=settings.retrieval_concurrency)
@@ -137,15 +135,3 @@ async def _retrieve_context(
     if isinstance(result, Emit):
         metrics.count_retrieved(result.events)
     return result
-
-
-def _adapters(made: Made) -> dict[str, Any]:
-    """Providers of this deployment with connections of this role's own; they follow the settings where these do."""
-    adapters: dict[str, Any] = {name: one.make() for name, one in configured(made.settings).items()}
-    if made.live.follows:
-        live = LiveProviders(made.settings, adapters)
-        adapters = dict(live.providers)
-        made.live.subscribe(live.take)
-    for adapter in adapters.values():
-        made.stack.push_async_callback(adapter.close)
-    return adapters

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from schemas.topics import Catalog, Topic
 
-WORKERS = ("gate", "completion", "retrieval", "ingestion", "speech", "sink")
+WORKERS = ("gate", "completion", "retrieval", "agent", "ingestion", "speech", "sink")
 ROLES = ("ingress", *WORKERS, "admin", "recover", "publisher")
 # Producers and consumers of `topics.yaml`, and whose clients they use. `admin` is who runs `assistant setup`, `topics`
 # and `doctor`; `publisher` a direct client, which writes and does not read: answers of others are on the topics, too.
@@ -20,6 +20,8 @@ PARTIES: dict[str, tuple[str, ...]] = {
     "gate": ("gate",),
     "generate_completion": ("completion",),
     "embed_texts": ("completion",),
+    "plan_agent_step": ("agent",),
+    "run_tool": ("agent",),
     "retrieve_context": ("retrieval",),
     "partition_document": ("ingestion",),
     "embed_chunks": ("ingestion",),

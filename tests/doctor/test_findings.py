@@ -127,7 +127,7 @@ def test_what_is_not_fetched_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch, tm
 
 # --- workers ---
 
-KNOWING = ("retrieval", "ingestion")
+KNOWING = ("retrieval", "agent", "ingestion")
 
 
 def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped: bool = False) -> Beat:
@@ -142,7 +142,7 @@ def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped:
         ([beat("a", "gate", "completion", *KNOWING), beat("b", "sink")], True, "ok", ""),
         ([beat("a", "gate", *KNOWING), beat("b", "sink")], False, "wrong", "completion"),
         ([beat("a", "gate", "completion", *KNOWING), beat("b", "sink", stopped=True)], False, "wrong", "sink"),
-        ([beat("a", "gate", "completion", "sink")], True, "wrong", "retrieval,ingestion"),
+        ([beat("a", "gate", "completion", "sink")], True, "wrong", "retrieval,agent,ingestion"),
         ([beat("a", *ROLES, ago_s=20)], True, "wrong", ",".join(ROLES)),
         ([], False, "absent", ",".join(ROLES)),
     ],

@@ -121,7 +121,7 @@ def running(
     surroundings = {**environment(url), "ASSISTANT_HOME": str(folder)}  # vectors lie in it
     deployment = Deployment(kafka, dsn, prefix, folder, surroundings, forks=forks)
     asyncio.run(deployment.set_up(partitions=4))
-    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,sink")
+    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,agent,sink")
     deadline = time.monotonic() + 60
     while not (asyncio.run(ingress.is_ready()) and asyncio.run(worker.is_ready())):
         assert time.monotonic() < deadline, ingress.log.read_text() + worker.log.read_text()

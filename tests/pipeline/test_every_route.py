@@ -87,6 +87,19 @@ async def an_api_key(alice: httpx.AsyncClient, _: Running) -> str:
     return str((await alice.post("/api-keys", json={"name": "mine"})).json()["id"])
 
 
+async def a_memory(alice: httpx.AsyncClient, _: Running) -> str:
+    """Of an agent that has done something, if only what no tool takes."""
+    agent_id = f"agent-{uuid.uuid4().hex[:8]}"
+    body = {"goal": "mine", "agent_id": agent_id, "max_steps": 1}
+    job_id = (await alice.post("/agents/run", json=body)).json()["job_id"]
+
+    async def ended() -> Any:
+        return (await alice.get(f"/agents/{job_id}")).json()["status"] == "error"
+
+    await until(ended)
+    return agent_id
+
+
 async def a_document(alice: httpx.AsyncClient, running: Running) -> str:
     """As the stages of documents begin one."""
     claims = alice.headers["authorization"].split(".")[1]
@@ -113,8 +126,7 @@ async def an_example(alice: httpx.AsyncClient, _: Running) -> str:
 # What an id in a path is of: somebody's, who makes one here; or the admins', whom everybody else hears nothing from.
 OWNED: dict[str, Callable[[httpx.AsyncClient, Running], Awaitable[str]]] = {
     "job_id": a_job, "comparison_id": a_comparison, "payload_id": a_payload, "key_id": an_api_key,
-    "document_id": a_document,
-    "example_id": an_example,
+    "document_id": a_document, "example_id": an_example, "agent_id": a_memory,
 }  # fmt: skip
 OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
 KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
@@ -186,6 +198,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
         for path in (
             f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/documents/{theirs['document_id']}",
             f"/instruction/examples/{theirs['example_id']}",
+            f"/agents/memory/{theirs['agent_id']}",
         ):  # fmt: skip
             assert (await alice.delete(path)).status_code == 204
 

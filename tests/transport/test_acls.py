@@ -57,7 +57,7 @@ def test_a_worker_has_its_own_groups_and_nobody_a_transaction() -> None:
     assert groups == {
         ("gate", "staging.assistant-gate", "Read", True), ("completion", "staging.assistant-completion", "Read", True),
         ("sink", "staging.assistant-sink", "Read", True), ("recover", "staging.assistant-sink", "Describe", True),
-        ("retrieval", "staging.assistant-retrieval", "Read", True),
+        ("retrieval", "staging.assistant-retrieval", "Read", True), ("agent", "staging.assistant-agent", "Read", True),
         ("ingestion", "staging.assistant-ingestion", "Read", True),
     }  # fmt: skip
     assert {acl.resource for acl in FOUND} == {"topic", "group", "cluster"}

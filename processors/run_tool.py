@@ -1,0 +1,174 @@
+"""Stage: tool-call-requested -> agent-step-requested, or job-finished.
+
+What a tool says is stored before it is told on, so that the same event again runs no tool again. A run that has read
+text from documents or from outside reaches nobody before its user has said so: the call waits, and comes again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from processors.agent_history import with_step
+from processors.agent_ports import Observed, PlannedStep, StepStore, StoredStep
+from processors.agent_progress import progress
+from processors.answer_policy import AnswerPolicy, Sent
+from processors.errors import PermanentError, RetryableError
+from processors.generate_completion import FILTERED_ANSWER
+from processors.normalize_text import clean
+from processors.prompt_policy import PromptPolicy
+from processors.stage import Emit, Later, StageResult
+from processors.tools.finish import FINISH
+from processors.tools.registry import Tools
+from processors.tools.tool import MAX_OBSERVATION_CHARS, ToolContext, ToolResult
+from schemas.events import AgentStep, AgentStepRequested, JobError, JobFinished, Risk, ToolCallRequested
+
+NAME = "run_tool"
+TOOL_TIMEOUT_S = 5.0
+REQUIRES_ACTION = "requires-action"
+# Approval makes the call due at once; the rest is for one that was given just before the call began to wait.
+FIRST_WAIT_S, MAX_WAIT_S = 2.0, 300.0
+REJECTED = "The user has not approved this call. Do without it."
+
+
+async def run_tool(
+    event: ToolCallRequested,
+    *,
+    tools: Tools,
+    steps: StepStore,
+    policy: PromptPolicy,
+    answers: AnswerPolicy,
+    max_response_chars: int,
+    now: datetime,
+    tool_timeout_s: float = TOOL_TIMEOUT_S,
+    keep: Callable[[ToolCallRequested, AgentStep], Awaitable[None]] | None = None,
+) -> StageResult:
+    """Do what the model wanted, and go on with what came of it.
+
+    Args:
+        event: The call.
+        tools: What there is.
+        steps: Where each observation is written once.
+        policy: Judges what is observed: what holds instructions is withheld from the model.
+        answers: Judges the agent's last word.
+        max_response_chars: A longer one is cut.
+        now: The time of the call.
+        tool_timeout_s: What one tool may take.
+        keep: Awaited with the last step of a run, before its end is told; may be called twice with the same.
+
+    Returns:
+        `Emit` with `AgentStepRequested` and `JobProgressed`; or with a `JobFinished`: the answer, or `max-steps`;
+        `Later` while its user has not approved the call.
+
+    Raises:
+        RetryableError, PermanentError: As the store raised them. What a tool raises is observed.
+    """
+    job = event.job
+    stored = await steps.get(job, event.step)
+    if stored is None:  # somebody else's event
+        planned = PlannedStep(event.thought, event.action, event.action_input)
+        stored = await steps.plan(job, event.request.agent_id, event.step, planned, goal=event.request.goal)
+    observed = stored.observed
+    if observed is None:
+        found = await _observed(event, stored, tools=tools, steps=steps, policy=policy, timeout_s=tool_timeout_s)
+        if isinstance(found, Later):
+            return found
+        observed = (await steps.observe(job, event.step, found)).observed or found
+    step = AgentStep(
+        step=event.step, thought=event.thought, action=event.action, action_input=event.action_input,
+        observation=observed.text, risk=observed.risk, is_untrusted=observed.is_untrusted,
+    )  # fmt: skip
+    has_answer = event.action == FINISH and not isinstance(tools.called(FINISH, event.action_input), str)
+    if keep is not None and (has_answer or event.step >= event.request.max_steps):
+        await keep(event, step)
+    told = progress(event, NAME, at=now, observation=observed.text)
+    if has_answer:
+        return Emit((_answered(event, answers, max_response_chars, now), told))
+    if event.step >= event.request.max_steps:
+        message = (
+            f"the agent has not reached its goal in {event.request.max_steps} steps: allow more with max_steps (at "
+            "most 20), or ask for less; GET /agents/{job_id} shows what it did"
+        )
+        error = JobError(code="max-steps", message=message)
+        return Emit((JobFinished.failed(job, error=error, at=now, rate_limit=event.rate_limit), told))
+    following = AgentStepRequested(
+        job=job, provider=event.provider, request=event.request, step=event.step + 1,
+        state=with_step(event.state, step), timeout_s=event.timeout_s, rate_limit=event.rate_limit,
+    )  # fmt: skip
+    return Emit((following, told))
+
+
+async def _observed(
+    event: ToolCallRequested, stored: StoredStep, *, tools: Tools, steps: StepStore, policy: PromptPolicy,
+    timeout_s: float,
+) -> Observed | Later:  # fmt: skip
+    called = tools.called(event.action, event.action_input)
+    if isinstance(called, str):
+        return Observed(called)
+    tool, arguments = called
+    if tool.is_outward and event.state.is_tainted and stored.approval != "approved":
+        said = stored.approval or await steps.ask(event.job, event.step)
+        if said == "rejected":
+            return Observed(REJECTED)
+        if said != "approved":
+            wait_s = min(FIRST_WAIT_S * 2 ** min(event.retry, 20), MAX_WAIT_S)
+            return Later(REQUIRES_ACTION, "the run's user is to approve the call", wait_s)
+    context = ToolContext(event.job, event.step, event.request.goal, event.state)
+    try:
+        async with asyncio.timeout(timeout_s):
+            result = await tool.run(arguments, context)
+    except TimeoutError:
+        return Observed(f"{tool.name} did not answer within {timeout_s:g} s.")
+    except (RetryableError, PermanentError) as error:
+        return Observed(f"{tool.name} failed ({error.code}): {error.message}")
+    return _judged(result, policy)
+
+
+def _judged(result: ToolResult, policy: PromptPolicy) -> Observed:
+    """What the model gets to read of it."""
+    if result.answer is not None:  # the model's own word, which it is not told again
+        return Observed(result.answer)
+    left, risk, told = MAX_OBSERVATION_CHARS, 0.0, []
+    for part in result.parts:
+        text = clean(part[: MAX_OBSERVATION_CHARS * 2])
+        if len(text) > left:
+            text = f"{text[:left]} … (cut)"
+        verdict = policy.verdict(text)
+        risk = max(risk, verdict.risk)
+        if verdict.action == "refuse":
+            text = f"[withheld: this text holds instructions for a model ({verdict.reason})]"
+        told.append(text)
+        left -= len(text)
+        if left <= 0:
+            break
+    return Observed("\n".join(told), risk, result.is_untrusted)
+
+
+def _answered(event: ToolCallRequested, answers: AnswerPolicy, max_chars: int, now: datetime) -> JobFinished:
+    job, state = event.job, event.state
+    text = str(event.action_input["answer"])
+    spent = state.spent
+    meta: dict[str, Any] = {
+        "provider": event.provider, "job_id": str(job.job_id), "steps": event.step, "is_tainted": state.is_tainted,
+        "calls": spent.calls,
+    }  # fmt: skip
+    if spent.cost:
+        meta["cost"] = spent.cost
+    if state.decision is not None:
+        meta["decision"] = state.decision.model_dump()
+    if (reason := answers.judge(text, Sent(None, (event.request.goal,)))) is not None:
+        result: dict[str, Any] = {
+            "status": "fallback", "reason": reason, "answer": FILTERED_ANSWER, "confidence": "low", "meta": meta,
+        }  # fmt: skip
+        job = job.with_risk(Risk(score=1.0, action="refuse", reason=reason, rules=(reason,), where="answer"))
+    else:
+        is_cut = len(text) > max_chars
+        usage = {
+            "prompt_tokens": spent.prompt_tokens, "completion_tokens": spent.completion_tokens,
+            "total_tokens": spent.tokens,
+        }  # fmt: skip
+        result = {
+            "answer": text[:max_chars], "finish_reason": "length" if is_cut else "stop", "goal": event.request.goal,
+            "usage": usage, "meta": meta,
+        }  # fmt: skip
+    return JobFinished.completed(job, result=result, at=now, rate_limit=event.rate_limit)

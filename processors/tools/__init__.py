@@ -1,0 +1,1 @@
+"""What agents can do: one tool per file, and `registry` with all of them."""

@@ -1,0 +1,251 @@
+"""Agents' steps in Postgres: written once, shown to whoever follows a run, remembered. All statements on them."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from processors.agent_ports import Approval, Observed, PlannedStep, Remembered, StoredStep
+from processors.errors import RetryableError
+from processors.run_tool import NAME as RUN_TOOL
+from processors.run_tool import REQUIRES_ACTION
+from schemas.events import Job
+from sinks.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+MAX_MEMORY = 200
+SWEEP_EVERY_S, SWEPT_AT_ONCE = 3600.0, 5_000
+
+COLUMNS = """thought, action, action_input, model, prompt_tokens, completion_tokens, calls, observation, risk,
+             is_untrusted, approval"""
+
+# What is there already stays, and is what is returned: an update of nothing, since `DO NOTHING` returns nothing.
+PLAN = f"""
+INSERT INTO agent_steps AS s (job_id, run, step, user_id, agent_id, goal, thought, action, action_input, model,
+                              prompt_tokens, completion_tokens, calls)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+ON CONFLICT (job_id, run, step) DO UPDATE SET step = s.step
+RETURNING {COLUMNS}
+"""  # noqa: S608 constant
+
+OBSERVE = f"""
+UPDATE agent_steps SET observed_at = coalesce(observed_at, now()),
+    risk = CASE WHEN observation IS NULL THEN $5 ELSE risk END,
+    is_untrusted = CASE WHEN observation IS NULL THEN $6 ELSE is_untrusted END,
+    observation = coalesce(observation, $4)
+WHERE job_id = $1 AND run = $2 AND step = $3
+RETURNING {COLUMNS}
+"""  # noqa: S608 constant
+
+ASK = """
+UPDATE agent_steps SET approval = coalesce(approval, 'requested')
+WHERE job_id = $1 AND run = $2 AND step = $3 RETURNING approval
+"""
+
+# Of each step that of the newest run: a redrive goes on where the job had failed.
+HISTORY = """
+SELECT DISTINCT ON (step) step, thought, action, action_input, observation, approval
+FROM agent_steps WHERE job_id = $1 AND step > 0 ORDER BY step, run DESC
+"""
+
+RECENT = """
+SELECT job_id, step, goal, action, action_input, observation, is_untrusted, observed_at FROM agent_steps
+WHERE user_id = $1 AND agent_id = $2 AND job_id <> $3 AND NOT is_forgotten AND observation IS NOT NULL AND step > 0
+ORDER BY observed_at DESC LIMIT $4
+"""
+
+THESE = """
+SELECT DISTINCT ON (r.place) s.job_id, s.step, goal, action, action_input, observation, is_untrusted
+FROM unnest($4::uuid[], $5::int[]) WITH ORDINALITY AS r (job_id, step, place)
+     JOIN agent_steps AS s ON s.job_id = r.job_id AND s.step = r.step
+WHERE user_id = $1 AND agent_id = $2 AND s.job_id <> $3 AND NOT is_forgotten AND observation IS NOT NULL
+ORDER BY r.place, s.run DESC
+"""
+
+# The decision and what lets the call go on, at once: whoever dies before has decided nothing.
+DECIDE = """
+WITH decided AS (
+    UPDATE agent_steps SET approval = $2, decided_by = $3, decided_at = now()
+    WHERE job_id = $1 AND approval = 'requested' AND observation IS NULL RETURNING step
+), due AS (
+    UPDATE due_events SET due_at = now()
+    WHERE job_id = $1 AND stage = $4 AND code = $5 AND EXISTS (SELECT FROM decided)
+)
+SELECT max(step) FROM decided
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStep:
+    """A step as it is shown. `observation`: None while its tool has not answered."""
+
+    step: int
+    thought: str
+    action: str
+    action_input: dict[str, Any]
+    observation: str | None
+    approval: Approval | None
+
+
+class AgentStepStore:
+    """See `StepStore`; and what the ingress shows and decides. Every method raises RetryableError without Postgres."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    # --- for the stages ---
+
+    async def get(self, job: Job, step: int) -> StoredStep | None:
+        """See `StepStore.get`."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(
+                f"SELECT {COLUMNS} FROM agent_steps WHERE job_id = $1 AND run = $2 AND step = $3",  # noqa: S608 constant
+                job.job_id, job.run, step,
+            )  # fmt: skip
+        return _stored(row) if row else None
+
+    async def plan(self, job: Job, agent_id: str, step: int, planned: PlannedStep, *, goal: str) -> StoredStep:
+        """See `StepStore.plan`."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(
+                PLAN, job.job_id, job.run, step, job.user_id, agent_id, goal, planned.thought, planned.action,
+                planned.action_input, planned.model, planned.prompt_tokens, planned.completion_tokens, planned.calls,
+            )  # fmt: skip
+        return _stored(row)
+
+    async def observe(self, job: Job, step: int, observed: Observed) -> StoredStep:
+        """See `StepStore.observe`."""
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(
+                OBSERVE, job.job_id, job.run, step, observed.text, observed.risk, observed.is_untrusted
+            )
+        if row is None:  # it was deleted with its job meanwhile
+            return StoredStep(PlannedStep("", ""), observed)
+        return _stored(row)
+
+    async def ask(self, job: Job, step: int) -> Approval:
+        """See `StepStore.ask`."""
+        async with self._pool.connection() as connection:
+            said: Approval | None = await connection.fetchval(ASK, job.job_id, job.run, step)
+        return said or "rejected"  # as above: nobody is left who could approve it
+
+    async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:
+        """See `StepStore.recent`."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(RECENT, job.user_id, agent_id, job.job_id, limit)
+        return [_remembered(row) for row in rows]
+
+    async def these(self, job: Job, agent_id: str, meant: Sequence[tuple[UUID, int]]) -> Sequence[Remembered]:
+        """See `StepStore.these`."""
+        job_ids, steps = [job_id for job_id, _ in meant], [step for _, step in meant]
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(THESE, job.user_id, agent_id, job.job_id, job_ids, steps)
+        return [_remembered(row) for row in rows]
+
+    async def has_vectors(self, job: Job) -> None:
+        """See `StepStore.has_vectors`."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE agent_steps SET has_vectors = true WHERE job_id = $1 AND run = $2", job.job_id, job.run
+            )
+
+    # --- for the ingress ---
+
+    async def history(self, job_id: UUID) -> list[HistoryStep]:
+        """All steps of a job so far, in order."""
+        async with self._pool.connection() as connection:
+            return [HistoryStep(**row) for row in await connection.fetch(HISTORY, job_id)]
+
+    async def decide(self, job_id: UUID, said: Literal["approved", "rejected"], *, by: str) -> int | None:
+        """Approve or reject the call that waits; the number of its step, None where none does. It then goes on."""
+        async with self._pool.connection() as connection:
+            step: int | None = await connection.fetchval(DECIDE, job_id, said, by, RUN_TOOL, REQUIRES_ACTION)
+        return step
+
+    async def memory(self, user_id: str, agent_id: str, *, limit: int) -> list[tuple[Remembered, datetime]]:
+        """What a user's agent remembers, newest first."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(RECENT, user_id, agent_id, UUID(int=0), limit)
+        return [(_remembered(row), row["observed_at"]) for row in rows]
+
+    async def forget(self, user_id: str, agent_id: str) -> int:
+        """Let no run be told of what was until now; how many steps that were. Jobs keep their history."""
+        async with self._pool.connection() as connection:
+            forgotten: int = await connection.fetchval(
+                """WITH forgotten AS (UPDATE agent_steps SET is_forgotten = true
+                       WHERE user_id = $1 AND agent_id = $2 AND NOT is_forgotten RETURNING 1)
+                   SELECT count(*) FROM forgotten""",
+                user_id, agent_id,
+            )  # fmt: skip
+        return forgotten
+
+    # --- what goes ---
+
+    async def delete_old(self, *, before: datetime) -> int:
+        """Delete steps that were planned before then, at most 5,000 of them; how many that were.
+
+        Those with vectors are forgotten at first, and go once their vectors have gone.
+        """
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE agent_steps SET is_forgotten = true WHERE planned_at < $1 AND has_vectors AND NOT is_forgotten",
+                before,
+            )
+            deleted: int = await connection.fetchval(
+                """WITH deleted AS (DELETE FROM agent_steps WHERE (job_id, run, step) IN (
+                       SELECT job_id, run, step FROM agent_steps WHERE planned_at < $1 AND NOT has_vectors LIMIT $2)
+                       RETURNING 1)
+                   SELECT count(*) FROM deleted""",
+                before, SWEPT_AT_ONCE,
+            )  # fmt: skip
+        return deleted
+
+    async def forgotten_with_vectors(self, *, limit: int) -> list[tuple[UUID, str, str]]:
+        """Jobs with steps that were forgotten and whose vectors are there yet, each with its user and agent."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(
+                """SELECT DISTINCT job_id, user_id, agent_id FROM agent_steps
+                   WHERE has_vectors AND is_forgotten LIMIT $1""",
+                limit,
+            )  # fmt: skip
+        return [(row["job_id"], row["user_id"], row["agent_id"]) for row in rows]
+
+    async def vectors_are_gone(self, job_id: UUID) -> None:
+        """Those of a job's steps were deleted."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE agent_steps SET has_vectors = false WHERE job_id = $1 AND is_forgotten", job_id
+            )
+
+
+async def sweep(store: AgentStepStore, *, kept_days: int) -> None:
+    """Delete what is older, now and every hour, until cancelled."""
+    while True:
+        try:
+            while await store.delete_old(before=datetime.now(UTC) - timedelta(days=kept_days)) == SWEPT_AT_ONCE:
+                pass
+        except RetryableError as error:
+            logger.info("old steps of agents wait to be deleted: %s", error.message)
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+def _stored(row: Any) -> StoredStep:
+    planned = PlannedStep(
+        thought=row["thought"], action=row["action"], action_input=row["action_input"], model=row["model"],
+        prompt_tokens=row["prompt_tokens"], completion_tokens=row["completion_tokens"], calls=row["calls"],
+    )  # fmt: skip
+    observed = None
+    if row["observation"] is not None:
+        observed = Observed(row["observation"], row["risk"] or 0.0, bool(row["is_untrusted"]))
+    return StoredStep(planned, observed, row["approval"])
+
+
+def _remembered(row: Any) -> Remembered:
+    return Remembered(
+        job_id=row["job_id"], step=row["step"], goal=row["goal"], action=row["action"],
+        action_input=row["action_input"], observation=row["observation"], is_untrusted=bool(row["is_untrusted"]),
+    )  # fmt: skip

