@@ -195,3 +195,27 @@ async def test_large_ones_are_deleted_in_several_steps(store: PayloadStore, pool
         await put(store, b"z")
     await run(pool, "UPDATE payloads SET size = 200000000, expires_at = now() - interval '1 s'")
     assert [await store.delete_old() for _ in range(3)] == [2, 1, 0]
+
+
+async def test_one_is_read_in_pieces_by_its_user_alone(store: PayloadStore) -> None:
+    own = payload(bytes(range(100)), media_type="audio/wav")
+    await store.store(own, user_bytes=PLENTY)
+    facts = await store.facts(own.payload_id, user_id="alice")
+    assert facts is not None
+    assert (facts.media_type, facts.size, facts.sha256) == ("audio/wav", 100, own.sha256)
+    pieces = [await store.piece(own.payload_id, user_id="alice", begin=begin, length=64) for begin in (0, 64)]
+    assert b"".join(piece or b"" for piece in pieces) == own.content
+    assert await store.facts(own.payload_id, user_id="bob") is None
+    assert await store.piece(own.payload_id, user_id="bob", begin=0, length=64) is None
+
+
+async def test_what_a_job_has_said_outlives_its_end(store: PayloadStore, pool: Pool) -> None:
+    ended = job()
+    await PendingSink(pool).write([Envelope(Attributes("e", "/s", "t"), job_admitted(job=ended))])
+    await OutcomeSink(pool).write([Envelope(Attributes("e", "/s", "t"), job_finished(job=ended))])
+    await run(pool, "UPDATE jobs SET finished_at = finished_at - interval '2 hours'")
+    said, shown = (payload(job_id=ended.job_id, media_type=kind) for kind in ("audio/wav", "image/png"))
+    for one in (said, shown):
+        await store.store(one, user_bytes=PLENTY)
+    await store.delete_old()
+    assert await ids(pool) == {said.payload_id}

@@ -98,3 +98,16 @@ def test_what_live_workers_say_of_a_provider_is_told_the_newest_first(beats) -> 
     assert {name: [offer.code for offer in offers] for name, offers in offered.items()} == {
         "openai": ["late", "early", "unasked"]
     }
+
+
+def test_what_speaks_is_no_provider_of_answers_and_the_other_way_round(beats) -> None:
+    beat(beats, "a", appended_s=100, provider="local", can=("stream",))
+    beat(beats, "b", appended_s=100, provider="local", can=("speech",), speakers=("joe",))
+    beat(beats, "c", appended_s=100, provider="qwen-tts", can=("speech",))
+    beat(beats, "d", appended_s=100, provider="untold")
+    assert present_providers(beats) == seen_providers(beats) == ["local", "untold"]
+    assert present_providers(beats, can="speech") == seen_providers(beats, can="speech") == ["local", "qwen-tts"]
+    (offer,) = offered_providers(beats)["local"]
+    assert offer.can == ("stream",)
+    (offer,) = offered_providers(beats, can="speech")["local"]
+    assert offer.speakers == ("joe",)
