@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from processors.document_ports import Found
+from processors.nothing_found import language_of
 
 _WORD = re.compile(r"[^\W_]+(?:[_.-][^\W_]+)*")
 # Like E1042, max_length, ENOENT, maxLength.
@@ -28,15 +29,19 @@ _ASKING = frozenset(_ASKING_WORDS.split())
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of a model: from `sure` a passage is taken to be relevant; from `possible` where words of the question agree."""
+    """Of a model: from `sure` a passage is taken to be relevant; from `possible` where words of the question agree.
+
+    `across`: how much less does where question and passage are in two languages.
+    """
 
     sure: float
     possible: float
+    across: float = 0.0
 
 
 # Measured for the first; the others are cautious.
 BOUNDS: Mapping[str, Bounds] = {
-    "multilingual-e5-small": Bounds(0.80, 0.77),
+    "multilingual-e5-small": Bounds(0.83, 0.79, across=0.025),
     "text-embedding-3-small": Bounds(0.30, 0.20),
     "text-embedding-3-large": Bounds(0.30, 0.20),
     "gemini-embedding-001": Bounds(0.60, 0.52),
@@ -50,24 +55,26 @@ def bounds_of(model: str, set_by_operator: Mapping[str, float]) -> Bounds:
     """Those of a model; an operator's one is `sure`, and `possible` as much below it as ours are apart."""
     ours = BOUNDS.get(model, ANY_MODEL)
     sure = set_by_operator.get(model)
-    return ours if sure is None else Bounds(sure, sure - (ours.sure - ours.possible))
+    return ours if sure is None else Bounds(sure, sure - (ours.sure - ours.possible), ours.across)
 
 
 def relevant(found: list[Found], question: str, bounds: Bounds) -> list[Found]:
     """What a question can be answered from, in the same order; nothing where none of it is to the point."""
     if not any(is_to_the_point(one, question, bounds) for one in found):
         return []
-    return [one for one in found if one.has_keyword or (one.similarity or 0.0) >= bounds.possible]
+    least = bounds.possible - bounds.across
+    return [one for one in found if one.has_keyword or (one.similarity or 0.0) >= least]
 
 
 def is_to_the_point(found: Found, question: str, bounds: Bounds) -> bool:
     """By its similarity; or it has a rare word of the question, or many, and is not too far from it."""
-    similarity = found.similarity
-    if similarity is not None and similarity >= bounds.sure:
-        return True
+    similarity, text = found.similarity, found.chunk.text
+    if similarity is not None:
+        across = bounds.across if language_of(text) != language_of(question) else 0.0
+        if similarity >= bounds.sure - across:
+            return True
     if not found.has_keyword:
         return False
-    text = found.chunk.text
     if any(name in text for name in _names(question)):
         return True
     return (similarity is None or similarity >= bounds.possible) and _covered(question, text) >= COVERED_FROM

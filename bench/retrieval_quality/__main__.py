@@ -1,9 +1,8 @@
 """`make bench-retrieval`: how well dense, keyword and hybrid search find the page that answers a question."""
 
 import argparse
-import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -16,13 +15,12 @@ from processors.document_ports import Found
 from processors.relevance import BOUNDS, is_to_the_point
 from schemas.requests import SearchMode
 from vectors import fusion
-from vectors.opening import open_folder
 
 MODES: tuple[SearchMode, ...] = ("dense", "keyword", "hybrid")
 SIZES = (512, 256, 128)
 WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)  # of keywords, where the vectors' is 1
 Kind = tuple[str, Callable[[Question], Language | None]]
-Find = Callable[[Question, Language | None], Awaitable[list[Found]]]
+Find = Callable[[Question, Language | None], list[Found]]
 Scored = dict[str, list[tuple[Question, float, float]]]
 KINDS: tuple[Kind, ...] = (
     ("same language", lambda question: question.language),
@@ -51,13 +49,13 @@ def rows_of(scored: Scored) -> Iterator[str]:
             )
 
 
-async def scores(asked: list[Question], find: Find) -> Scored:
+def scores(asked: list[Question], find: Find) -> Scored:
     """By kind, of each question its recall@5 and nDCG@10."""
     scored: Scored = {}
     for name, language_of in KINDS:
         for question in asked:
             language = language_of(question)
-            ranked = list(dict.fromkeys(one.document_id for one in await find(question, language)))
+            ranked = list(dict.fromkeys(one.document_id for one in find(question, language)))
             right = {document_of(question.page, one) for one in ([language] if language else get_args(Language))}
             scored.setdefault(name, []).append((question, recall(ranked, right), ndcg(ranked, right)))
     return scored
@@ -68,57 +66,52 @@ def mean(scored: Scored) -> float:
     return fmean(gain for found in scored.values() for _, _, gain in found)
 
 
-async def tune(library: Library) -> float:
+def tune(library: Library) -> float:
     """The keywords' weight that is best on the questions to every other page; all weights on both halves are told."""
     place = {page: number % 2 for number, page in enumerate(library.pages)}
     halves = [[question for question in library.questions if place[question.page] == half] for half in (0, 1)]
     tuned: dict[float, float] = {}
-    for weight in (0.0, *WEIGHTS):
-
-        async def fused(question: Question, language: Language | None, weight: float = weight) -> list[Found]:
-            return await library.fused(question, language, keyword_weight=weight)
-
-        tuned[weight], held_out = [mean(await scores(half, fused)) for half in halves]
+    hybrid = partial(library.found, mode="hybrid")
+    for weight in WEIGHTS:
+        fusion.KEYWORD_WEIGHT = weight
+        tuned[weight], held_out = [mean(scores(half, hybrid)) for half in halves]
         print(f"keyword weight {weight}: nDCG@10 {tuned[weight]:.4f} tuned on, {held_out:.4f} held out", flush=True)
     return max(tuned, key=lambda weight: tuned[weight])
 
 
-async def relevance(library: Library) -> None:
+def relevance(library: Library) -> None:
     """What of related and of unrelated questions is taken to be to the point."""
     bounds = BOUNDS[MODEL]
 
-    async def best(question: Question) -> tuple[float, bool]:
-        found = await library.found(question, None, mode="hybrid")
+    def best(question: Question) -> tuple[float, bool]:
+        found = library.found(question, None, mode="hybrid")
         similarity = max((one.similarity or 0.0 for one in found), default=0.0)
         return similarity, any(is_to_the_point(one, question.text, bounds) for one in found[:15])
 
     sets = {"related": library.questions, "unrelated": [Question("", "en", text) for text in UNRELATED]}
     for name, asked in sets.items():
-        found = [await best(question) for question in asked]
+        found = [best(question) for question in asked]
         cosines = sorted(similarity for similarity, _ in found)
         tenths = " ".join(f"{cosines[round(tenth / 10 * (len(cosines) - 1))]:.3f}" for tenth in range(11))
         print(f"{name}: {sum(is_one for _, is_one in found)} of {len(found)} to the point; best cosines {tenths}")
 
 
-async def measure(given: argparse.Namespace) -> None:
+def measure(given: argparse.Namespace) -> None:
     """Print all of it."""
     embedder = Embedder(given.cache)
     roots: dict[Language, Path] = {"en": given.english, "ru": given.russian}
     for size in given.sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            repository = open_folder(Path(folder))
-            library = Library(repository, embedder, roots, pages=given.pages)
-            await library.store(size, size // 8)
-            print(f"\nchunks of {size} tokens: {library.chunks} of {len(library.pages)} pages in two languages, "
-                  f"{library.tokens} tokens", flush=True)  # fmt: skip
-            if given.tune and size == given.sizes[0]:
-                fusion.KEYWORD_WEIGHT = await tune(library)
-            for mode in MODES:
-                scored = await scores(library.questions, partial(library.found, mode=mode))
-                print(f"{mode} (recall@5, nDCG@10): {mean(scored):.4f}")
-                print("\n".join(rows_of(scored)), flush=True)
-            await relevance(library)
-            await repository.close()
+        library = Library(embedder, roots, pages=given.pages)
+        library.store(size, size // 8)
+        print(f"\nchunks of {size} tokens: {library.chunks} of {len(library.pages)} pages in two languages, "
+              f"{library.tokens} tokens, {len(library.questions)} questions", flush=True)  # fmt: skip
+        if given.tune and size == given.sizes[0]:
+            fusion.KEYWORD_WEIGHT = tune(library)
+        for mode in MODES:
+            scored = scores(library.questions, partial(library.found, mode=mode))
+            print(f"{mode} (recall@5, nDCG@10): {mean(scored):.4f}")
+            print("\n".join(rows_of(scored)), flush=True)
+        relevance(library)
 
 
 def main() -> None:
@@ -131,7 +124,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=1_000, help="so many of them, for a quicker look")
     cache = Path(tempfile.gettempdir()) / "assistant-bench-vectors"
     parser.add_argument("--cache", type=Path, default=cache, help="where vectors are kept for the next time")
-    asyncio.run(measure(parser.parse_args()))
+    measure(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pages in a repository of the product's own, cut and embedded as it does, and the questions put to it."""
+"""The pages, cut and embedded as the product does, and the questions put to them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,16 +7,15 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
+from bench.retrieval_quality.index import Index
 from bench.retrieval_quality.manuals import Language, Question, blocks, questions
 from processors.chunk_document import Chunker
-from processors.document_ports import Collection, EmbeddedChunk, Found, Pages
+from processors.document_ports import Found, Pages
 from processors.passages import distinct
 from schemas.events import Chunk
-from schemas.requests import Among, SearchMode
-from vectors.fusion import RANK_CONSTANT
-from vectors.qdrant import QdrantRepository
+from schemas.requests import SearchMode
 
-USER, MODEL = "reader", "multilingual-e5-small"
+MODEL = "multilingual-e5-small"
 NAMES = UUID("0b2d0a8e-6f4e-5b0e-8a4e-3f1d1a7c9e55")
 DEPTH = 40  # chunks that are asked for: ten documents are among them
 AT_ONCE = 8
@@ -59,58 +58,29 @@ def document_of(page: str, language: str) -> UUID:
 class Library:
     """All pages in both languages, in chunks of one size."""
 
-    def __init__(
-        self, repository: QdrantRepository, embedder: Embedder, roots: dict[Language, Path], *, pages: int
-    ) -> None:
+    def __init__(self, embedder: Embedder, roots: dict[Language, Path], *, pages: int) -> None:
         """`roots`: where the manuals of each language are; `pages`: so many of those with questions, or all."""
-        self._repository, self._embedder, self._roots = repository, embedder, roots
         every = sorted({question.page for question in questions()})
+        self._embedder, self._roots, self._index = embedder, roots, Index()
         self.pages = every[:: max(1, len(every) // pages)][:pages]
         self.questions = [question for question in questions() if question.page in self.pages]
         self.chunks = self.tokens = 0
-        self._collection = Collection("local", MODEL, 384)
-        self._lists: dict[tuple[Question, Language | None], list[list[Found]]] = {}
 
-    async def store(self, max_tokens: int, overlap: int) -> None:
+    def store(self, max_tokens: int, overlap: int) -> None:
         """Cut them, embed them, and keep them."""
         for language, root in self._roots.items():
             for page in self.pages:
                 chunker = Chunker(counter=self._embedder, max_tokens=max_tokens, overlap_tokens=overlap)
-                read = blocks(root, page)
-                chunks: list[Chunk] = [*chunker.feed(Pages(read, 1, 1)), *chunker.finish()]
+                chunks: list[Chunk] = [*chunker.feed(Pages(blocks(root, page), 1, 1)), *chunker.finish()]
                 made = self._embedder.vectors([chunk.text for chunk in chunks], is_query=False)
-                document = document_of(page, language)
-                await self._repository.store(
-                    USER, self._collection, document_id=document, version_id=document, source=f"{page}/{language}",
-                    chunks=[EmbeddedChunk(chunk, vector) for chunk, vector in zip(chunks, made, strict=True)],
-                )  # fmt: skip
+                for chunk, vector in zip(chunks, made, strict=True):
+                    self._index.add(document_of(page, language), chunk, vector)
                 self.chunks += len(chunks)
                 self.tokens += sum(chunk.tokens for chunk in chunks)
 
-    async def found(self, question: Question, language: Language | None, *, mode: SearchMode) -> list[Found]:
-        """What the product finds in the pages of a language; None: in all of them."""
+    def found(self, question: Question, language: Language | None, *, mode: SearchMode) -> list[Found]:
+        """What is found in the pages of a language; None: in all of them."""
         (vector,) = self._embedder.vectors([question.text], is_query=True)
-        among = None
-        if language is not None:
-            among = Among(documents=tuple(document_of(page, language) for page in self.pages))
-        return distinct(
-            await self._repository.search(
-                USER, self._collection, query=question.text, vector=None if mode == "keyword" else vector, mode=mode,
-                limit=DEPTH, hidden=(), among=among,
-            )
-        )  # fmt: skip
-
-    async def fused(self, question: Question, language: Language | None, *, keyword_weight: float) -> list[Found]:
-        """Both lists by the product's rule with another weight: each is looked for once."""
-        asked = (question, language)
-        if asked not in self._lists:
-            modes: tuple[SearchMode, SearchMode] = ("dense", "keyword")
-            self._lists[asked] = [await self.found(question, language, mode=mode) for mode in modes]
-        scores: dict[tuple[UUID, int], float] = {}
-        found: dict[tuple[UUID, int], Found] = {}
-        for ranked, weight in zip(self._lists[asked], (1.0, keyword_weight), strict=True):
-            for rank, one in enumerate(ranked, 1):
-                place = (one.document_id, one.chunk.index)
-                found.setdefault(place, one)
-                scores[place] = scores.get(place, 0.0) + weight / (RANK_CONSTANT + rank)
-        return [found[place] for place in sorted(scores, key=lambda place: -scores[place])]
+        languages = (language,) if language is not None else tuple(self._roots)
+        among = frozenset(document_of(page, one) for page in self.pages for one in languages)
+        return distinct(self._index.search(question.text, vector, mode=mode, limit=DEPTH, among=among))
