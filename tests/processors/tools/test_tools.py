@@ -83,6 +83,17 @@ async def test_by_meaning_only_where_the_same_model_makes_the_querys_vector() ->
     assert len((await library.found(Search)).parts) == 1  # words need no model
 
 
+async def test_a_version_that_is_replaced_while_it_is_looked_for_is_not_told_of() -> None:
+    library = Library()
+    version_id = await library.add("bees as they were.")
+
+    def replaced() -> None:
+        library.ledger.versions[version_id] = ("alice", LOCAL, "replaced")
+
+    library.vectors.on_search = replaced
+    assert (await library.found(Search)).parts == (NOTHING,)
+
+
 async def test_a_document_that_holds_instructions_is_withheld_and_the_others_are_not() -> None:
     library = Library()
     await library.add("Of bees.")
