@@ -38,7 +38,6 @@ from schemas.requests import (
     SearchRequest,
     SmartRequest,
     SpeechRequest,
-    TrainingRequest,
 )
 from schemas.topics import ONLY_SPEAKING
 
@@ -158,9 +157,6 @@ def route_job(
         error = JobError(code="expired", message="the job waited longer than it was good for; send it again")
         return Emit((JobFinished.failed(job, error=error, at=now),))
     request = event.request
-    if isinstance(request, TrainingRequest):
-        error = JobError(code="not-offered", message=f"jobs of kind {job.kind} are not offered here yet")
-        return Emit((JobFinished.failed(job, error=error, at=now),))
     if isinstance(request, (ChatRequest, RagRequest, AgentRequest, SmartRequest)):
         simulates = request.generation_config.simulate_failure is not None
         if simulates and job.role != "admin":

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example", "training"]
+JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example"]
 Role = Literal["admin", "user"]
 
 
@@ -433,36 +433,15 @@ class ExampleRequest(RequestBody):
         return ()
 
 
-class TrainingRequest(RequestBody):
-    """Body of `POST /instruction/train` and `request` of a job of kind `training`: an adapter of the user's examples.
-
-    `lr`: the learning rate.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-    epochs: Annotated[int, Field(strict=True, ge=1, le=50)] = 3
-    lr: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.0002
-    batch_size: Annotated[int, Field(strict=True, ge=1, le=64)] = 4
-    provider: ProviderName | None = None
-    timeout: (
-        Annotated[float, Field(strict=True, ge=1, le=86_400, description="Seconds that the job is good for")] | None
-    ) = None
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """As `ChatRequest.providers`; of those that learn."""
-        return (self.provider,) if self.provider else ()
-
-
 REQUESTS: dict[str, type[RequestBody]] = {
     "chat": ChatRequest, "embedding": EmbeddingRequest, "rag": RagRequest, "search": SearchRequest,
     "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
-    "example": ExampleRequest, "training": TrainingRequest,
+    "example": ExampleRequest,
 }  # fmt: skip
 # Fields that no other kind's request has, and after them those that decide where none of these is given.
 _TELLING = {
     "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
-    "name": "training", "speaker": "speech", "language": "speech", "instruct": "speech", "agent_id": "smart",
+    "speaker": "speech", "language": "speech", "instruct": "speech", "agent_id": "smart",
     "top_k": "search", "mode": "search", "among": "search",
 }  # fmt: skip
 
@@ -508,7 +487,6 @@ AnyRequest = Annotated[
     | Annotated[AgentRequest, Tag("agent")]
     | Annotated[SmartRequest, Tag("smart")]
     | Annotated[SpeechRequest, Tag("speech")]
-    | Annotated[ExampleRequest, Tag("example")]
-    | Annotated[TrainingRequest, Tag("training")],
+    | Annotated[ExampleRequest, Tag("example")],
     Discriminator(_which),
 ]

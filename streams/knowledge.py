@@ -33,7 +33,9 @@ from streams.document_progress import DocumentProgressTopic
 from streams.document_sweep import sweep_documents
 from streams.errors import StartError
 from streams.files import StoredFiles
+from streams.guards import partitions_share
 from streams.made import Made, adapters_of
+from streams.paced_embedding import paced
 from streams.rules import Newest, prompt_rules
 from streams.serve import StageServer, Stream
 
@@ -47,7 +49,9 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
     settings, pool = made.settings, made.pool
     if pool is None:
         raise StartError("DATABASE_URL is not set, which is where documents and their files are: name the database")
-    providers, vectors, ledger = embedding_providers(made), made.vectors.opened(), PostgresDocuments(pool)
+    prepared_topic = catalog.full_name("chunks-prepared")
+    providers = _embedding(adapters_of(made), made, app, prepared_topic)
+    vectors, ledger = made.vectors.opened(), PostgresDocuments(pool)
     files, parser = StoredFiles(PayloadStore(pool), at_once=settings.ingestion_concurrency), ChildParser()
 
     def chunking(provider: str) -> Chunker:
@@ -73,9 +77,7 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
     document_received = app.lane(
         catalog.full_name("document-received"), "partition_document", limit=settings.ingestion_concurrency
     )
-    chunks_prepared = app.lane(
-        catalog.full_name("chunks-prepared"), "embed_chunks", limit=settings.embedding_concurrency
-    )
+    chunks_prepared = app.lane(prepared_topic, "embed_chunks", limit=settings.embedding_concurrency)
 
     @app.agent(document_received, name="partition_document")
     async def partition_document_agent(stream: Stream) -> None:
@@ -91,9 +93,16 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
     made.stack.push_async_callback(_end, sweeping)
 
 
-def embedding_providers(made: Made) -> Mapping[str, EmbeddingProvider]:
-    """Those that make vectors."""
-    return {name: adapter for name, adapter in adapters_of(made).items() if adapter.capabilities.embeds}
+def _embedding(
+    adapters: Mapping[str, Any], made: Made, app: StreamApp, topic: str
+) -> Mapping[str, EmbeddingProvider]:  # fmt: skip
+    """Those that make vectors, at their pace, of which this process has the share that it has of `topic`."""
+    share = partitions_share(app, topic)
+    return {
+        name: paced(adapter, made.settings, share=share)
+        for name, adapter in adapters.items()
+        if adapter.capabilities.embeds
+    }
 
 
 async def _end(task: "asyncio.Task[None]") -> None:
@@ -107,12 +116,11 @@ async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalo
     settings = made.settings
     if made.pool is None:
         raise StartError("DATABASE_URL is not set: the role retrieval has to know which documents there are")
-    adapters = adapters_of(made)
-    embedding: dict[str, Any] = {name: one for name, one in adapters.items() if one.capabilities.embeds}
-    topic = catalog.full_name("retrieval-requested")
+    adapters, topic = adapters_of(made), catalog.full_name("retrieval-requested")
     requested = app.lane(topic, "retrieve_context", limit=settings.retrieval_concurrency)
     stage = partial(
-        _retrieve_context, policy_now=Newest(prompt_rules, settings, made.live), providers=embedding,
+        _retrieve_context, policy_now=Newest(prompt_rules, settings, made.live),
+        providers=_embedding(adapters, made, app, topic),
         rerankers=adapters, vectors=made.vectors.opened(), ledger=PostgresDocuments(made.pool),
         rules=RetrievalRules(
             context_tokens=settings.context_tokens, refuse_from=settings.retrieved_risk_refuse_from,

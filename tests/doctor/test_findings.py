@@ -128,6 +128,7 @@ def test_what_is_not_fetched_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch, tm
 # --- workers ---
 
 KNOWING = ("retrieval", "agent", "ingestion")
+WANTED = tuple(role for role in ROLES if role != "speech")  # which is optional
 
 
 def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped: bool = False) -> Beat:
@@ -143,14 +144,19 @@ def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped:
         ([beat("a", "gate", *KNOWING), beat("b", "sink")], False, "wrong", "completion"),
         ([beat("a", "gate", "completion", *KNOWING), beat("b", "sink", stopped=True)], False, "wrong", "sink"),
         ([beat("a", "gate", "completion", "sink")], True, "wrong", "retrieval,agent,ingestion"),
-        ([beat("a", *ROLES, ago_s=20)], True, "wrong", ",".join(ROLES)),
-        ([], False, "absent", ",".join(ROLES)),
+        ([beat("a", *ROLES, ago_s=20)], True, "wrong", ",".join(WANTED)),
+        ([], False, "absent", ",".join(WANTED)),
     ],
 )
 def test_a_role_that_nobody_has_is_named(beats: list[Beat], expected: bool, state: str, advice: str) -> None:
     told = judge(beats, now=NOW, expected=expected)[0]
     assert told.state == state
     assert told.advice.removeprefix("start: assistant worker --roles ") == advice
+
+
+def test_the_role_speech_is_wanted_where_something_speaks() -> None:
+    told = judge([beat("a", "gate", "completion", "sink", *KNOWING)], now=NOW, expected=True, speaks=True)[0]
+    assert told.advice.endswith("--roles speech")
 
 
 @pytest.mark.parametrize(

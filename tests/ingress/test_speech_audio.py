@@ -53,7 +53,7 @@ class FakePayloads:
 
     async def facts(self, payload_id: UUID, *, user_id: str) -> FileFacts | None:
         has = self.is_there and (payload_id, user_id) == (PAYLOAD, "alice")
-        return FileFacts("audio/wav", len(WAV), "0" * 64) if has else None
+        return FileFacts(len(WAV), "0" * 64, "audio/wav") if has else None
 
     async def piece(self, payload_id: UUID, *, user_id: str, begin: int, length: int) -> bytes | None:
         assert (payload_id, user_id) == (PAYLOAD, "alice")

@@ -26,7 +26,6 @@ from schemas.requests import (
     SearchRequest,
     SmartRequest,
     SpeechRequest,
-    TrainingRequest,
 )
 
 
@@ -161,8 +160,7 @@ def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
      ("smart", {"query": "Why?", "agent_id": "a"}, SmartRequest(query="Why?", agent_id="a")),
      ("search", {"query": "Why?"}, SearchRequest(query="Why?")),
      ("agent", {"goal": "Find it", "agent_id": "a"}, AgentRequest(goal="Find it", agent_id="a")),
-     ("example", {"instruction": "a", "output": "b"}, ExampleRequest(instruction="a", output="b")),
-     ("training", {"name": "a"}, TrainingRequest(name="a"))],
+     ("example", {"instruction": "a", "output": "b"}, ExampleRequest(instruction="a", output="b"))],
 )  # fmt: skip
 def test_every_kind_has_its_request_and_survives_the_way(kind: str, request_: Any, expected: Any) -> None:
     event = JobRequested.model_validate({"user_id": "a", "kind": kind, "request": request_})
