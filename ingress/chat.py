@@ -32,7 +32,7 @@ STATUS_BY_CODE = {
     "timeout": 504, "expired": 504, "rate-limited": 429, "no-such-provider": 400,
     "unsupported-parameter": 400, "images-unsupported": 400, "no-such-payload": 400, "embedding-mismatch": 400,
     "no-such-speaker": 400, "no-such-language": 400, "speech-too-long": 400, "nothing-to-say": 400,
-    "not-allowed": 403,
+    "not-allowed": 403, "too-many-payloads": 429,
     "quarantined": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
     "document-too-large": 413,
