@@ -15,7 +15,7 @@ help: ## Show this
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making the virtual environment"; $(PYTHON) -m venv .venv; }
-	@echo "installing packages (about 750 MB on disk, once)"
+	@echo "installing packages (about 1.3 GB on disk, once)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --quiet --progress-bar on -r requirements.lock 2>$(PIP_LOG) \
 		|| { echo "the packages could not be installed: this machine needs its Python package registry once (pip's own words are in $(PIP_LOG))"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index --quiet -e . 2>>$(PIP_LOG)

@@ -60,7 +60,7 @@ def test_packages_that_cannot_be_had_are_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout.splitlines() == [
         "making the virtual environment",
-        "installing packages (about 750 MB on disk, once)",
+        "installing packages (about 1.3 GB on disk, once)",
         "the packages could not be installed: this machine needs its Python package registry once "
         "(pip's own words are in .venv/pip.log)",
     ]

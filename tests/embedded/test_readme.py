@@ -92,8 +92,8 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
 def test_every_block_is_one_that_is_run_here() -> None:
     marks = [
         "make up", "assistant chat", "TOKEN=", "curl -s $BASE/chat/ ", '"stream": true', "$BASE/chat/async", "image=@",
-        "openai.OpenAI(base_url", "producer.produce", 'consumer.subscribe(["job-finished"])', "Webhook(",
-        "assistant setup",
+        "openai.OpenAI(base_url", "producer.produce", "ingestion/ingest", 'consumer.subscribe(["job-finished"])',
+        "Webhook(", "assistant setup",
     ]  # fmt: skip
     assert len(BLOCKS) == len(marks)
     for mark, (_, text) in zip(marks, BLOCKS, strict=True):
@@ -130,6 +130,10 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
     job_id = polled.partition('{"job_id":"')[2][:36]
     assert f"ocation: /jobs/{job_id}" in polled
     assert '"items":[' in polled
+
+    kept, _, found = reader.pastes(login, reader.block("ingestion/ingest")).partition("}")
+    assert '"status":"ok"' in kept
+    assert json.loads(found)["results"][0]["source"] == "warranty.txt"
 
     told = reader.runs_python(reader.block("producer.produce"))
     direct = told.removeprefix("job ").strip()
