@@ -21,7 +21,7 @@ from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
 from embedded.ports import HOST, KeptPorts, free_port, is_free
-from settings import ROLES, Settings
+from settings import Settings
 from transport.ports import holder
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,11 @@ TICK_S, CHECK_EVERY_S, FIRST_CHECK_EVERY_S = 0.1, 3.0, 0.15
 SETUP_TIMEOUT_S = 120
 READY_WITHIN_S = 120.0
 DRAIN_S = 40.0
+# The roles of each worker: no more processes than a machine that has all of it can do with.
+WORKERS = {
+    "gate": ("gate",), "completion": ("completion", "speech"), "knowledge": ("retrieval", "agent", "ingestion"),
+    "sink": ("sink",),
+}  # fmt: skip
 
 
 class Supervisor:
@@ -85,7 +90,7 @@ class Supervisor:
             *(["embeddings"] if wants_embeddings else []),
             *(["speech"] if wants_voice else []),
             "ingress",
-            *(f"worker-{role}" for role in ROLES),
+            *(f"worker-{name}" for name in WORKERS),
         ]
         self._status.parts = [PartState(name) for name in names]
         self._tell()
@@ -133,9 +138,9 @@ class Supervisor:
         environment = self._environment(bootstrap, dsn) | found
         await self._set_up(environment)
         self._begin(self._our_part("ingress", ("ingress",), environment, port=ingress_port))
-        for role in ROLES:
-            roles = f"{role},speech" if role == "completion" and speaks else role  # no process more for a few texts
-            part = self._our_part(f"worker-{role}", ("worker", "--roles", roles), environment, port=free_port())
+        for name, roles in WORKERS.items():
+            wanted = ",".join(role for role in roles if role != "speech" or speaks)
+            part = self._our_part(f"worker-{name}", ("worker", "--roles", wanted), environment, port=free_port())
             self._begin(part)
         self._status.ingress = f"http://{settings.ingress_host}:{ingress_port}"
         await self._watch_until(lambda: self._are_ready(*names), within_s=READY_WITHIN_S)

@@ -50,7 +50,8 @@ class Supervisor(supervisor.Supervisor):
 def run(home: Path, **given: Any) -> Supervisor:
     elsewhere: dict[str, Any] = {
         "kafka_bootstrap_servers": "127.0.0.1:9", "database_url": "postgresql://a:b@127.0.0.1:9/x",
-        "local_base_url": "http://127.0.0.1:9/v1", "allowed_providers": ("local",), "ingress_port": 0,
+        "local_base_url": "http://127.0.0.1:9/v1", "local_speech_url": "http://127.0.0.1:9",
+        "allowed_providers": ("local",), "ingress_port": 0,
     }  # fmt: skip
     made = Supervisor(Settings(_env_file=None, assistant_home=home, **(elsewhere | given)))
     with pytest.raises(EmbeddedError, match="seen enough"):
@@ -60,7 +61,12 @@ def run(home: Path, **given: Any) -> Supervisor:
 
 def test_vectors_and_embeddings_come_back_on_their_ports_with_their_data(tmp_path: Path) -> None:
     made = run(tmp_path)
-    assert list(made.seen[0]) == ["vectors", "embeddings", "ingress", *(f"worker-{role}" for role in ROLES)]
+    assert list(made.seen[0]) == [
+        "vectors",
+        "embeddings",
+        "ingress",
+        *(f"worker-{name}" for name in supervisor.WORKERS),
+    ]
     before, after = made.seen
     for name in ("vectors", "embeddings"):
         assert before[name].http == after[name].http
@@ -68,6 +74,10 @@ def test_vectors_and_embeddings_come_back_on_their_ports_with_their_data(tmp_pat
     assert made.environment["QDRANT_URL"] == before["vectors"].http
     assert made.environment["LOCAL_EMBEDDING_URL"] == f"{before['embeddings'].http}/v1"
     assert made.environment["QDRANT_API_KEY"] == (tmp_path / "secrets" / "qdrant_api_key").read_text()
+
+
+def test_every_role_has_its_worker() -> None:
+    assert sorted(role for roles in supervisor.WORKERS.values() for role in roles) == sorted(ROLES)
 
 
 def test_what_is_named_is_not_started(tmp_path: Path) -> None:
