@@ -124,6 +124,7 @@ def say(
     raise SystemExit(saying.say(settings.assistant_home, body, output, root_password=_root_password(settings)))
 
 
+@app.command()
 def agent(
     goal: str,
     agent_id: Annotated[str, typer.Option("--id", help="Whose memory it has, of your agents")] = "cli",

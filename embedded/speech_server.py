@@ -14,48 +14,64 @@ import os
 import threading
 import wave
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnxruntime
 import uvicorn
-from piper import PiperVoice
-from piper.config import PiperConfig
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+if TYPE_CHECKING:
+    from piper import PiperVoice
+
 HOST = "127.0.0.1"
 MAX_BODY_BYTES, MAX_CHARS, MAX_WAITING = 65_536, 1000, 16
 AUTO = "Auto"
-WARM_UP = "Ready."  # the first text takes longer than those after it
 
 
 class Speaker:
-    """One voice. Its calls are made in threads."""
+    """One voice, loaded when it is first needed: it takes 130 MB. Its calls are made in threads."""
 
     def __init__(self, voice: Path) -> None:
+        self._file = voice
         about = json.loads(voice.with_name(voice.name + ".json").read_text())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # which keep what the longest text took
-        session = onnxruntime.InferenceSession(str(voice), sess_options=options, providers=["CPUExecutionProvider"])
-        self._voice = PiperVoice(session=session, config=PiperConfig.from_dict(about))
+        self._about = about
+        self._loading = threading.Lock()
+        self._voice: PiperVoice | None = None
         self.name = str(about.get("dataset") or voice.stem.split("-")[1])
         self.language = str(about["language"]["name_english"])
         self._turns = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.waiting = 0
-        self.say(WARM_UP, lambda: False)
+
+    def _loaded(self) -> "PiperVoice":
+        with self._loading:
+            if self._voice is None:
+                self._voice = self._load()
+            return self._voice
+
+    def _load(self) -> "PiperVoice":
+        import onnxruntime
+        from piper import PiperVoice
+        from piper.config import PiperConfig
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # which keep what the longest text took
+        session = onnxruntime.InferenceSession(
+            str(self._file), sess_options=options, providers=["CPUExecutionProvider"]
+        )  # fmt: skip
+        return PiperVoice(session=session, config=PiperConfig.from_dict(self._about))
 
     def say(self, text: str, is_left: Any) -> bytes:
         """The text as a WAV file; less of it where nobody waits for it any more (`is_left`)."""
-        written = io.BytesIO()
+        written, voice = io.BytesIO(), self._loaded()
         with self._turns, wave.open(written, "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
-            file.setframerate(self._voice.config.sample_rate)
+            file.setframerate(voice.config.sample_rate)
             if not is_left():
-                for chunk in self._voice.synthesize(text):
+                for chunk in voice.synthesize(text):
                     file.writeframes(chunk.audio_int16_bytes)
                     if is_left():
                         break
@@ -101,7 +117,7 @@ class Server:
         return JSONResponse([AUTO, self._speaker.language])
 
     async def health(self, _: Request) -> Response:
-        """It is there, and its voice is loaded."""
+        """It is there; its voice is loaded by the first text."""
         return JSONResponse({"status": "ok"})
 
 

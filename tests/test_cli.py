@@ -1,12 +1,16 @@
 """The command line as a program: what it says and how it ends where it cannot start."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from cli import app
 from embedded.ports import free_port
 from tests.conftest import SECRET
 from tests.waiting import listener
@@ -57,3 +61,22 @@ def test_a_setting_that_is_missing_is_named() -> None:
     done = types("worker")
     assert done.returncode == 1
     assert done.stderr.startswith("KAFKA_BOOTSTRAP_SERVERS is not set")
+
+
+def test_every_command_that_the_docs_show_is_there() -> None:
+    shown = re.compile(r"\bassistant ((?:[a-z]+)(?: [a-z]+)?)")
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    assert pages
+    told = {
+        words
+        for page in pages
+        for code in re.findall(r"`([^`\n]+)`", page.read_text())
+        for words in shown.findall(code)
+    }
+    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    for words in told:
+        first, _, second = words.partition(" ")
+        assert first in commands, words
+        below = getattr(commands[first], "commands", None)
+        if below is not None and second:
+            assert second in below, words
