@@ -33,7 +33,7 @@ NONE_WHERE_EMPTY = (
     "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_key_password", "vault_addr", "vault_token", "vault_role_id",
     "vault_secret_id", "vault_kubernetes_role", "vault_namespace", "vault_cacert", "tokens_per_minute_per_user",
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
-    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert",
+    "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert", "qdrant_path",
     "local_embedding_url", "qwen_tts_base_url", "tts_api_url", "local_speech_url", "agent_max_cost",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
     qdrant_cacert: Path | None = None
+    qdrant_path: Path | None = None
 
     # --- providers; one without its key or address is absent ---
     allowed_providers: Annotated[tuple[str, ...], NoDecode] = ALLOWED

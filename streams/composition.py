@@ -20,7 +20,7 @@ from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
-from settings import Settings
+from settings import ROLES, Settings
 from sinks.agent_steps import AgentStepStore
 from sinks.agent_steps import sweep as sweep_agent_steps
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
@@ -153,14 +153,20 @@ class Composition:
                     continue
                 offering.append(offers)
             elif role in ("retrieval", "ingestion"):
+                if not made.vectors.are_named and len(self._roles) == len(ROLES):  # nobody has asked for this one
+                    logger.warning("QDRANT_URL is not set: the role %s is left to other workers", role)
+                    continue
                 from streams import knowledge  # what it imports takes 80 MB, which no other role is to have
 
                 declare = knowledge.declare_retrieval if role == "retrieval" else knowledge.declare_ingestion
-                await declare(app, server, self._catalog, made)
+                if not await declare(app, server, self._catalog, made):
+                    logger.warning("no provider that makes vectors is here: the role %s has nothing to do", role)
+                    continue
             elif role == "agent":
                 # A folder of vectors has one owner: an agent asks it where a role that fills it is in the same process.
-                has_vectors = self._settings.qdrant_url is not None or {"retrieval", "ingestion"} & set(self._roles)
-                if not await declare_agent(app, server, self._catalog, made, has_vectors=bool(has_vectors)):
+                is_owner = made.vectors.are_named and bool({"retrieval", "ingestion"} & set(self._roles))
+                has_vectors = self._settings.qdrant_url is not None or is_owner
+                if not await declare_agent(app, server, self._catalog, made, has_vectors=has_vectors):
                     logger.warning("no provider has its key or address here: the role agent has nothing to do")
                     continue
             elif role == "speech":

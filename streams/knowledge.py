@@ -40,8 +40,8 @@ from streams.rules import Newest, prompt_rules
 from streams.serve import StageServer, Stream
 
 
-async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> None:
-    """Documents in: cut into chunks, and vectors of them stored.
+async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> bool:
+    """Documents in: cut into chunks, and vectors of them stored. False where no provider makes vectors.
 
     Raises:
         StartError: There is no database, or the vectors cannot be opened.
@@ -51,6 +51,8 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
         raise StartError("DATABASE_URL is not set, which is where documents and their files are: name the database")
     prepared_topic = catalog.full_name("chunks-prepared")
     providers = _embedding(adapters_of(made), made, app, prepared_topic)
+    if not providers:
+        return False
     vectors, ledger = made.vectors.opened(), PostgresDocuments(pool)
     files, parser = StoredFiles(PayloadStore(pool), at_once=settings.ingestion_concurrency), ChildParser()
 
@@ -91,6 +93,7 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
 
     sweeping = asyncio.create_task(sweep_documents(OldVersions(pool), vectors), name="old documents")
     made.stack.push_async_callback(_end, sweeping)
+    return True
 
 
 def _embedding(
@@ -111,16 +114,23 @@ async def _end(task: "asyncio.Task[None]") -> None:
         await task
 
 
-async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> None:
-    """Passages out: for an answer, or as they are."""
+async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> bool:
+    """Passages out: for an answer, or as they are. False where no provider makes vectors.
+
+    Raises:
+        StartError: There is no database, or the vectors cannot be opened.
+    """
     settings = made.settings
     if made.pool is None:
         raise StartError("DATABASE_URL is not set: the role retrieval has to know which documents there are")
     adapters, topic = adapters_of(made), catalog.full_name("retrieval-requested")
+    providers = _embedding(adapters, made, app, topic)
+    if not providers:
+        return False
     requested = app.lane(topic, "retrieve_context", limit=settings.retrieval_concurrency)
     stage = partial(
         _retrieve_context, policy_now=Newest(prompt_rules, settings, made.live),
-        providers=_embedding(adapters, made, app, topic),
+        providers=providers,
         rerankers=adapters, vectors=made.vectors.opened(), ledger=PostgresDocuments(made.pool),
         rules=RetrievalRules(
             context_tokens=settings.context_tokens, refuse_from=settings.retrieved_risk_refuse_from,
@@ -133,6 +143,8 @@ async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalo
         await server.at_once(
             stream, decoder(RetrievalRequested), stage, name="retrieve_context", target="retrieval"
         )  # fmt: skip
+
+    return True
 
 
 async def _retrieve_context(

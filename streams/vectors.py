@@ -1,4 +1,7 @@
-"""Where a worker's vectors lie: at `QDRANT_URL`, else in the home's folder `vectors`, of which it is the only owner."""
+"""Where a worker's vectors lie: at `QDRANT_URL`, or in the folder `QDRANT_PATH`, of which it is the only owner.
+
+There is no third: a worker that made up a place of its own would keep documents where no other finds them.
+"""
 
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -10,6 +13,12 @@ if TYPE_CHECKING:
     from vectors.qdrant import QdrantRepository
 
 
+NOT_NAMED = (
+    "QDRANT_URL is not set, which is where documents' vectors are: name the Qdrant server (or with QDRANT_PATH a "
+    "folder for this worker alone), or run `assistant up`"
+)
+
+
 class Vectors:
     """Opened by the first who asks: two roles of one process share them."""
 
@@ -17,6 +26,11 @@ class Vectors:
         """`stack`: closes what was opened."""
         self._settings, self._stack = settings, stack
         self._opened: QdrantRepository | None = None
+
+    @property
+    def are_named(self) -> bool:
+        """Whether a setting says where they lie."""
+        return self._settings.qdrant_url is not None or self._settings.qdrant_path is not None
 
     def opened(self) -> "QdrantRepository":
         """The repository, always the same one.
@@ -37,11 +51,13 @@ class Vectors:
 
 def open_vectors(settings: Settings) -> "QdrantRepository":
     """Raises VectorsError where they cannot be opened."""
-    from vectors.opening import open_folder, open_server
+    from vectors.opening import VectorsError, open_folder, open_server
 
     namespace = settings.kafka_topic_prefix  # whoever shares a Kafka by it shares a Qdrant, too
     if settings.qdrant_url is None:
-        return open_folder(settings.assistant_home / "vectors", namespace=namespace)
+        if settings.qdrant_path is None:
+            raise VectorsError(NOT_NAMED)
+        return open_folder(settings.qdrant_path, namespace=namespace)
     key = settings.qdrant_api_key
     return open_server(
         settings.qdrant_url, api_key=key.get_secret_value() if key else None, cacert=settings.qdrant_cacert,

@@ -118,7 +118,7 @@ def running(
     url = api.stdout.readline().strip()
     assert re.match(r"http://127", url)
     folder = tmp_path_factory.mktemp("running")
-    surroundings = {**environment(url), "ASSISTANT_HOME": str(folder)}  # vectors lie in it
+    surroundings = {**environment(url), "ASSISTANT_HOME": str(folder), "QDRANT_PATH": str(folder / "vectors")}
     deployment = Deployment(kafka, dsn, prefix, folder, surroundings, forks=forks)
     asyncio.run(deployment.set_up(partitions=4))
     ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,agent,sink")

@@ -128,7 +128,7 @@ async def test_runs_as_they_are_asked_for_and_followed(
 ) -> None:
     ingress = deployment.start("ingress")
     deployment.worker("gate,completion,sink")
-    deployment.worker("agent,retrieval", ASSISTANT_HOME=str(tmp_path))  # whose vectors lie in a folder there
+    deployment.worker("agent,retrieval", QDRANT_PATH=str(tmp_path / "vectors"))  # whose vectors lie in a folder there
     await deployment.ready()
     site.says["/orders/1"] = "shipped"
     api.scripts["state of order 1?"] = [site.get("/orders/1"), finish("It was shipped.")]

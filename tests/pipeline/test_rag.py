@@ -95,7 +95,7 @@ async def ingested(deployment: Deployment, home: Path, user_id: str, **documents
 async def ingress(deployment: Deployment, tmp_path: Path) -> Process:
     """With a worker, and what `alice` and `bob` have ingested."""
     home = tmp_path / "home"
-    deployment.environment["ASSISTANT_HOME"] = str(home)
+    deployment.environment["QDRANT_PATH"] = str(home / "vectors")
     await ingested(deployment, home, "alice", bees=[BEES, "Nets are mended in winter."], hostile=[HOSTILE])
     await ingested(deployment, home, "bob", secret=["Bees of bob know the word nightjar."])
     process = deployment.start("ingress")

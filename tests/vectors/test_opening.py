@@ -42,7 +42,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 
 def _settings(home: Path, **given: object) -> Settings:
-    return Settings(_env_file=None, assistant_home=home, **given)  # type: ignore[arg-type]  # as the tests give them
+    return Settings(_env_file=None, qdrant_path=home / "vectors", **given)  # type: ignore[arg-type]  # as the tests give them
 
 
 async def test_two_roles_of_a_process_share_a_folder_and_a_second_process_is_told_what_to_do(tmp_path: Path) -> None:
@@ -53,6 +53,15 @@ async def test_two_roles_of_a_process_share_a_folder_and_a_second_process_is_tol
             Vectors(_settings(tmp_path), stack).opened()
     async with AsyncExitStack() as stack:
         assert Vectors(_settings(tmp_path), stack).opened()
+
+
+async def test_nobody_makes_up_a_place_of_their_own(tmp_path: Path) -> None:
+    """It would be one in which no other worker finds anything."""
+    async with AsyncExitStack() as stack:
+        vectors = Vectors(Settings(_env_file=None, assistant_home=tmp_path), stack)
+        assert not vectors.are_named
+        with pytest.raises(StartError, match="QDRANT_URL is not set"):
+            vectors.opened()
 
 
 async def test_what_is_in_a_folder_is_there_after_a_restart(tmp_path: Path) -> None:
