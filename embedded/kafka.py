@@ -182,8 +182,7 @@ def kafka_part(home: Path, *, port: int, controller_port: int, report: Callable[
     async def healthy() -> bool:
         return await answers(f"{HOST}:{port}")
 
-    env = {**os.environ, "MALLOC_ARENA_MAX": "2"}  # else its threads' arenas take 15 MB more
-    return Part("kafka", command, healthy, env=env, stop_timeout_s=20.0)
+    return Part("kafka", command, healthy, env=dict(os.environ), stop_timeout_s=20.0)
 
 
 async def answers(bootstrap: str) -> bool:
