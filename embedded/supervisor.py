@@ -59,7 +59,6 @@ class Supervisor:
             EmbeddedError: Something cannot be started, or has died five times in a minute.
         """
         self._home.make()
-        os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # of all that is started here: some 50 MB less, and no slower
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         with self._locked():
