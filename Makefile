@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
-PROCESSES ?= 3
+PROCESSES ?= 2
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
 .PHONY: help up down status test test-unit check docs bench bench-retrieval chaos chaos-long lock clean
@@ -30,7 +30,7 @@ down: ## Stop it; the data is kept
 status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
-test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=3, each with its own
+test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=2, each with its own
 	@$(BIN)/python -m pytest $(ALONE)  # by the clock, or on the default ports: not beside each other
 	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
 

@@ -119,6 +119,7 @@ def running(
     assert re.match(r"http://127", url)
     folder = tmp_path_factory.mktemp("running")
     surroundings = {**environment(url), "ASSISTANT_HOME": str(folder), "QDRANT_PATH": str(folder / "vectors")}
+    surroundings["ADMISSION_WAIT_MS"] = "1000"  # a verdict comes as soon as the gate has it, on a slow machine later
     deployment = Deployment(kafka, dsn, prefix, folder, surroundings, forks=forks)
     asyncio.run(deployment.set_up(partitions=4))
     ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,agent,sink")
