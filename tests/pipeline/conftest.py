@@ -122,7 +122,7 @@ def running(
     surroundings["ADMISSION_WAIT_MS"] = "1000"  # a verdict comes as soon as the gate has it, on a slow machine later
     deployment = Deployment(kafka, dsn, prefix, folder, surroundings, forks=forks)
     asyncio.run(deployment.set_up(partitions=4))
-    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,agent,sink")
+    ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,retrieval,agent,ingestion,sink")
     deadline = time.monotonic() + 60
     while not (asyncio.run(ingress.is_ready()) and asyncio.run(worker.is_ready())):
         assert time.monotonic() < deadline, ingress.log.read_text() + worker.log.read_text()

@@ -25,7 +25,7 @@ async def test_workers_are_listed_for_admins_only(running: Running) -> None:
         item = await until(assigned)
         assert item["alive"] is True
         assert 0 <= item["age_s"] < 15
-        assert item["roles"] == ["gate", "completion", "retrieval", "agent", "sink"]
+        assert item["roles"] == ["gate", "completion", "retrieval", "agent", "ingestion", "sink"]
         assert item["partitions"][running.deployment.prefix + "job-requested"] == [0, 1, 2, 3]
         stages = {load["stage"] for load in item["stages"]}
         assert {"sanitize_prompt", "limit_rate", "route_job", "generate_completion-openai", "store_outcome"} <= stages
