@@ -24,11 +24,13 @@ SEED = 20261129
 EACH = 1_000
 PARTITIONS = 4
 # Where only our own stages write, a stage whose events are nearly all bad stops taking: that is tested elsewhere.
-GOOD_BESIDE = ("prompt-sanitized", "job-admitted", "completion-requested-openai", "embedding-requested-openai")
+GOOD_BESIDE = (
+    "prompt-sanitized", "job-admitted", "completion-requested-openai", "embedding-requested-openai", "example-received",
+)  # fmt: skip
 STAGES = {
     "gate": ("job-requested", "prompt-sanitized", "job-admitted"),
     "completion": ("completion-requested-openai", "embedding-requested-openai"),
-    "sink": ("job-admitted", "job-finished", "security-incident-detected", "dead-letters"),
+    "sink": ("job-admitted", "job-finished", "security-incident-detected", "dead-letters", "example-received"),
 }
 ODD: tuple[Any, ...] = (
     None, "", 0, -1, 2**63, 2**70, 1e308, True, [], {}, "x" * 10_000, "\u0000", "\ud800", "9999-12-31T23:59:59Z",
@@ -158,6 +160,8 @@ async def test_every_consumer_lives_and_every_record_has_its_end(deployment: Dep
         assert reply.json()["result"]["text"] == f"Answer to: {prompt}", reply.text
         vector = await client.post("/v1/embeddings", json={"model": "text-embedding-3-small", "input": prompt})
         assert vector.status_code == 200, vector.text
+        lesson = await client.post("/instruction/smart/add", json={"instruction": "Answer.", "output": prompt})
+        assert lesson.status_code == 202, lesson.text
         assert (await client.get("/readyz")).status_code == 200
     # A stage whose last events were all bad is ready again once one has worked.
     await until(worker.is_ready)
