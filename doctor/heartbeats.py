@@ -63,13 +63,17 @@ async def newest_beats(access: KafkaAccess, topic: str) -> list[Beat]:
 
 
 def judge(
-    beats: Sequence[Beat], *, now: datetime | None = None, expected: bool, speaks: bool = False
+    beats: Sequence[Beat], *, now: datetime | None = None, expected: bool, speaks: bool = False, knows: bool = True
 ) -> list[Finding]:  # fmt: skip
-    """Who is there, and whose clock is off. `expected`: workers should run; `speaks`: the role speech has work."""
+    """Who is there, and whose clock is off.
+
+    `expected`: workers should run; `speaks`: the role speech has work; `knows`: there is a place for documents.
+    """
     now = now or datetime.now(UTC)
     live = [beat for beat in beats if not beat.said.stopped and (now - beat.appended_at).total_seconds() < SILENT_S]
     covered = {role for beat in live for role in beat.said.roles}
-    missing = [role for role in ROLES if role not in covered and (role != "speech" or speaks)]
+    optional = {*(() if speaks else ("speech",)), *(() if knows else ("retrieval", "agent", "ingestion"))}
+    missing = [role for role in ROLES if role not in covered and role not in optional]
     found = ", ".join(f"{beat.said.worker} ({' '.join(beat.said.roles)})" for beat in live) or "none was heard of"
     if not missing:
         workers = Finding("workers", "ok", found)

@@ -93,7 +93,8 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
             async with asyncio.timeout(TIMEOUT_S):
                 beats = await newest_beats(access, catalog.full_name("worker-heartbeat"))
             speaks = bool(_voices(settings, there))
-            findings += judge(beats, expected=there.running is not None, speaks=speaks)
+            knows = bool(settings.qdrant_url or settings.qdrant_path or _part_here(there, "vectors"))
+            findings += judge(beats, expected=there.running is not None, speaks=speaks, knows=knows)
         except (KafkaError, OSError, TimeoutError) as error:
             findings.append(Finding("workers", "warning", f"heartbeats cannot be read ({type(error).__name__})"))
     return findings

@@ -68,7 +68,7 @@ async def test_a_sound_deployment_is_found_so_and_nothing_is_changed(whole: Depl
     assert states == {
         "python": "ok", "packages": states["packages"], "disk": states["disk"], "processes": "absent", "kafka": "ok",
         "topics": "ok", "replication": "warning", "workers": "ok", "clocks": "ok", "postgres": "ok", "schema": "ok",
-        "provider openai": "ok", "ingress": "ok",
+        "provider openai": "ok", "ingress": "ok", "vectors": "absent",
     }  # fmt: skip
     assert "1 broker" in parts["kafka"]["found"]
     assert "replication factor 3" in parts["replication"]["advice"]

@@ -154,6 +154,12 @@ def test_a_role_that_nobody_has_is_named(beats: list[Beat], expected: bool, stat
     assert told.advice.removeprefix("start: assistant worker --roles ") == advice
 
 
+def test_roles_of_documents_are_wanted_where_there_is_a_place_for_them() -> None:
+    beats = [beat("a", "gate", "completion", "sink")]
+    assert judge(beats, now=NOW, expected=True, knows=False)[0].state == "ok"
+    assert judge(beats, now=NOW, expected=True, knows=True)[0].state == "wrong"
+
+
 def test_the_role_speech_is_wanted_where_something_speaks() -> None:
     told = judge([beat("a", "gate", "completion", "sink", *KNOWING)], now=NOW, expected=True, speaks=True)[0]
     assert told.advice.endswith("--roles speech")
