@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import get_args
 
-from bench.retrieval_quality.library import MODEL, Embedder, Library, document_of
+from bench.retrieval_quality.corpus import MODEL, Corpus, Embedder, document_of
 from bench.retrieval_quality.manuals import Language, Question
 from bench.retrieval_quality.scores import ndcg, recall
 from processors.document_ports import Found
@@ -66,12 +66,12 @@ def mean(scored: Scored) -> float:
     return fmean(gain for found in scored.values() for _, _, gain in found)
 
 
-def tune(library: Library) -> float:
+def tune(corpus: Corpus) -> float:
     """The keywords' weight that is best on the questions to every other page; all weights on both halves are told."""
-    place = {page: number % 2 for number, page in enumerate(library.pages)}
-    halves = [[question for question in library.questions if place[question.page] == half] for half in (0, 1)]
+    place = {page: number % 2 for number, page in enumerate(corpus.pages)}
+    halves = [[question for question in corpus.questions if place[question.page] == half] for half in (0, 1)]
     tuned: dict[float, float] = {}
-    hybrid = partial(library.found, mode="hybrid")
+    hybrid = partial(corpus.found, mode="hybrid")
     for weight in WEIGHTS:
         fusion.KEYWORD_WEIGHT = weight
         tuned[weight], held_out = [mean(scores(half, hybrid)) for half in halves]
@@ -79,16 +79,16 @@ def tune(library: Library) -> float:
     return max(tuned, key=lambda weight: tuned[weight])
 
 
-def relevance(library: Library) -> None:
+def relevance(corpus: Corpus) -> None:
     """What of related and of unrelated questions is taken to be to the point."""
     bounds = BOUNDS[MODEL]
 
     def best(question: Question) -> tuple[float, bool]:
-        found = library.found(question, None, mode="hybrid")
+        found = corpus.found(question, None, mode="hybrid")
         similarity = max((one.similarity or 0.0 for one in found), default=0.0)
         return similarity, any(is_to_the_point(one, question.text, bounds) for one in found[:15])
 
-    sets = {"related": library.questions, "unrelated": [Question("", "en", text) for text in UNRELATED]}
+    sets = {"related": corpus.questions, "unrelated": [Question("", "en", text) for text in UNRELATED]}
     for name, asked in sets.items():
         found = [best(question) for question in asked]
         cosines = sorted(similarity for similarity, _ in found)
@@ -101,17 +101,17 @@ def measure(given: argparse.Namespace) -> None:
     embedder = Embedder(given.cache)
     roots: dict[Language, Path] = {"en": given.english, "ru": given.russian}
     for size in given.sizes:
-        library = Library(embedder, roots, pages=given.pages)
-        library.store(size, size // 8)
-        print(f"\nchunks of {size} tokens: {library.chunks} of {len(library.pages)} pages in two languages, "
-              f"{library.tokens} tokens, {len(library.questions)} questions", flush=True)  # fmt: skip
+        corpus = Corpus(embedder, roots, pages=given.pages)
+        corpus.store(size, size // 8)
+        print(f"\nchunks of {size} tokens: {corpus.chunks} of {len(corpus.pages)} pages in two languages, "
+              f"{corpus.tokens} tokens, {len(corpus.questions)} questions", flush=True)  # fmt: skip
         if given.tune and size == given.sizes[0]:
-            fusion.KEYWORD_WEIGHT = tune(library)
+            fusion.KEYWORD_WEIGHT = tune(corpus)
         for mode in MODES:
-            scored = scores(library.questions, partial(library.found, mode=mode))
+            scored = scores(corpus.questions, partial(corpus.found, mode=mode))
             print(f"{mode} (recall@5, nDCG@10): {mean(scored):.4f}")
             print("\n".join(rows_of(scored)), flush=True)
-        relevance(library)
+        relevance(corpus)
 
 
 def main() -> None:

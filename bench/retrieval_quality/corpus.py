@@ -55,7 +55,7 @@ def document_of(page: str, language: str) -> UUID:
     return uuid5(NAMES, f"{page}/{language}")
 
 
-class Library:
+class Corpus:
     """All pages in both languages, in chunks of one size."""
 
     def __init__(self, embedder: Embedder, roots: dict[Language, Path], *, pages: int) -> None:
