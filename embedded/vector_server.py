@@ -104,7 +104,7 @@ class VectorServer:
             except ValidationError as error:
                 told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
                 return _json({"status": {"error": f"Format error: {told}"[:500]}, "time": 0.0}, 400)
-            except Exception:
+            except Exception:  # whatever the engine raises: its caller is told, and the server goes on
                 logger.exception("%s %s", request.method, request.url.path)
                 return _json({"status": {"error": "an error in the server: see its log"}, "time": 0.0}, 500)
             return _json({"result": result, "status": "ok", "time": time.monotonic() - began})
