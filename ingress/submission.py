@@ -27,6 +27,7 @@ from processors.with_image import cannot_see
 from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
+from schemas.generation import GenerationConfig
 from schemas.ids import JobIds
 from schemas.requests import (
     AgentRequest,
@@ -34,7 +35,6 @@ from schemas.requests import (
     ChatRequest,
     DocumentRequest,
     EmbeddingRequest,
-    GenerationConfig,
     ImageReference,
     RagRequest,
     SearchRequest,

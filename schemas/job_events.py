@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from schemas.event_base import Event, Time
-from schemas.requests import AnyRequest, CallbackUrl, JobKind, Metadata, Role, Text, UserId, as_kind
+from schemas.request_fields import CallbackUrl, Metadata, Role, Text, UserId
+from schemas.requests import AnyRequest, JobKind, as_kind
 
 JobSource = Literal["rest", "kafka"]
 Run = Annotated[int, Field(ge=1, le=2_147_483_647, description="only a redrive raises it")]

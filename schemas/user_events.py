@@ -8,7 +8,7 @@ from pydantic import Field
 
 from schemas.event_base import Event, Time
 from schemas.job_events import JobSource, Run
-from schemas.requests import Role, UserId
+from schemas.request_fields import Role, UserId
 
 
 class UserUpdated(Event):

@@ -22,16 +22,9 @@ from ingress.uploads import Place, Upload, upload_of
 from processors.usage import Usage
 from schemas.envelope import Record
 from schemas.events import JobRequested, ProviderOffer, UserUpdated
+from schemas.generation import GenerationConfig
 from schemas.ids import JobIds
-from schemas.requests import (
-    AnyRequest,
-    ChatRequest,
-    EmbeddingRequest,
-    GenerationConfig,
-    ImageReference,
-    RagRequest,
-    SearchRequest,
-)
+from schemas.requests import AnyRequest, ChatRequest, EmbeddingRequest, ImageReference, RagRequest, SearchRequest
 from sinks.payloads import Payload, PayloadQuotaError, PayloadStore
 from sinks.pool import Pool
 from tests.conftest import SECRET
