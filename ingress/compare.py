@@ -84,7 +84,7 @@ async def compare(body: CompareBody, user: CostingUser, found: Found, key: Key) 
     check_quarantine(user)
     found.submissions.count(user)
     for variant in body.variants:
-        found.submissions.check_offered((variant.provider,) if variant.provider else (), variant.generation_config)
+        found.submissions.asked.check_named((variant.provider,) if variant.provider else (), variant.generation_config)
     grid = body.grid()
     try:
         comparison_id, is_new = await found.comparisons.create(
