@@ -2,8 +2,6 @@
 
 import json
 import os
-import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,34 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from client.api import AssistantClient, ClientError
-
-STAGES = {
-    "accepted": "accepted", "sanitize_prompt": "reading the prompt", "limit_rate": "checking the rate",
-    "route_job": "on its way to the provider", "waiting-for-provider": "waiting for the provider",
-    "generate_completion": "the model is writing", "embed_texts": "the model is reading",
-    "generate_speech": "the voice is speaking",
-}  # fmt: skip
+from client.waiting import Waiting
 
 
 def chat(home: Path, body: dict[str, Any], *, root_password: str | None, as_json: bool) -> int:
     """Ask, show where the job is, print the answer; returns the exit code."""
     console, errors = Console(), Console(stderr=True)
-    began = time.monotonic()
-    spinner = errors.status("asking") if errors.is_terminal else nullcontext()
+    waiting = Waiting(errors)
     try:
-        with AssistantClient(home, os.environ, root_password=root_password) as client, spinner as shown:
-
-            def on_stage(stage: str) -> None:
-                if shown is not None:
-                    shown.update(f"{STAGES.get(stage, stage)} · {time.monotonic() - began:.0f} s")
-
-            def on_wait(left: int, of: int) -> None:
-                if shown is not None:
-                    shown.update(f"rate limit: {left} s")
-                elif left == of:  # one line for whoever reads a log
-                    errors.print(f"rate limit: waiting {of} s", highlight=False)
-
-            answer = client.ask(body, on_stage=on_stage, on_wait=on_wait)
+        with AssistantClient(home, os.environ, root_password=root_password) as client, waiting:
+            answer = client.ask(body, on_stage=waiting.on_stage, on_wait=waiting.on_wait)
     except ClientError as error:
         errors.print(str(error), markup=False, highlight=False)
         return 1
@@ -53,7 +33,7 @@ def chat(home: Path, body: dict[str, Any], *, root_password: str | None, as_json
         errors.print(f"(refused: {answer['reason']})", markup=False, highlight=False)
     elif errors.is_terminal:
         tokens = (answer.get("usage") or {}).get("completion_tokens")
-        errors.print(f"[dim]{answer['model']} · {tokens} tokens · {time.monotonic() - began:.1f} s[/]")
+        errors.print(f"[dim]{answer['model']} · {tokens} tokens · {waiting.seconds:.1f} s[/]")
     return 2 if refused else 0
 
 

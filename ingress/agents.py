@@ -13,7 +13,8 @@ from ingress.jobs import WAITS_FOR_USER, view_of
 from ingress.problems import Problem, not_found
 from ingress.services import CostingUser, CurrentUser, Found, Services
 from schemas.events import UserUpdated
-from schemas.requests import AgentId, AgentRequest, CallbackUrl
+from schemas.request_fields import CallbackUrl
+from schemas.requests import AgentId, AgentRequest
 from sinks.agent_steps import MAX_MEMORY
 
 router = APIRouter(prefix="/agents", tags=["agents"])

@@ -14,7 +14,7 @@ from ingress.key_ring import new_key
 from ingress.problems import Problem, not_found
 from ingress.services import CurrentUser, Found, LoggedInUser
 from schemas.events import UserUpdated
-from schemas.requests import RequestBody, Text, UserId
+from schemas.request_fields import RequestBody, Text, UserId
 from sinks.api_keys import ApiKey, TooManyKeysError
 
 router = APIRouter(prefix="/api-keys", tags=["users"])

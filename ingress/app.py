@@ -321,7 +321,7 @@ def compose(settings: Settings) -> Services:
         cancel_requests=cancel_requests,
         user_table=user_table,
         workers=worker_table,
-        models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.allows)),
+        models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.asked.allows)),
         database=database,
         jobs=store,
         exports=Exports(JobExport(database)),

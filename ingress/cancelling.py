@@ -16,7 +16,8 @@ from ingress.publisher import NotAcceptedError, OutcomeUnknownError
 from ingress.services import CurrentUser, Found, Services
 from processors.errors import RetryableError
 from schemas.events import UserUpdated
-from schemas.requests import JobKind, Metadata, RequestBody, UserId
+from schemas.request_fields import Metadata, RequestBody, UserId
+from schemas.requests import JobKind
 from sinks.postgres import InvalidCursorError
 
 router = APIRouter()

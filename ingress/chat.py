@@ -20,7 +20,9 @@ from ingress.streaming import STREAM, EventStream, canceller
 from processors.documents import OF_DOCUMENTS
 from processors.quarantine import QUARANTINED
 from schemas.events import RateLimit, UserUpdated
-from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
+from schemas.generation import GenerationConfig, Temperature
+from schemas.request_fields import CallbackUrl, Prompt, ProviderName, RequestBody
+from schemas.requests import ChatRequest
 
 router = APIRouter()
 

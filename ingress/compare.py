@@ -19,7 +19,9 @@ from ingress.problems import Problem, not_found
 from ingress.services import CostingUser, CurrentUser, Found, Services
 from ingress.standings import check_quarantine
 from schemas.events import UserUpdated
-from schemas.requests import ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Text
+from schemas.generation import GenerationConfig
+from schemas.request_fields import Prompt, ProviderName, RequestBody, Text
+from schemas.requests import ChatRequest
 from sinks.comparison_rows import Comparison, Grid, KeyReusedError, TooManyComparisonsError
 
 router = APIRouter(tags=["compare"])
@@ -82,7 +84,7 @@ async def compare(body: CompareBody, user: CostingUser, found: Found, key: Key) 
     check_quarantine(user)
     found.submissions.count(user)
     for variant in body.variants:
-        found.submissions.check_offered((variant.provider,) if variant.provider else (), variant.generation_config)
+        found.submissions.asked.check_named((variant.provider,) if variant.provider else (), variant.generation_config)
     grid = body.grid()
     try:
         comparison_id, is_new = await found.comparisons.create(

@@ -14,7 +14,7 @@ from ingress.publisher import NotAcceptedError
 from ingress.redrive import MAX_PER_CALL
 from ingress.services import Admin, Found
 from schemas.dead_letter import MAX_INT
-from schemas.requests import RequestBody
+from schemas.request_fields import RequestBody
 from sinks.dead_letters import DeadLetterRow, Filter
 from sinks.postgres import MAX_PAGE, InvalidCursorError
 

@@ -12,7 +12,7 @@ from ingress.paced import PacedResponse
 from ingress.problems import Problem
 from ingress.services import CostingUser, Found
 from processors.errors import RetryableError
-from schemas.requests import ProviderName
+from schemas.request_fields import ProviderName
 from sinks.job_export import BEGINNING, END, InvalidPlaceError, JobExport, Page, Place, Position, Wanted
 from sinks.postgres import JobRow
 

@@ -13,7 +13,8 @@ from ingress.idempotency import REPLAYED, Keyed, KeyHeader, checked_key, fingerp
 from ingress.leaving import left
 from ingress.problems import invalid_body, rate_limit_headers
 from ingress.services import CostingUser, Found
-from schemas.requests import DocumentRequest, ProviderName, SourceName
+from schemas.request_fields import ProviderName
+from schemas.requests import DocumentRequest, SourceName
 
 router = APIRouter(tags=["documents"])
 BODY = {"requestBody": {"required": True, "content": {FORM: {"schema": {

@@ -10,7 +10,7 @@ from pydantic import Field
 from ingress.cancelling import When
 from ingress.problems import Problem
 from ingress.services import Admin, Found
-from schemas.requests import RequestBody, Text
+from schemas.request_fields import RequestBody, Text
 from sinks.login_failures import LoginFailure, Reason
 from sinks.postgres import MAX_PAGE, InvalidCursorError
 

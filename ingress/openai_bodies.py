@@ -16,27 +16,20 @@ from ingress.model_names import Model
 from ingress.openai_images import image_of, stands_for_one
 from ingress.problems import Problem, invalid_body
 from processors.fit_generation import UNSUPPORTED
-from schemas.requests import (
-    MAX_TURNS,
-    ChatRequest,
+from schemas.generation import (
     GenerationConfig,
     MaxTokens,
-    MetadataName,
-    MetadataText,
-    ModelName,
     Penalty,
     RepetitionPenalty,
-    RequestBody,
     ResponseFormat,
     Seed,
     Stop,
     Temperature,
-    Text,
-    Timeout,
     TopK,
     TopP,
-    Turn,
 )
+from schemas.request_fields import MetadataName, MetadataText, ModelName, RequestBody, Text, Timeout
+from schemas.requests import MAX_TURNS, ChatRequest, Turn
 
 MAX_MESSAGES = 500
 ROLES = {"system", "developer", "user", "assistant"}

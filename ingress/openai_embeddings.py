@@ -20,7 +20,8 @@ from ingress.openai_bodies import OpenAIBody
 from ingress.problems import Problem, rate_limit_headers
 from ingress.services import CostingUser, Found
 from processors.fit_generation import UNSUPPORTED
-from schemas.requests import MAX_EMBEDDED_CHARS, MAX_EMBEDDED_TEXTS, EmbeddingRequest, ModelName, Text, Timeout
+from schemas.request_fields import ModelName, Text, Timeout
+from schemas.requests import MAX_EMBEDDED_CHARS, MAX_EMBEDDED_TEXTS, EmbeddingRequest
 
 router = APIRouter(tags=["openai"])
 

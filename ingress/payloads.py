@@ -15,7 +15,8 @@ from ingress.problems import invalid_body, not_found
 from ingress.services import CostingUser, CurrentUser, Found, Services
 from ingress.standings import check_quarantine
 from schemas.events import UserUpdated
-from schemas.requests import ImageReference, RequestBody
+from schemas.request_fields import RequestBody
+from schemas.requests import ImageReference
 
 router = APIRouter(prefix="/payloads", tags=["payloads"])
 

@@ -46,7 +46,11 @@ async def lmstudio_models(_: CurrentUser, found: Found) -> dict[str, Any]:
 
 
 def _allowed(found: Services) -> dict[str, list[ProviderOffer]]:
-    return {name: offers for name, offers in offered_providers(found.workers).items() if found.submissions.allows(name)}
+    return {
+        name: offers
+        for name, offers in offered_providers(found.workers).items()
+        if found.submissions.asked.allows(name)
+    }
 
 
 def _told(name: str, offers: Sequence[ProviderOffer]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from ingress.leaving import left
 from ingress.problems import rate_limit_headers
 from ingress.services import CostingUser, Found
 from ingress.streaming import STREAM, EventStream, canceller
-from schemas.requests import CallbackUrl, RagRequest
+from schemas.request_fields import CallbackUrl
+from schemas.requests import RagRequest
 
 router = APIRouter(tags=["documents"])
 

@@ -11,16 +11,9 @@ from ingress.chat import JOBS, as_job
 from ingress.described import described_body
 from ingress.idempotency import Key, Keyed, fingerprint
 from ingress.services import CostingUser, Found
-from schemas.requests import (
-    AgentId,
-    CallbackUrl,
-    GenerationConfig,
-    Prompt,
-    ProviderName,
-    RequestBody,
-    SmartRequest,
-    Timeout,
-)
+from schemas.generation import GenerationConfig
+from schemas.request_fields import CallbackUrl, Prompt, ProviderName, RequestBody, Timeout
+from schemas.requests import AgentId, SmartRequest
 
 router = APIRouter()
 B = TypeVar("B", bound=RequestBody)

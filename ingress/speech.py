@@ -19,7 +19,8 @@ from ingress.problems import Problem, not_found, rate_limit_headers
 from ingress.services import CostingUser, CurrentUser, Found, Services, Token, services, session_of
 from processors.route_job import NO_SUCH_PROVIDER, not_speaking
 from processors.speech_ports import Voices
-from schemas.requests import CallbackUrl, ProviderName, SpeechRequest
+from schemas.request_fields import CallbackUrl, ProviderName
+from schemas.requests import SpeechRequest
 
 router = APIRouter(tags=["speech"])
 

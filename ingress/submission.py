@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from ingress.asked_providers import AskedProviders, generation_of
 from ingress.backpressure import STAGES, Backpressure
 from ingress.caller import caller_address
 from ingress.cancel_requests import CancelRequests
@@ -20,30 +21,19 @@ from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from ingress.standings import Standings, check_quarantine
 from ingress.uploads import Upload
 from ingress.voices import SpeechOffers
-from processors.fall_over import IMAGES_UNSUPPORTED
-from processors.fit_generation import UNSUPPORTED, lacking, refusal
-from processors.route_job import NO_SUCH_PROVIDER, NOT_ALLOWED, ONLY_ADMINS_SIMULATE, no_vectors, not_present
-from processors.with_image import cannot_see
+from processors.route_job import NOT_ALLOWED, ONLY_ADMINS_SIMULATE
 from schemas.caller import address_headers
 from schemas.envelope import Attributes, Record
 from schemas.events import JobRequested, ProviderOffer, RateLimit, UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import (
-    AgentRequest,
     AnyRequest,
     ChatRequest,
     DocumentRequest,
-    EmbeddingRequest,
-    GenerationConfig,
     ImageReference,
-    RagRequest,
-    SearchRequest,
-    SmartRequest,
-    SpeechRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
-from transport.workers import EMBEDDINGS
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +68,11 @@ class Submissions:
         offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict, speech: SpeechOffers | None = None,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
-        self._speech = speech
-        self._offers = offers
+        self.asked = AskedProviders(
+            allowed=rules.allowed_providers, present=present_providers, offers=offers, speech=speech
+        )  # fmt: skip
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
-        self._cancel_requests, self._present_providers = cancel_requests, present_providers
+        self._cancel_requests = cancel_requests
         self._idempotency, self._backpressure, self._images = idempotency, backpressure, images
         self._files, self._standings = files, standings
         self.draining = False
@@ -210,17 +201,6 @@ class Submissions:
         self._standings.heard(user.user_id, standing)
         return standing
 
-    def check_offered(self, wanted: Sequence[str], generation: GenerationConfig | None) -> None:
-        """Raise Problem where one of the providers is not present, or has not what is asked of it."""
-        present = self._present_providers()
-        there = [name for name in present if name in self._rules.allowed_providers]
-        absent = [name for name in wanted if name not in (there if present else self._rules.allowed_providers)]
-        if absent:
-            raise Problem(400, NO_SUCH_PROVIDER, not_present(absent, there), providers=there)
-        if generation is not None and generation.strict is not False:
-            for name in wanted:
-                self._check_parameters(name, generation)
-
     def count(self, user: UserUpdated) -> None:
         """Count a call that costs something beside jobs.
 
@@ -228,10 +208,6 @@ class Submissions:
             Problem: The user makes far more of them than the limit allows.
         """
         self._standings.take(user)
-
-    def allows(self, provider: str) -> bool:
-        """True for a name that may be asked for."""
-        return provider in self._rules.allowed_providers
 
     # --- steps ---
 
@@ -321,7 +297,7 @@ class Submissions:
             Problem: It would be refused.
         """
         self._check_user(user, is_counted=False)
-        self.check_offered(wanted, None)
+        self.asked.check_named(wanted, None)
 
     def _check_user(self, user: UserUpdated, *, is_counted: bool) -> None:
         if self.draining:
@@ -343,62 +319,13 @@ class Submissions:
 
     def _check(self, user: UserUpdated, request: AnyRequest, *, is_counted: bool = False) -> None:
         self._check_user(user, is_counted=is_counted)
-        generation = request.generation_config if isinstance(request, GENERATING) else None
+        generation = generation_of(request)
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
+        self.asked.check(request)
         wanted = request.providers
-        if not isinstance(request, SpeechRequest):
-            self.check_offered(wanted, generation)
-        elif self._speech is not None:
-            self._speech.check(request)
-        self._check_others(request)
-        if _image_of(request) is not None:
-            self._check_sight(wanted)
         for stage in STAGES.get(kind_of(request), ()):
             self._backpressure.check(wanted[0] if wanted else None, stage=stage)
-
-    def _check_others(self, request: AnyRequest) -> None:
-        """Who is named beside those that answer: makes vectors, or puts what was found in order."""
-        if isinstance(request, RagRequest):
-            self.check_offered(list(filter(None, (request.embedding_provider, request.rerank_provider))), None)
-            self._check_embeds(request.embedding_provider)
-        elif isinstance(request, (EmbeddingRequest, SearchRequest, DocumentRequest)):
-            self._check_embeds(request.provider)
-
-    def _check_embeds(self, provider: str | None) -> None:
-        """The router refuses it, too, but only after it was published; who does not tell what it can may be able to."""
-        told = self._abilities()
-        if provider is None or EMBEDDINGS in told.get(provider, (EMBEDDINGS,)):
-            return
-        there = [name for name, can in told.items() if EMBEDDINGS in can]
-        raise Problem(400, NO_SUCH_PROVIDER, no_vectors([provider], there), providers=there)
-
-    def _check_parameters(self, provider: str, generation: GenerationConfig) -> None:
-        """The stage refuses them, too, but only after they were published; it also knows what is not named here."""
-        offers = self._offers().get(provider)
-        if not offers or not offers[0].parameters:
-            return  # a worker that does not tell
-        if names := lacking(generation, frozenset(offers[0].parameters)):
-            raise Problem(400, UNSUPPORTED, refusal(provider, names), parameters=list(names))
-
-    def _check_sight(self, wanted: Sequence[str]) -> None:
-        """Whoever is named must see, each of them; of all that there are, one.
-
-        The stage refuses it, too, but only once the image is stored; who does not tell what it can may see.
-        """
-        told = self._abilities()
-        seeing = [name for name, can in told.items() if "images" in can]
-        blind = [name for name in wanted or told if told.get(name) and name not in seeing]
-        if not blind or (not wanted and len(blind) < len(told)):
-            return
-        named = f"the provider{'s' if len(blind) > 1 else ''} {', '.join(blind)}"
-        who = named if wanted else "the providers that are present"
-        raise Problem(400, IMAGES_UNSUPPORTED, cannot_see(who, seeing), providers=seeing)
-
-    def _abilities(self) -> dict[str, tuple[str, ...]]:
-        """What each provider can do, of those that tell."""
-        offers = self._offers()
-        return {name: offers[name][0].can for name in self._rules.allowed_providers if offers.get(name)}
 
     def _check_callback(self, url: str | None) -> None:
         if url is None:
@@ -407,9 +334,6 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
-
-
-GENERATING = (ChatRequest, RagRequest, AgentRequest, SmartRequest)
 
 
 def _image_of(request: AnyRequest) -> ImageReference | None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from ingress.problems import Problem, not_found
 from ingress.services import Found, UserAdmin
 from ingress.users import Password, tell
-from schemas.requests import RequestBody, Role, UserId
+from schemas.request_fields import RequestBody, Role, UserId
 from sinks.postgres import MAX_PAGE, InvalidCursorError
 from sinks.users import LastAdminError, UserRow
 

@@ -11,7 +11,7 @@ from ingress.passwords import Passwords
 from ingress.problems import Problem
 from ingress.publisher import Publisher
 from ingress.services import Found, LoggedInUser, Services, UserAdmin
-from schemas.requests import RequestBody, Role, UserId
+from schemas.request_fields import RequestBody, Role, UserId
 from sinks.login_failures import Reason
 from sinks.users import UserExistsError, UserRow, UserStore
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 
 from ingress.problems import Problem
 from ingress.services import CurrentUser, Found
-from schemas.requests import RequestBody, UserId
+from schemas.request_fields import RequestBody, UserId
 
 router = APIRouter(tags=["webhooks"])
 MAX_AT_ONCE = 1_000

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from processors.tools.finish import FINISH
-from schemas.requests import LARGEST_INT, MAX_JSON_DEPTH, without_unstorable
+from schemas.generation import LARGEST_INT, MAX_JSON_DEPTH
+from schemas.request_fields import without_unstorable
 
 MAX_THOUGHT_CHARS, MAX_NAME_CHARS, MAX_INPUT_BYTES = 4_000, 64, 65_536
 _FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from processors.tools.registry import Tools
 from schemas.events import AgentState, AgentStep
-from schemas.requests import JsonSchemaFormat, ResponseFormat
+from schemas.generation import JsonSchemaFormat, ResponseFormat
 
 RULES = """You are an agent that reaches a goal step by step with tools. At each step you answer with one JSON object \
 and nothing else:

@@ -14,7 +14,8 @@ from processors.ask_model import ask
 from processors.fit_generation import fitted
 from processors.ports import CompletionProvider, CompletionRequest, Guard
 from schemas.events import Decision, Job
-from schemas.requests import AgentRequest, ChatRequest, GenerationConfig, SmartRequest
+from schemas.generation import GenerationConfig
+from schemas.requests import AgentRequest, ChatRequest, SmartRequest
 
 SURE_SIMPLE, SURE_COMPLEX, EVEN = 0.3, 0.7, 0.5
 DECIDING = (

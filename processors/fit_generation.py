@@ -1,7 +1,7 @@
 """What a provider can do of what was asked for: parameters that it has not are refused, or left out."""
 
 from processors.ports import Capabilities
-from schemas.requests import GenerationConfig
+from schemas.generation import GenerationConfig
 
 UNSUPPORTED = "unsupported-parameter"
 OR_ELSE = ", or let it be left out with generation_config.strict=false"

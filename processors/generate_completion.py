@@ -21,7 +21,7 @@ from processors.rag_answer import RagAnswer
 from processors.stage import DeadLetter, Emit, StageResult
 from processors.watched_execution import WatchedExecution
 from schemas.events import CompletionRequested, JobError, JobFinished, Risk
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 
 WITHHELD = "The provider has withheld its answer to this prompt. Please say it in another way."
 FILTERED_ANSWER = "The answer to this prompt was withheld. Please say it in another way."

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import re2
 
 from processors.normalize_text import fold_piece
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 
 _SPACES = re.compile(" {2,}")
 

@@ -22,7 +22,7 @@ from processors.ports import Completion, CompletionProvider, CompletionRequest, 
 from processors.stage import DeadLetter, Emit, StageResult
 from processors.tools.registry import Tools
 from schemas.events import AgentState, AgentStepRequested, JobError, JobFinished, ToolCallRequested
-from schemas.requests import GenerationConfig, ResponseFormat
+from schemas.generation import GenerationConfig, ResponseFormat
 
 NAME = "plan_agent_step"
 MAX_IDENTICAL, STEP_MAX_TOKENS = 3, 2_048

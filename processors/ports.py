@@ -9,7 +9,8 @@ from uuid import UUID
 
 from schemas.envelope import Record
 from schemas.events import Attempt, Job, StreamedRange
-from schemas.requests import GenerationConfig, ImageReference, Turn
+from schemas.generation import GenerationConfig
+from schemas.requests import ImageReference, Turn
 
 MAX_TEXTS = 64  # with 3,072 numbers each, written out widely, they stay within what is read of one reply
 EmbeddingPurpose = Literal["query", "passage"]

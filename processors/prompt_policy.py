@@ -21,7 +21,7 @@ from processors import default_rules
 from processors.hidden_text import hidden
 from processors.normalize_text import fold, skeleton, spaced_letters, spellings, words
 from processors.rule import Kind, Rule
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 
 FLAG_FROM, REFUSE_FROM = 0.3, 0.5
 REGEX_WEIGHT = 0.8  # of a regular expression that an operator set

@@ -6,7 +6,7 @@ from math import ceil
 
 from processors.usage import Usage
 from schemas.events import Job, UserUpdated
-from schemas.requests import Role
+from schemas.request_fields import Role
 
 WAIT_S = 5  # until one of their jobs may have ended: nobody knows when
 

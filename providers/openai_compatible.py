@@ -36,7 +36,7 @@ from providers.openai_replies import Chunk, EmbeddingReply, ErrorOnTheWay, Model
 from providers.sdk_http import MAX_REPLY_BYTES, ReplyTooLargeError, make_sdk_client
 from providers.telling import tell
 from providers.vectors import embeddings
-from schemas.requests import GenerationConfig
+from schemas.generation import GenerationConfig
 
 MODELS_TIMEOUT_S = 10.0
 FILTERED = "content_filter"

@@ -196,7 +196,7 @@ def _schemas(catalog: Catalog) -> dict[str, Any]:
 
 def as_yaml(document: Mapping[str, Any]) -> str:
     """The document as it is committed."""
-    said = "# Written by `make docs`: edit topics.yaml, schemas/events.py or tests/examples instead.\n"
+    said = "# Written by `make docs`: edit topics.yaml, schemas/ or tests/examples instead.\n"
     return said + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 

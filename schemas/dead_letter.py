@@ -9,7 +9,7 @@ from uuid import UUID
 
 from schemas.envelope import is_uuid
 from schemas.events import utc_from_ms
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 
 # The first of the headers that are added. A record may have brought some of these names itself, so only what stands
 # behind the last of this name is ours.

@@ -1,190 +1,14 @@
 """What a client may ask for: the bodies of the REST calls, which are also `request` in `job-requested`."""
 
-import json
-from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from schemas.generation import GenerationConfig
+from schemas.request_fields import ModelName, Prompt, ProviderName, ProviderNames, RequestBody, Text, Timeout, not_blank
 
 JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example"]
-Role = Literal["admin", "user"]
-
-
-def without_unstorable(value: Any) -> Any:
-    """Drop U+0000 and lone surrogates: Postgres and UTF-8 refuse them."""
-    if not isinstance(value, str):
-        return value
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # surrogates: a pair of them is a character, one alone is nothing
-            value = value.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
-    return value.replace("\x00", "") if "\x00" in value else value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must hold more than white space")
-    return value
-
-
-def _without_doubles(value: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(value)) < len(value):
-        raise ValueError("must name each provider once")
-    return value
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-Text = Annotated[str, BeforeValidator(without_unstorable)]
-Prompt = Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
-ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
-ProviderNames = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=6), AfterValidator(_without_doubles)]
-UserId = Annotated[Text, Field(min_length=1, max_length=128, pattern=r"^[^\s/]+$")]
-CallbackUrl = Annotated[Text, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\s]+$")]
-MetadataText = Annotated[Text, Field(max_length=512)]
-MetadataName = Annotated[Text, Field(min_length=1, max_length=64)]
-Metadata = Annotated[dict[MetadataName, MetadataText], Field(max_length=16)]
-
-
-class RequestBody(BaseModel):
-    """A body from outside: an unknown field is a mistake that its sender wants to hear of."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-# Strict: "5" and true are no numbers, though pydantic would make some of them.
-Temperature = Annotated[float, Field(strict=True, ge=0, le=2)]
-TopP = Annotated[float, Field(strict=True, ge=0, le=1)]
-MaxTokens = Annotated[int, Field(strict=True, ge=1, le=8192)]
-TopK = Annotated[int, Field(strict=True, ge=1, le=1000)]
-Seed = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
-Penalty = Annotated[float, Field(strict=True, ge=-2, le=2)]
-RepetitionPenalty = Annotated[float, Field(strict=True, gt=0, le=2)]
-StopText = Annotated[Text, Field(min_length=1, max_length=100)]
-Stop = Annotated[tuple[StopText, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=4)]
-Timeout = Annotated[
-    float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")
-]
-ModelName = Annotated[Text, Field(min_length=1, max_length=200)]
-MAX_JSON_SCHEMA_CHARS, MAX_JSON_DEPTH = 20_000, 50
-LARGEST_INT = 2**53  # what every reader of JSON holds exactly
-
-
-def _is_storable(value: Any, depth: int = 0) -> bool:
-    """True for JSON that Postgres, Kafka and every provider's parser can hold."""
-    if depth > MAX_JSON_DEPTH:
-        return False
-    if isinstance(value, dict):
-        return all(_is_storable(part, depth + 1) for pair in value.items() for part in pair)
-    if isinstance(value, (list, tuple)):
-        return all(_is_storable(part, depth + 1) for part in value)
-    if isinstance(value, str):
-        return bool(without_unstorable(value) == value)
-    if isinstance(value, (int, float)):
-        return -LARGEST_INT <= value <= LARGEST_INT  # neither NaN nor infinity is
-    return value is None
-
-
-class JsonSchemaFormat(RequestBody):
-    """A JSON schema that the answer has to follow, as OpenAI's API has it."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "answer"
-    description: Annotated[Text, Field(max_length=1000)] | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    strict: Annotated[bool, Field(strict=True)] | None = None
-
-    @field_validator("schema_")
-    @classmethod
-    def _bounded(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if not _is_storable(value) or len(json.dumps(value, ensure_ascii=False)) > MAX_JSON_SCHEMA_CHARS:
-            raise ValueError(
-                f"must be at most {MAX_JSON_SCHEMA_CHARS} characters of JSON, {MAX_JSON_DEPTH} levels deep, without "
-                "U+0000 and without numbers that JSON has no room for"
-            )
-        return value
-
-
-class ResponseFormat(RequestBody):
-    """What the answer has to be: any text, any JSON object, or JSON that follows a schema."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
-
-    @model_validator(mode="after")
-    def _schema_where_it_belongs(self) -> Self:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema is given exactly where type is json_schema")
-        return self
-
-
-class GenerationConfig(RequestBody):
-    """How to generate; a field that is not given is left to the provider.
-
-    Not every provider has every parameter: one that it has not is refused with its name, or left out with a note in
-    the answer's `meta` where `strict` is false.
-    """
-
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    max_tokens: MaxTokens | None = None
-    top_k: TopK | None = None
-    seed: Seed | None = None
-    stop: Stop | None = Field(None, description="Texts before which the answer ends; one may stand without a list")
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: RepetitionPenalty | None = None
-    response_format: ResponseFormat | None = None
-    mode: Literal["base", "lora"] | None = Field(None, description="Answer with the trained adapter, or without")
-    # None is true: an event without it can be read by workers that do not know it yet.
-    strict: Annotated[bool, Field(strict=True)] | None = Field(
-        None, description="False: parameters that the provider has not are left out (meta.dropped); else refused"
-    )
-    simulate_failure: (
-        Annotated[tuple[ProviderName, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=6)] | None
-    ) = Field(None, description="For admins: these providers are not asked but fail, as if they could not be reached")
-
-    def named(self) -> tuple[str, ...]:
-        """The parameters that are asked for, by the names that providers list theirs with."""
-        given = [name for name in PARAMETERS if getattr(self, name) is not None]
-        if self.mode == "lora":
-            given.append("mode")
-        if self.response_format is not None and self.response_format.type != "text":
-            given.append(f"response_format.{self.response_format.type}")
-        return tuple(given)
-
-    def schema_text(self) -> str:
-        """All that a model reads of the format that its answer has to have; empty where it is free."""
-        wanted = self.response_format.json_schema if self.response_format is not None else None
-        return wanted.model_dump_json(exclude_none=True) if wanted is not None else ""
-
-    def without(self, names: Collection[str]) -> Self:
-        """The same without some of its parameters, named as `named` does."""
-        return self.model_copy(update={name.partition(".")[0]: None for name in names})
-
-
-# Those whose name says it all; `mode` and `response_format` depend on what is asked for.
-PARAMETERS = (
-    "temperature", "top_p", "max_tokens", "top_k", "seed", "stop", "presence_penalty", "frequency_penalty",
-    "repetition_penalty",
-)  # fmt: skip
-
-
 ImageType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 
@@ -279,7 +103,7 @@ class EmbeddingRequest(RequestBody):
 
 
 MAX_SOURCE_CHARS, MAX_TOP_K, MAX_FILTERS = 512, 20, 100
-SourceName = Annotated[Text, Field(min_length=1, max_length=MAX_SOURCE_CHARS), AfterValidator(_not_blank)]
+SourceName = Annotated[Text, Field(min_length=1, max_length=MAX_SOURCE_CHARS), AfterValidator(not_blank)]
 ResultCount = Annotated[int, Field(strict=True, ge=1, le=MAX_TOP_K)]
 
 
@@ -422,9 +246,9 @@ class SpeechRequest(RequestBody):
 class ExampleRequest(RequestBody):
     """Body of `POST /instruction/smart/add` and `request` of a job of kind `example`: one to learn from."""
 
-    instruction: Annotated[Text, Field(min_length=1, max_length=5000), AfterValidator(_not_blank)]
+    instruction: Annotated[Text, Field(min_length=1, max_length=5000), AfterValidator(not_blank)]
     input: Annotated[Text, Field(max_length=20_000)] = ""
-    output: Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(_not_blank)]
+    output: Annotated[Text, Field(min_length=1, max_length=20_000), AfterValidator(not_blank)]
     timeout: None = None
 
     @property

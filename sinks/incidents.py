@@ -20,7 +20,7 @@ import orjson
 from processors.errors import RetryableError
 from schemas.envelope import Envelope
 from schemas.events import FOREVER, SecurityIncidentDetected
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 from sinks.pool import UNAVAILABLE, Pool
 from sinks.postgres import InvalidCursorError
 from sinks.users import UserRow, UserStore

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from processors.errors import RetryableError
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError
 

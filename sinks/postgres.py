@@ -22,7 +22,7 @@ from processors.errors import PermanentError
 from schemas.envelope import Envelope
 from schemas.events import Job, JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 from sinks.first_outcome import winners
 from sinks.pool import REFUSED, Pool
 from sinks.webhook_body import due_webhook

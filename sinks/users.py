@@ -11,7 +11,7 @@ import asyncpg
 from processors.errors import PermanentError
 from schemas.envelope import Attributes, Record
 from schemas.events import UserUpdated
-from schemas.requests import Role
+from schemas.request_fields import Role
 from sinks.pool import Pool
 
 CHANGEABLE = (

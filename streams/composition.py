@@ -5,18 +5,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
-
-from aiokafka.errors import KafkaError
-from aiokafka.structs import ConsumerRecord
+from typing import Any
 
 from processors.fall_over import FallOver
 from processors.route_job import KnownProviders
-from processors.stage import DeadLetter
 from providers.prompt_classifier import HttpPromptClassifier
-from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
+from schemas.events import ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
@@ -45,7 +40,6 @@ from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.classifying import AT_ONCE, Classifying
 from streams.deadlines import Deadlines
-from streams.decode import Undecodable
 from streams.deltas import DeltaTopic
 from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
@@ -54,15 +48,16 @@ from streams.errors import StartError
 from streams.examples import declare_examples
 from streams.guards import make_guard, make_paced
 from streams.images import StoredImages
-from streams.live_providers import LiveProviders
-from streams.made import Made
+from streams.made import Made, adapters_of
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
 from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
+from streams.serve_sink import as_dead_letters
 from streams.speech import declare_speech
+from streams.tables import Tables
 from streams.user_limits import UserLimits
 from streams.vectors import Vectors
 from transport.clients import KafkaAccess
@@ -73,9 +68,7 @@ from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=Event)
 Offers = Callable[[], Sequence[ProviderOffer]]
-RETRY_S = 1.0
 WITH_RETRIES = ("completion", "speech", "retrieval", "agent", "ingestion", "sink")  # whose work may be put off
 
 
@@ -105,12 +98,13 @@ class Composition:
             live: What becomes of the settings.
         """
         self._settings, self._roles, self._access, self._catalog = settings, roles, access, catalog
-        self._clock_is_right, self._on_beat, self._live = clock_is_right, on_beat, live
+        self._clock_is_right, self._live = clock_is_right, live
+        self._tables = Tables(access, catalog, on_beat=on_beat)
         self._encoder, self._quarantine = Encoder(catalog), Quarantine()
         self._pool: Pool | None = None
         self._vectors: Vectors | None = None
         self.apps: list[StreamApp] = []
-        self.tables: dict[str, CompactedTable[Any]] = {}
+        self.tables = self._tables.opened
         self.cancellation_log: CancellationLog | None = None
         self._told_of_users: list[Callable[[str, UserUpdated | None], None]] = []
         self.beside: list[Callable[[], Coroutine[None, None, None]]] = []
@@ -125,10 +119,10 @@ class Composition:
         if self._settings.postgres_dsn is not None:
             self._pool = Pool(self._settings.postgres_dsn, size=8)
             stack.push_async_callback(self._pool.close)
-        users = await self._table(stack, "user-updated", UserUpdated, on_change=self._hear_of_user)
+        users = await self._tables.open(stack, "user-updated", UserUpdated, on_change=self._hear_of_user)
         cancellations = await self._cancellations(stack, users)
         if self._settings.worker_id:
-            await self._worker_table(stack)
+            await self._tables.workers(stack)
         made = Made(
             self._settings, self._pool, self._encoder, self._live, stack, Vectors(self._settings, stack)
         )  # fmt: skip
@@ -147,7 +141,7 @@ class Composition:
             if role == "gate":
                 declare_gate(app, server, self._catalog, await self._gate_parts(stack, users, cancellations))
             elif role == "completion":
-                offers = await self._declare_completion(app, server, stack)
+                offers = await self._declare_completion(app, server, made)
                 if offers is None:
                     logger.warning("no provider has its key or address here: the role completion has nothing to do")
                     continue
@@ -230,7 +224,7 @@ class Composition:
         self, stack: AsyncExitStack, users: CompactedTable[UserUpdated], cancellations: Cancellations
     ) -> GateParts:
         settings = self._settings
-        workers = await self._worker_table(stack)
+        workers = await self._tables.workers(stack)
         secrets = self._master_secrets()
 
         have = list(configured(settings))
@@ -288,18 +282,12 @@ class Composition:
             raise StartError("JWT_SECRET_KEY is not set: make one with: openssl rand -base64 48")
         return [secret.get_secret_value() for secret in (current, previous) if secret]
 
-    async def _declare_completion(self, app: StreamApp, server: StageServer, stack: AsyncExitStack) -> Offers | None:
+    async def _declare_completion(self, app: StreamApp, server: StageServer, made: Made) -> Offers | None:
         settings, found = self._settings, configured(self._settings)
         if not found:
             return None
-        workers = await self._worker_table(stack)
-        adapters: dict[str, Any] = {name: one.make() for name, one in found.items()}
-        if self._live.follows:
-            live = LiveProviders(settings, adapters)
-            adapters = dict(live.providers)
-            self._live.subscribe(live.take)
-        for adapter in adapters.values():
-            stack.push_async_callback(adapter.close)
+        workers = await self._tables.workers(made.stack)
+        adapters = adapters_of(made)
         concurrency = {name: one.concurrency for name, one in found.items()}
         embedding: dict[str, Any] = {
             name: make_paced(settings, app, self._catalog, adapter)
@@ -362,7 +350,7 @@ class Composition:
         declare_sink(
             app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
             dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
-            give_up=partial(_give_up, app, self._encoder),
+            give_up=partial(as_dead_letters, app, self._encoder),
         )  # fmt: skip
 
     def _incident_sink(self, app: StreamApp, pool: Pool) -> IncidentSink:
@@ -376,45 +364,6 @@ class Composition:
             admins=settings.quarantine_admins,
         )  # fmt: skip
         return IncidentSink(pool, rules, announce=announce)
-
-    async def _worker_table(self, stack: AsyncExitStack) -> CompactedTable[WorkerHeartbeat]:
-        known = self.tables.get("worker-heartbeat")
-        return known or await self._table(
-            stack, "worker-heartbeat", WorkerHeartbeat, forget=lambda beat: beat.is_forgotten(datetime.now(UTC)),
-            on_change=self._on_beat,
-        )  # fmt: skip
-
-    async def _table(
-        self, stack: AsyncExitStack, topic: str, event: type[E], *, forget: Callable[[E], bool] | None = None,
-        on_change: Callable[[str, E | None], None] | None = None,
-    ) -> CompactedTable[E]:  # fmt: skip
-        table = CompactedTable(
-            self._access, self._catalog.full_name(topic), event, forget=forget, on_change=on_change
-        )  # fmt: skip
-        while True:
-            try:
-                await table.start()
-                break
-            except (KafkaError, OSError) as error:
-                logger.warning("%s cannot be read yet: %s", topic, error)
-                await asyncio.sleep(RETRY_S)
-        stack.push_async_callback(table.stop)
-        self.tables[topic] = table
-        return table
-
-
-async def _give_up(
-    app: StreamApp, encoder: Encoder, sink: str, records: Sequence[tuple[ConsumerRecord, Undecodable]]
-) -> None:
-    """What is no event becomes a dead letter of the sink that should have stored it."""
-    now = datetime.now(UTC)
-    letters = [
-        encoder.dead_letter(
-            record, DeadLetter(why.code, why.reason), stage=sink, outcome_id=None, at=now
-        )
-        for record, why in records
-    ]  # fmt: skip
-    await app.publish(letters)
 
 
 async def end(task: "asyncio.Future[Any]") -> None:

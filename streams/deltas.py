@@ -17,7 +17,7 @@ from faust.exceptions import ProducerSendError
 from schemas.envelope import Attributes, Record
 from schemas.events import CompletionStreamed, Job, StreamedRange
 from schemas.ids import derived_event_id, uuid7
-from schemas.requests import without_unstorable
+from schemas.request_fields import without_unstorable
 from streams.app import is_passing
 
 logger = logging.getLogger(__name__)

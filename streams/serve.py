@@ -139,7 +139,7 @@ class StageServer:
 
         Args:
             stream: The agent's.
-            decode: From a record to an envelope of a `JobEvent` with `work_s`, `retry` and `attempts`.
+            decode: From a record to an envelope of a `WorkEvent`.
             stage: Called as `stage(event, now=...)`.
             name: As it stands in ids, metrics and dead letters.
             target: What it works with, as it stands in `attempts`; None: the provider that each event names.

@@ -3,16 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from aiokafka.structs import ConsumerRecord
 
 from processors.errors import PermanentError, RetryableError
+from processors.stage import DeadLetter
 from schemas.envelope import Envelope
 from schemas.events import Event
 from sinks.base import PoisonableSink, Sink
 from streams import metrics
+from streams.app import StreamApp
 from streams.decode import Decode, Undecodable, decoder
+from streams.encode import Encoder
 from streams.serve import Stream
 
 logger = logging.getLogger(__name__)
@@ -91,3 +95,17 @@ async def write_all(
             return
         else:
             return
+
+
+async def as_dead_letters(
+    app: StreamApp, encoder: Encoder, sink: str, records: Sequence[tuple[ConsumerRecord, Undecodable]]
+) -> None:
+    """Give up what is no event: it becomes a dead letter of the sink that should have stored it."""
+    now = datetime.now(UTC)
+    letters = [
+        encoder.dead_letter(
+            record, DeadLetter(why.code, why.reason), stage=sink, outcome_id=None, at=now
+        )
+        for record, why in records
+    ]  # fmt: skip
+    await app.publish(letters)

@@ -6,7 +6,7 @@ from processors.limit_rate import RateLimiter
 from processors.soft_limits import SoftLimiter, SoftLimits, limits_of_role
 from processors.usage import MAX_RECALLED, Usage
 from schemas.events import Job, UserUpdated
-from schemas.requests import Role
+from schemas.request_fields import Role
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.pool import Pool

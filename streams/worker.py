@@ -19,10 +19,11 @@ from schemas.topics import Catalog
 from settings import Settings
 from streams import metrics
 from streams.app import StreamApp
-from streams.composition import RETRY_S, Composition, end
+from streams.composition import Composition, end
 from streams.errors import StartError
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
+from streams.tables import RETRY_S
 from streams.watchdog import Watchdog
 from transport.admin import Difference, RefusedError, TopicsError, lacking, unusable
 from transport.clients import KafkaAccess

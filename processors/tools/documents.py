@@ -9,7 +9,8 @@ from pydantic import Field
 from processors.document_ports import Collection, DocumentLedger, Found, VectorRepository
 from processors.ports import EmbeddingProvider
 from processors.tools.tool import Tool, ToolArguments, ToolContext, ToolResult
-from schemas.requests import MAX_TOP_K, SearchMode, Text
+from schemas.request_fields import Text
+from schemas.requests import MAX_TOP_K, SearchMode
 
 MAX_QUERY_CHARS, MAX_PASSAGE_CHARS = 2_000, 1_500
 EMBEDDING_TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from processors.agent_ports import OutwardCalls
 from processors.tools.tool import Tool, ToolArguments, ToolContext, ToolResult
-from schemas.requests import Text
+from schemas.request_fields import Text
 
 MAX_URL_CHARS, MAX_BODY_CHARS, MAX_PARAMETERS = 2_000, 16_000, 20
 Parameter = Annotated[Text, Field(max_length=500)]

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from processors.tools.tool import Tool, ToolArguments, ToolContext, ToolResult
-from schemas.requests import Text
+from schemas.request_fields import Text
 
 FINISH = "finish"
 MAX_ANSWER_CHARS = 20_000

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from processors.tools.tool import Tool, ToolArguments, ToolContext, ToolResult
-from schemas.requests import Text
+from schemas.request_fields import Text
 
 _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]*")
 _WORD = re.compile(r"\w{4,}")

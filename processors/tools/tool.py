@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from schemas.events import AgentState, Job
-from schemas.requests import RequestBody
+from schemas.request_fields import RequestBody
 
 MAX_OBSERVATION_CHARS = 8_000
 

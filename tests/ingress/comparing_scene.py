@@ -24,8 +24,9 @@ from ingress.services import current_user
 from ingress.standings import Standings, UserRules
 from processors.usage import Usage
 from schemas.events import RateLimit, UserUpdated
+from schemas.generation import GenerationConfig
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest, GenerationConfig
+from schemas.requests import ChatRequest
 from sinks.comparisons import ComparisonStore
 from sinks.job_export import JobExport
 from sinks.pool import Pool

@@ -4,6 +4,7 @@ import pytest
 
 from ingress import comparing
 from tests.ingress.comparing_scene import Pipeline, Scene
+from tests.ingress.desk import Desk
 
 
 @pytest.fixture
@@ -17,3 +18,8 @@ async def scene(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await scene.client.aclose()
     await scene.comparing.stop()
     await scene.pool.close()
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(monkeypatch)

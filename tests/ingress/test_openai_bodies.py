@@ -9,7 +9,8 @@ from ingress.model_names import Model
 from ingress.openai_bodies import ChatCompletionBody
 from ingress.problems import Problem
 from schemas.events import JobRequested
-from schemas.requests import ChatRequest, GenerationConfig
+from schemas.generation import GenerationConfig
+from schemas.requests import ChatRequest
 
 MODEL = Model("openai", "m-1")
 USER = {"role": "user", "content": "Why is the sky blue?"}

@@ -10,12 +10,7 @@ from ingress.problems import Problem
 from ingress.publisher import NotAcceptedError
 from schemas.envelope import Record, first_header
 from tests.factories import user_updated
-from tests.ingress.test_submission import Desk
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(monkeypatch)
+from tests.ingress.desk import Desk
 
 
 async def test_somebody_in_quarantine_is_refused_before_anything_is_published(desk: Desk) -> None:

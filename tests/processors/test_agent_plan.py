@@ -5,7 +5,7 @@ import json
 import pytest
 
 from processors.agent_plan import Plan, parse_plan, storable
-from schemas.requests import GenerationConfig
+from schemas.generation import GenerationConfig
 from tests.agents_scene import Scene, ScriptedModel, answer_of, call, finish, requested
 
 SEARCH = Plan("why", "search", {"query": 'a {b} "c"'})

@@ -13,7 +13,7 @@ from processors.ports import Completion
 from processors.run_stage import Limits, Past, run_stage
 from processors.stage import DeadLetter, Emit, Hop, Later
 from schemas.events import Attempt, CompletionRequested, JobFinished
-from schemas.requests import GenerationConfig
+from schemas.generation import GenerationConfig
 from tests.factories import NOW, chat_request, completion_requested, job
 from tests.fakes import FakeDeltas, OpenGuard
 from tests.processors.test_run_stage import FakeProvider, completion, ran

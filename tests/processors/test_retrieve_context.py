@@ -13,7 +13,8 @@ from processors.prompt_policy import PromptPolicy
 from processors.retrieve_context import RetrievalRules, retrieve_context
 from processors.stage import Emit
 from schemas.events import Chunk, CompletionRequested, JobFinished, RetrievalRequested
-from schemas.requests import Among, GenerationConfig
+from schemas.generation import GenerationConfig
+from schemas.requests import Among
 from tests.factories import NOW, query, question
 from tests.fakes import FakeEmbeddings, MemoryDocuments, MemoryVectors
 

@@ -14,11 +14,11 @@ from schemas.events import (
     RetrievalRequested,
     SpeechRequested,
 )
+from schemas.generation import GenerationConfig
 from schemas.requests import (
     DocumentReference,
     DocumentRequest,
     EmbeddingRequest,
-    GenerationConfig,
     RagRequest,
     SearchRequest,
     SpeechRequest,

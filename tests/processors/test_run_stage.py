@@ -15,7 +15,7 @@ from processors.retries import is_passing_status
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage
 from processors.stage import DeadLetter, Drop, Emit, Later
 from schemas.events import Attempt, JobFinished, StreamedRange
-from schemas.requests import GenerationConfig, ResponseFormat
+from schemas.generation import GenerationConfig, ResponseFormat
 from tests.factories import NOW, chat_request, completion_requested, job
 from tests.fakes import FakeDeltas, OpenGuard
 

@@ -12,7 +12,7 @@ from providers.local import make_local
 from providers.ollama import make_ollama
 from providers.openai_compatible import OpenAICompatibleProvider, make_client
 from providers.qwen3vl import make_qwen3vl
-from schemas.requests import GenerationConfig
+from schemas.generation import GenerationConfig
 from tests.stand_ins.gemini_api import GeminiStandIn
 from tests.stand_ins.model_api import ModelApi
 from tests.stand_ins.ollama_api import OllamaStandIn

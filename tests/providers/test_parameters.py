@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from processors.ports import Image
-from schemas.requests import PARAMETERS, ResponseFormat, Turn
+from schemas.generation import PARAMETERS, ResponseFormat
+from schemas.requests import Turn
 from tests.providers.adapters import ADAPTERS, KEY, STREAMING, Adapter, request
 from tests.providers.conftest import Asked
 from tests.stand_ins.model_api import ModelApi

@@ -18,7 +18,7 @@ from processors.errors import PermanentError, RetryableError
 from providers.lmstudio import make_lmstudio
 from providers.local import make_local
 from providers.openai_compatible import COMPATIBLE, OpenAICompatibleProvider, make_client
-from schemas.requests import ResponseFormat
+from schemas.generation import ResponseFormat
 from tests.providers.adapters import request
 from tests.providers.conftest import Asked
 from tests.waiting import until

@@ -8,12 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.events import JobRequested
+from schemas.generation import LARGEST_INT, MAX_JSON_DEPTH, MAX_JSON_SCHEMA_CHARS, GenerationConfig
 from schemas.requests import (
-    LARGEST_INT,
     MAX_EMBEDDED_TEXTS,
     MAX_HISTORY_CHARS,
-    MAX_JSON_DEPTH,
-    MAX_JSON_SCHEMA_CHARS,
     MAX_TURNS,
     AgentRequest,
     ChatRequest,
@@ -21,7 +19,6 @@ from schemas.requests import (
     DocumentRequest,
     EmbeddingRequest,
     ExampleRequest,
-    GenerationConfig,
     RagRequest,
     SearchRequest,
     SmartRequest,

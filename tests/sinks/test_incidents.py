@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from processors.errors import RetryableError
 from schemas.envelope import Attributes, Envelope
 from schemas.events import FOREVER, SecurityIncidentDetected
-from schemas.requests import Role
+from schemas.request_fields import Role
 from sinks import incidents
 from sinks.incidents import Filter, IncidentSink, IncidentStore, QuarantineRules, sweep
 from sinks.pool import Pool

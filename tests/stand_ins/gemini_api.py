@@ -3,12 +3,11 @@
 As a process: `python -m tests.stand_ins.gemini_api --port N`.
 """
 
-import argparse
-import asyncio
 import json
 import re
 from typing import Any
 
+from tests.stand_ins.alone import run_alone
 from tests.stand_ins.model_api import Call, ModelApi
 from tests.stand_ins.openai_api import vector
 
@@ -99,13 +98,5 @@ def _event(piece: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(piece)}\r\n\r\n".encode()
 
 
-async def _main(port: int) -> None:
-    async with GeminiStandIn(port=port) as api:
-        print(api.base_url, flush=True)
-        await asyncio.Event().wait()
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    asyncio.run(_main(parser.parse_args().port))
+    run_alone(GeminiStandIn)

@@ -3,11 +3,10 @@
 As a process: `python -m tests.stand_ins.ollama_api --port N`.
 """
 
-import argparse
-import asyncio
 import json
 from typing import Any
 
+from tests.stand_ins.alone import run_alone
 from tests.stand_ins.model_api import Call, ModelApi
 from tests.stand_ins.openai_api import vector
 
@@ -74,13 +73,5 @@ class OllamaStandIn(ModelApi):
         return {"done": True, "done_reason": "length" if mode == "length" else "stop", **TIMES, **counts}
 
 
-async def _main(port: int) -> None:
-    async with OllamaStandIn(port=port) as api:
-        print(api.base_url, flush=True)
-        await asyncio.Event().wait()
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    asyncio.run(_main(parser.parse_args().port))
+    run_alone(OllamaStandIn)

@@ -3,10 +3,9 @@
 As a process: `python -m tests.stand_ins.qwen3vl_api --port N`.
 """
 
-import argparse
-import asyncio
 from typing import Any
 
+from tests.stand_ins.alone import run_alone
 from tests.stand_ins.model_api import Call, ModelApi
 
 FIELDS = {"prompt", "instruction", "gen_config", "image", "mode"}
@@ -46,13 +45,5 @@ class Qwen3VlStandIn(ModelApi):
         return {"detail": "the prompt does not fit the context window of the model"}
 
 
-async def _main(port: int) -> None:
-    async with Qwen3VlStandIn(port=port) as api:
-        print(api.base_url, flush=True)
-        await asyncio.Event().wait()
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    asyncio.run(_main(parser.parse_args().port))
+    run_alone(Qwen3VlStandIn)

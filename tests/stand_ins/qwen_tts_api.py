@@ -5,7 +5,6 @@ It says a tone, as long as the text is. The text chooses what happens: `[held]` 
 As a process: `python -m tests.stand_ins.qwen_tts_api --port N`.
 """
 
-import argparse
 import asyncio
 import io
 import math
@@ -16,6 +15,8 @@ from collections import Counter
 from typing import Any, Self
 
 from aiohttp import web
+
+from tests.stand_ins.alone import run_alone
 
 MODES = ("garbage", "short", "float", "8-bit", "other-rate", "silent", "503", "422", "huge")
 _MODE = re.compile(r"\[mode=([a-z0-9-]+)\]")
@@ -100,13 +101,5 @@ class QwenTtsStandIn:
         return web.Response(body=content, content_type="audio/wav")
 
 
-async def _main(port: int) -> None:
-    async with QwenTtsStandIn(port=port) as api:
-        print(api.base_url, flush=True)
-        await asyncio.Event().wait()
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=0)
-    asyncio.run(_main(parser.parse_args().port))
+    run_alone(QwenTtsStandIn)
