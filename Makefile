@@ -5,9 +5,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
 PROCESSES ?= 2
+CHOSEN ?= not long
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
-.PHONY: help up down status test test-unit check docs bench bench-retrieval chaos chaos-long lock clean
+.PHONY: help up down status test test-all test-unit check docs bench bench-retrieval chaos chaos-long lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,9 +31,12 @@ down: ## Stop it; the data is kept
 status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
-test: $(STAMP) ## All tests, on a real Kafka, Postgres and model: PROCESSES=2, each with its own
-	@$(BIN)/python -m pytest $(ALONE)  # by the clock, or on the default ports: not beside each other
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
+test: $(STAMP) ## The tests, on a real Kafka, Postgres and model: PROCESSES=2, each with its own
+	@$(BIN)/python -m pytest -m "$(CHOSEN)" $(ALONE)  # by the clock, or on the default ports: not beside each other
+	@$(BIN)/python -m pytest -m "$(CHOSEN)" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
+
+test-all: ## Those, and the long ones: the same at length
+	@$(MAKE) --no-print-directory test CHOSEN=
 
 test-unit: $(STAMP) ## Tests that need no services; seconds
 	@$(BIN)/python -m pytest -m "not integration"

@@ -38,6 +38,7 @@ def test_under_the_short_cuts_faults_nothing_is_lost_or_doubled() -> None:
     assert "void" not in output, output
 
 
+@pytest.mark.long
 def test_the_same_suite_reports_what_stock_fausts_consumer_loses_and_a_mutant_doubles() -> None:
     """Stock Faust's consumer under the product's own stages; and a sink that lets the last outcome win."""
     code, output = chaos(

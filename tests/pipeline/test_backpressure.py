@@ -14,7 +14,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("role", ["completion", "gate"])
+@pytest.mark.parametrize("role", [pytest.param("completion", marks=pytest.mark.long), "gate"])
 async def test_a_role_that_is_absent_for_too_long_refuses_until_it_is_back(
     deployment: Deployment, api: OpenAIStandIn, role: str
 ) -> None:
@@ -53,6 +53,7 @@ async def test_a_role_that_is_absent_for_too_long_refuses_until_it_is_back(
     assert "never published" not in api.calls
 
 
+@pytest.mark.long
 async def test_a_stage_that_does_not_keep_up_refuses_until_it_has(deployment: Deployment, api: OpenAIStandIn) -> None:
     deployment.environment |= {"MAX_QUEUE_WAIT_S": "5", "COMPLETION_CONCURRENCY": "4"}
     ingress, _ = deployment.start("ingress"), deployment.worker("gate,completion,sink")

@@ -144,6 +144,7 @@ async def test_a_job_cancelled_while_no_worker_runs_never_calls_a_provider(
         assert len(said) == len(await deployment.rows()) == 7
 
 
+@pytest.mark.long
 async def test_cancels_that_race_completions_leave_one_outcome_each(deployment: Deployment, api: OpenAIStandIn) -> None:
     ingress, _ = deployment.start("ingress"), deployment.worker("gate,completion,sink")
     await deployment.ready()

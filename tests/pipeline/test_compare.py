@@ -40,6 +40,7 @@ async def ended(client: httpx.AsyncClient, comparison_id: str, within_s: float =
     return view
 
 
+@pytest.mark.long
 async def test_an_ingress_killed_in_the_middle_goes_on_where_it_was_and_asks_nothing_twice(
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:

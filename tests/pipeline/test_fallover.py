@@ -210,7 +210,7 @@ async def test_a_worker_killed_in_the_middle_of_a_hop_leaves_one_outcome(
     assert sum(local.calls.values()) < 60  # what was in hand at the kill is asked again
 
 
-@pytest.mark.parametrize("limited", [True, False])
+@pytest.mark.parametrize("limited", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_a_burst_is_no_storm_of_429(deployment: Deployment, limited: bool) -> None:
     """A hundred jobs at a provider that takes fifteen a second: a busy machine sends faster than that."""
     limit = '{"openai": 900}' if limited else ""

@@ -206,6 +206,7 @@ async def test_a_crash_after_publishing_leaves_one_job(deployment: Deployment, a
     assert len(await deployment.rows()) == 1
 
 
+@pytest.mark.long
 async def test_an_ingress_killed_under_load_makes_no_second_job(deployment: Deployment, api: OpenAIStandIn) -> None:
     deployment.environment |= {"PUBLISH_TIMEOUT_S": "2"}
     victim, other = deployment.start("ingress"), deployment.start("ingress")

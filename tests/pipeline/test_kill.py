@@ -48,6 +48,7 @@ async def test_a_completion_worker_killed_with_200_jobs_in_flight(deployment: De
 
 
 @pytest.mark.parametrize("role", ["gate", "sink"])
+@pytest.mark.long
 async def test_a_gate_or_sink_killed_under_load_loses_and_doubles_nothing(
     deployment: Deployment, api: OpenAIStandIn, role: str
 ) -> None:

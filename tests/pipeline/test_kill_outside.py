@@ -61,6 +61,7 @@ async def test_an_ingress_killed_under_load_has_lost_nothing_that_it_accepted(
             assert (await client.get(f"/jobs/{job_id}")).json()["result"]["prompt"] == prompt
 
 
+@pytest.mark.long
 async def test_a_sink_killed_while_webhooks_go_out_leaves_nobody_untold(
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:

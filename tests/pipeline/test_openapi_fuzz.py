@@ -1,6 +1,6 @@
 """Calls that a fuzzer makes of the OpenAPI document, as everybody: no bug, and nothing that the document does not say.
 
-More than five thousand of them; `FUZZ_EXAMPLES=30` in the environment makes ten times as many of the random ones.
+More than five thousand of them with `make test-all`; `FUZZ_EXAMPLES=30` makes ten times as many of the random ones.
 """
 
 import asyncio
@@ -56,7 +56,10 @@ async def fuzz(
     return code, json.loads(report.read_text()), printed.read_text()
 
 
-@pytest.mark.parametrize("who", ["nobody", "expired", "user", "admin"])
+@pytest.mark.parametrize(
+    "who",
+    ["nobody", pytest.param("expired", marks=pytest.mark.long), "user", pytest.param("admin", marks=pytest.mark.long)],
+)
 async def test_no_call_finds_a_bug_or_what_is_not_documented(running: Running, who: str, tmp_path: Path) -> None:
     headers, is_let_in = (await callers(running))[who], who in CASES
     phases = "examples,coverage,fuzzing" if is_let_in else "fuzzing"

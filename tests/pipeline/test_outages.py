@@ -185,6 +185,7 @@ async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(
     assert worker.popen.poll() is None
 
 
+@pytest.mark.long
 async def test_jobs_are_cancelled_while_postgres_is_away_and_after_kafka_was(
     own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
 ) -> None:
@@ -311,6 +312,7 @@ async def test_kafka_killed_with_hundreds_of_jobs_in_flight(
     assert outcomes.keys() == {job_id.encode() for job_id in job_ids}
 
 
+@pytest.mark.long
 async def test_a_webhook_that_is_due_outlives_a_postgres_that_goes_away(
     own: Deployment, services: tuple[Running, Running]
 ) -> None:
@@ -336,6 +338,7 @@ async def test_a_webhook_that_is_due_outlives_a_postgres_that_goes_away(
     assert {len(set(bodies)) for bodies in receiver.received.values()} == {1}
 
 
+@pytest.mark.long
 async def test_a_sink_that_starts_without_postgres_begins_once_it_is_there(
     own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
 ) -> None:
@@ -354,6 +357,7 @@ async def test_a_sink_that_starts_without_postgres_begins_once_it_is_there(
     assert set(api.calls.values()) == {1}
 
 
+@pytest.mark.long
 async def test_a_postgres_that_hangs_is_waited_for_and_holds_up_nobody(
     own: Deployment, services: tuple[Running, Running], api: OpenAIStandIn
 ) -> None:

@@ -23,7 +23,7 @@ async def keep_running(deployment: Deployment, role: str, deaths: list[int]) -> 
         deaths.append(await asyncio.to_thread(worker.popen.wait))
 
 
-@pytest.mark.parametrize("role", ["completion", "gate"])
+@pytest.mark.parametrize("role", ["completion", pytest.param("gate", marks=pytest.mark.long)])
 async def test_a_poisonous_event_is_dead_lettered_after_three_deaths_and_its_neighbours_are_done(
     deployment: Deployment, api: OpenAIStandIn, role: str
 ) -> None:

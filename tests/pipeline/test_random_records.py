@@ -21,7 +21,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 SEED = 20261129
-EACH = 1_000
 PARTITIONS = 4
 # Where only our own stages write, a stage whose events are nearly all bad stops taking: that is tested elsewhere.
 GOOD_BESIDE = (
@@ -91,7 +90,7 @@ def valid(example: Example) -> Wire:
     return key.encode(), json.dumps(value).encode(), [(name, text.encode()) for name, text in headers.items()]
 
 
-def publish_all(deployment: Deployment, mark: str) -> Counter[str]:
+def publish_all(deployment: Deployment, mark: str, each: int) -> Counter[str]:
     """How many records without sense went to each topic."""
     dice, sent = Random(SEED), Counter[str]()
     producer = confluent_kafka.Producer({"bootstrap.servers": deployment.kafka.bootstrap, "linger.ms": 20})
@@ -101,7 +100,7 @@ def publish_all(deployment: Deployment, mark: str) -> Counter[str]:
         cases = list(examples[event_type(topic)].values())
         whole = [case for case in cases if is_plain(case)]
         partitions = min(topic.partitions, PARTITIONS)
-        for n in range(EACH):
+        for n in range(each):
             is_garbage = dice.random() < 0.3
             key, body, headers = garbage(dice) if is_garbage else mutated(dice.choice(cases), dice)
             if is_garbage:
@@ -136,12 +135,13 @@ async def all_is_read(deployment: Deployment) -> bool:
         await admin.close()
 
 
-async def test_every_consumer_lives_and_every_record_has_its_end(deployment: Deployment) -> None:
+@pytest.mark.parametrize("each", [150, pytest.param(1_000, marks=pytest.mark.long)])
+async def test_every_consumer_lives_and_every_record_has_its_end(deployment: Deployment, each: int) -> None:
     ingress = deployment.start("ingress")
     worker = deployment.worker("gate,completion,sink", STAGE_COOL_DOWN_S="0.1")
     await deployment.ready()
     mark = uuid.uuid4().hex
-    sent = publish_all(deployment, mark)
+    sent = publish_all(deployment, mark, each)
     assert len(sent) >= 12
     await until(lambda: all_is_read(deployment), within_s=240)
     letters = Counter[str]()

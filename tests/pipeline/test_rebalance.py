@@ -26,6 +26,7 @@ async def owned(deployment: Deployment) -> dict[str, set[int]]:
     return {http: set(beat.partitions.get(deployment.prefix + TOPIC, ())) for http, beat in newest.items()}
 
 
+@pytest.mark.long
 async def test_a_worker_joins_under_load_and_nothing_is_done_twice_but_what_outlasts_the_drain(
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:

@@ -311,6 +311,7 @@ async def test_a_webhook_comes_signed_with_the_job_as_polled(running: Running, h
         assert rotated != secret
 
 
+@pytest.mark.long
 async def test_500_jobs_are_at_work_at_once_in_one_worker(running: Running) -> None:
     async with client_of(running.ingress) as client:
         mark = uuid.uuid4().hex

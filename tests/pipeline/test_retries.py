@@ -130,7 +130,7 @@ async def test_a_job_that_waits_says_so_and_a_waiting_call_ends_at_once(
     assert len(await outcomes(deployment)) == 1
 
 
-@pytest.mark.parametrize("role", ["completion", "sink"])
+@pytest.mark.parametrize("role", ["completion", pytest.param("sink", marks=pytest.mark.long)])
 async def test_a_worker_killed_while_jobs_wait_loses_nothing_and_pays_nothing_twice(
     deployment: Deployment, api: OpenAIStandIn, role: str
 ) -> None:

@@ -53,6 +53,7 @@ class Balancer:
             return answer
 
 
+@pytest.mark.long
 async def test_a_rolling_restart_of_every_process_shows_clients_nothing_but_retry_after(
     deployment: Deployment, api: OpenAIStandIn
 ) -> None:
