@@ -108,6 +108,7 @@ async def test_a_webhook_is_sent_again_on_demand(running: Running) -> None:
     await runner.cleanup()
 
 
+@pytest.mark.long
 async def test_the_older_of_two_workers_with_one_name_ends_and_says_why(deployment: Deployment) -> None:
     ingress, _ = deployment.start("ingress"), deployment.worker("gate,sink")
     older = deployment.worker("completion", WORKER_ID="twin")
