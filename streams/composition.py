@@ -16,6 +16,7 @@ from processors.fall_over import FallOver
 from processors.route_job import KnownProviders
 from processors.stage import DeadLetter
 from providers.prompt_classifier import HttpPromptClassifier
+from schemas.audio_links import AudioLinks
 from schemas.events import Event, ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -360,7 +361,8 @@ class Composition:
         ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
-            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
+            app, self._catalog, pending=PendingSink(pool),
+            outcomes=OutcomeSink(pool, webhook_due=sender.wake, audio_links=AudioLinks(secrets)),
             dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
             give_up=partial(_give_up, app, self._encoder),
         )  # fmt: skip
