@@ -15,7 +15,7 @@ Approval = Literal["requested", "approved", "rejected"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """What a model wanted, and what it took to ask it."""
+    """What a model wanted, and what it took to ask it. `is_tainted`: it had read untrusted text when it wanted that."""
 
     thought: str
     action: str
@@ -24,11 +24,16 @@ class PlannedStep:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     calls: int = 0
+    is_tainted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What came of it. `risk`: how surely it holds instructions for a model (0-1)."""
+    """What came of it.
+
+    `risk`: how surely it holds instructions for a model (0-1); `is_untrusted`: it is text from documents or from
+    outside, or the doing of a run that had read some: what such a run says may be what that text wanted said.
+    """
 
     text: str
     risk: float = 0.0

@@ -6,6 +6,7 @@ text from documents or from outside reaches nobody before its user has said so: 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -73,6 +74,7 @@ async def run_tool(
         found = await _observed(event, stored, tools=tools, steps=steps, policy=policy, timeout_s=tool_timeout_s)
         if isinstance(found, Later):
             return found
+        found = replace(found, is_untrusted=found.is_untrusted or event.state.is_tainted)
         observed = (await steps.observe(job, event.step, found)).observed or found
     step = AgentStep(
         step=event.step, thought=event.thought, action=event.action, action_input=event.action_input,

@@ -26,8 +26,8 @@ COLUMNS = """thought, action, action_input, model, prompt_tokens, completion_tok
 # What is there already stays, and is what is returned: an update of nothing, since `DO NOTHING` returns nothing.
 PLAN = f"""
 INSERT INTO agent_steps AS s (job_id, run, step, user_id, agent_id, goal, thought, action, action_input, model,
-                              prompt_tokens, completion_tokens, calls)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                              prompt_tokens, completion_tokens, calls, is_untrusted)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (job_id, run, step) DO UPDATE SET step = s.step
 RETURNING {COLUMNS}
 """  # noqa: S608 constant
@@ -114,6 +114,7 @@ class AgentStepStore:
             row = await connection.fetchrow(
                 PLAN, job.job_id, job.run, step, job.user_id, agent_id, goal, planned.thought, planned.action,
                 planned.action_input, planned.model, planned.prompt_tokens, planned.completion_tokens, planned.calls,
+                planned.is_tainted,
             )  # fmt: skip
         return _stored(row)
 
@@ -237,6 +238,7 @@ def _stored(row: Any) -> StoredStep:
     planned = PlannedStep(
         thought=row["thought"], action=row["action"], action_input=row["action_input"], model=row["model"],
         prompt_tokens=row["prompt_tokens"], completion_tokens=row["completion_tokens"], calls=row["calls"],
+        is_tainted=bool(row["is_untrusted"]),
     )  # fmt: skip
     observed = None
     if row["observation"] is not None:
