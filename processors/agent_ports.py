@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from schemas.events import Job
+from schemas.events import AgentStep, Job
 
 Approval = Literal["requested", "approved", "rejected"]
 
@@ -79,6 +79,10 @@ class StepStore(Protocol):
 
     async def ask(self, job: Job, step: int) -> Approval:
         """See to it that the step's user is asked for approval; what was said, where it was said already."""
+        ...
+
+    async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
+        """These steps of the job with what came of them, in order, each of the newest run that has made it."""
         ...
 
     async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:

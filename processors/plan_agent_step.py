@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from processors.agent_history import counted, spent_with
+from processors.agent_history import counted, redeemed, spent_with
 from processors.agent_plan import Plan, parse_plan
 from processors.agent_ports import Observed, PlannedStep, StepStore
 from processors.agent_progress import progress
@@ -110,7 +110,8 @@ async def plan_agent_step(
         generation, lacking = fitted(_without_format(request.generation_config), provider.capabilities)
         if lacking and request.generation_config.strict is not False:
             return _ended(event, JobError(code=UNSUPPORTED, message=refusal(event.provider, lacking)), now)
-        asked = _Question(event, provider, guards[event.provider], tools, generation)
+        whole = event.model_copy(update={"state": await redeemed(state, job, steps)})
+        asked = _Question(whole, provider, guards[event.provider], tools, generation)
         planned = replace(await asked.planned(), is_tainted=state.is_tainted)
         stored = await steps.plan(job, request.agent_id, event.step, planned, goal=request.goal)
     planned = stored.planned

@@ -15,7 +15,7 @@ from processors.agent_ports import Approval, Observed, PlannedStep, Remembered, 
 from processors.errors import RetryableError
 from processors.run_tool import NAME as RUN_TOOL
 from processors.run_tool import REQUIRES_ACTION
-from schemas.events import Job
+from schemas.events import AgentStep, Job
 from sinks.pool import Pool
 from sinks.together import Together
 
@@ -65,6 +65,12 @@ WHERE job_id = $1 AND run = $2 AND step = $3 RETURNING approval
 HISTORY = """
 SELECT DISTINCT ON (step) step, thought, action, action_input, observation, approval
 FROM agent_steps WHERE job_id = $1 AND step > 0 ORDER BY step, run DESC
+"""
+
+WHOLE = """
+SELECT DISTINCT ON (step) step, thought, action, action_input, observation, risk, is_untrusted
+FROM agent_steps WHERE job_id = $1 AND run <= $2 AND step = ANY($3::int[]) AND observation IS NOT NULL
+ORDER BY step, run DESC
 """
 
 RECENT = """
@@ -150,6 +156,15 @@ class AgentStepStore:
         async with self._pool.connection() as connection:
             said: Approval | None = await connection.fetchval(ASK, job.job_id, job.run, step)
         return said or "rejected"  # as above: nobody is left who could approve it
+
+    async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
+        """See `StepStore.whole`."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(WHOLE, job.job_id, job.run, list(numbers))
+        return [
+            AgentStep(**row | {"risk": row["risk"] or 0.0, "is_untrusted": bool(row["is_untrusted"])})
+            for row in map(dict, rows)
+        ]
 
     async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:
         """See `StepStore.recent`."""
