@@ -13,23 +13,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.agent_tasks.runs import PerfectModel, Reached, api, make_tools, run
+from bench.agent_tasks.runs import Bounds, PerfectModel, Reached, api, make_tools, run
 from bench.agent_tasks.tasks import TASKS
 from embedded.model import model_part
 from embedded.ports import free_port
 from providers.local import make_local
 
 MODEL, START_S = "SmolLM2-135M-Instruct", 120.0
+STEPS, STEP_TOKENS = 5, 200  # of the embedded model: it seldom says less of its own accord
 
 
-async def reached(
-    provider: Any, *, max_steps: int = 6, timeout_s: float = 60.0, is_told: bool = False
-) -> list[Reached]:
+async def reached(provider: Any, bounds: Bounds, *, is_told: bool = False) -> list[Reached]:
     """All goals, one after another."""
     found: list[Reached] = []
     async with api() as address, make_tools() as tools:
         for task in TASKS:
-            one = await run(task, provider, tools=tools, address=address, max_steps=max_steps, timeout_s=timeout_s)
+            one = await run(task, provider, tools=tools, address=address, bounds=bounds)
             found.append(one)
             if is_told:
                 mark = "reached" if one.is_reached else "       "
@@ -43,7 +42,7 @@ async def local() -> AsyncIterator[Any]:
     """The embedded model, with nothing else beside it."""
     part, url = model_part(port=free_port(), slots=1, alias=MODEL)
     process = subprocess.Popen(  # noqa: ASYNC220 nothing else runs here yet
-        part.argv, env=dict(os.environ), cwd=part.cwd, stdout=subprocess.DEVNULL
+        part.argv, env=dict(os.environ), cwd=part.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     provider = make_local(base_url=url, model=MODEL, embedding_url=None, embedding_model="", connections=1)
     try:
@@ -65,10 +64,11 @@ def told(name: str, found: list[Reached]) -> str:
 
 
 async def _main(*, with_local: bool, timeout_s: float) -> None:
-    print(told("a perfect model", await reached(PerfectModel(TASKS))), flush=True)
+    print(told("a perfect model", await reached(PerfectModel(TASKS), Bounds())), flush=True)
     if with_local:
+        bounds = Bounds(steps=STEPS, step_tokens=STEP_TOKENS, timeout_s=timeout_s)
         async with local() as provider:
-            print(told(MODEL, await reached(provider, timeout_s=timeout_s, is_told=True)))
+            print(told(MODEL, await reached(provider, bounds, is_told=True)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from processors.tools.external_api import ExternalApi
 from processors.tools.registry import Tools
 from processors.tools.search import Search
 from schemas.events import AgentStepRequested, Chunk, Event, JobFinished, ToolCallRequested
-from schemas.requests import AgentRequest
+from schemas.requests import AgentRequest, GenerationConfig
 from sinks.agent_calls import AgentCalls
 from sinks.egress import EgressClient
 from sinks.egress_targets import Allowed
@@ -32,6 +32,15 @@ from tests.fakes import MemoryDocuments, MemoryVectors
 
 USER, WHERE = "alice", Collection("local", "any", 1)
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of a run. `step_tokens`: what a model may write at each step; `timeout_s`: of each question."""
+
+    steps: int = 6
+    step_tokens: int | None = None
+    timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +116,15 @@ async def make_tools() -> AsyncIterator[Tools]:
     await calls.close()
 
 
-async def run(task: Task, provider: Any, *, tools: Tools, address: str, max_steps: int, timeout_s: float) -> Reached:
+async def run(task: Task, provider: Any, *, tools: Tools, address: str, bounds: Bounds) -> Reached:
     """One goal. Whoever has it approves every call."""
     steps, began = MemorySteps(), monotonic()
-    request = AgentRequest(goal=task.goal.replace("{host}", address), agent_id="bench", max_steps=max_steps)
+    request = AgentRequest(
+        goal=task.goal.replace("{host}", address), agent_id="bench", max_steps=bounds.steps,
+        generation_config=GenerationConfig(max_tokens=bounds.step_tokens),
+    )  # fmt: skip
     event: Event = AgentStepRequested(
-        job=job(kind="agent", user_id=USER), provider=provider.name, request=request, timeout_s=timeout_s
+        job=job(kind="agent", user_id=USER), provider=provider.name, request=request, timeout_s=bounds.timeout_s
     )  # fmt: skip
     said, calls = "", 0
     providers: Mapping[str, Any] = {provider.name: provider}

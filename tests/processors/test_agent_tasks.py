@@ -3,7 +3,7 @@
 from collections import Counter
 
 from bench.agent_tasks.__main__ import reached
-from bench.agent_tasks.runs import PerfectModel
+from bench.agent_tasks.runs import Bounds, PerfectModel
 from bench.agent_tasks.tasks import TASKS
 from processors.ports import Completion, CompletionRequest, Usage
 from tests.agents_scene import finish
@@ -18,14 +18,14 @@ class Mute(PerfectModel):
 
 
 async def test_a_perfect_model_reaches_all_goals_through_the_stages_and_their_tools() -> None:
-    found = await reached(PerfectModel(TASKS))
+    found = await reached(PerfectModel(TASKS), Bounds())
     assert [(one.task.goal, one.said) for one in found if not one.is_reached] == []
     assert Counter(one.task.kind for one in found) == {"lookup": 8, "api": 8, "arithmetic": 6, "steps": 8}
     assert all(one.steps == one.calls == len(one.task.moves) for one in found)
 
 
 async def test_who_has_read_nothing_reaches_none() -> None:
-    assert [one.task.goal for one in await reached(Mute(TASKS)) if one.is_reached] == []
+    assert [one.task.goal for one in await reached(Mute(TASKS), Bounds()) if one.is_reached] == []
 
 
 def test_the_answer_to_one_goal_is_none_to_another() -> None:
