@@ -12,6 +12,7 @@ import confluent_kafka
 from bench.place import PARTITIONS, USERS
 from schemas.envelope import Attributes, Record
 from schemas.events import (
+    AgentStepRequested,
     Attempt,
     CompletionRequested,
     Job,
@@ -20,7 +21,7 @@ from schemas.events import (
     StageTiming,
 )
 from schemas.ids import JobIds
-from schemas.requests import ChatRequest
+from schemas.requests import AgentRequest, ChatRequest, JobKind
 from streams.encode import Encoder
 from tests.conftest import SECRET
 from tests.deployment import Deployment
@@ -71,6 +72,19 @@ class Backlog:
             for n in islice(self._numbers, jobs)
         )  # fmt: skip
 
+    def agent_step_requested(self, runs: int, *, steps: int) -> None:
+        """Runs at their first step, each of an agent of its own; their goals say how many steps they take."""
+        self._publish(
+            self._encoded(
+                AgentStepRequested(
+                    job=self._job(n, STAGES[:3], kind="agent"), provider=PROVIDER, timeout_s=30,
+                    request=AgentRequest(goal=f"{steps} steps, run {n}", agent_id=f"bench-{n}", max_steps=steps),
+                ),
+                "route_job",
+            )
+            for n in islice(self._numbers, runs)
+        )  # fmt: skip
+
     def job_finished(self, jobs: int) -> None:
         """Outcomes as the stages before leave them."""
         self._publish(
@@ -97,15 +111,15 @@ class Backlog:
         if refused:
             raise RuntimeError(f"{len(refused)} records were refused: {refused[0]}")
 
-    def _encoded(self, event: CompletionRequested | JobFinished, stage: str) -> Record:
+    def _encoded(self, event: AgentStepRequested | CompletionRequested | JobFinished, stage: str) -> Record:
         cause = Attributes(str(self._job_ids.mint(event.job.user_id)), "/bench", "bench")
         return self._encoder.event(event, cause=cause, stage=stage, index=0)
 
-    def _job(self, n: int, stages: Iterable[str]) -> Job:
+    def _job(self, n: int, stages: Iterable[str], *, kind: JobKind = "chat") -> Job:
         user, now = USERS[n % len(USERS)], datetime.now(UTC)
         timings = tuple(StageTiming(stage=stage, started_at=now, ended_at=now) for stage in stages)
         return Job(
-            job_id=self._job_ids.mint(user), user_id=user, role="user", kind="chat", accepted_at=now,
+            job_id=self._job_ids.mint(user), user_id=user, role="user", kind=kind, accepted_at=now,
             expires_at=now + timedelta(hours=1), timings=timings,
         )  # fmt: skip
 

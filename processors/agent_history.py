@@ -1,19 +1,24 @@
-"""What an agent carries from step to step: the newest steps as they were, older ones as a digest, all of it bounded."""
+"""What an agent carries from step to step: the newest steps as they were, older ones as a digest, all of it bounded.
+
+Steps that are too large to ride in an event are only named there, and read again from where they are stored: every step
+is, before anything follows from it.
+"""
 
 import hashlib
 import json
 from typing import Any
 
-from processors.agent_ports import PlannedStep
-from schemas.events import AgentSpent, AgentState, AgentStep
+from processors.agent_ports import PlannedStep, StepStore
+from schemas.events import AgentSpent, AgentState, AgentStep, Job
 
 MAX_WHOLE_STEPS = 6
 MAX_STATE_BYTES = 128 * 1024  # with goal and call it stays within what travels in an event
+CLAIM_BYTES = 4
 MAX_DIGEST_CHARS, DIGESTED_CHARS, DIGESTED_INPUT_CHARS = 4_000, 240, 120
 
 
 def with_step(state: AgentState, step: AgentStep) -> AgentState:
-    """The state after one more step."""
+    """The state after one more step; to one of which nothing is only claimed."""
     return bounded(
         state.model_copy(
             update={"steps": (*state.steps, step), "is_tainted": state.is_tainted or step.is_untrusted}
@@ -22,15 +27,31 @@ def with_step(state: AgentState, step: AgentStep) -> AgentState:
 
 
 def bounded(state: AgentState, *, max_bytes: int = MAX_STATE_BYTES) -> AgentState:
-    """The same, its oldest steps digested: those over six, and those for which there is no room."""
+    """The same, its oldest steps digested where they are over six, and of these the oldest claimed for want of room."""
     steps, digest = list(state.steps), state.digest
-    while len(steps) > MAX_WHOLE_STEPS or (
-        len(steps) > 1 and _size(state.model_copy(update={"steps": tuple(steps)})) > max_bytes
-    ):
+    while len(steps) > MAX_WHOLE_STEPS:
         digest = _shortened(f"{digest}\n{digest_of(steps.pop(0))}".strip())
+    claimed = list(state.claimed)
+    sizes = [_size(step) for step in steps]
+    left = max_bytes - _size(state.model_copy(update={"steps": (), "digest": digest})) - MAX_WHOLE_STEPS * CLAIM_BYTES
+    while len(steps) > 1 and sum(sizes) > left:
+        sizes.pop(0)
+        claimed.append(steps.pop(0).step)
     if len(steps) == len(state.steps):
         return state
-    return state.model_copy(update={"steps": tuple(steps), "digest": digest})
+    return state.model_copy(update={"steps": tuple(steps), "claimed": tuple(claimed), "digest": digest})
+
+
+async def redeemed(state: AgentState, job: Job, store: StepStore) -> AgentState:
+    """The same with all of its steps; where some were deleted, with those that there are.
+
+    Raises:
+        RetryableError: The store is away.
+    """
+    if not state.claimed:
+        return state
+    found = await store.whole(job, state.claimed)
+    return state.model_copy(update={"steps": (*found, *state.steps), "claimed": ()})
 
 
 def digest_of(step: AgentStep) -> str:
@@ -66,8 +87,8 @@ def counted(state: AgentState, action: str, action_input: dict[str, Any]) -> Age
     )  # fmt: skip
 
 
-def _size(state: AgentState) -> int:
-    return len(state.model_dump_json().encode())
+def _size(of: AgentState | AgentStep) -> int:
+    return len(of.model_dump_json().encode()) + 1
 
 
 def _shortened(digest: str) -> str:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from schemas.events import Job
+from schemas.events import AgentStep, Job
 
 Approval = Literal["requested", "approved", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """What a model wanted, and what it took to ask it."""
+    """What a model wanted, and what it took to ask it. `is_tainted`: it had read untrusted text when it wanted that."""
 
     thought: str
     action: str
@@ -24,11 +24,16 @@ class PlannedStep:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     calls: int = 0
+    is_tainted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What came of it. `risk`: how surely it holds instructions for a model (0-1)."""
+    """What came of it.
+
+    `risk`: how surely it holds instructions for a model (0-1); `is_untrusted`: it is text from documents or from
+    outside, or the doing of a run that had read some: what such a run says may be what that text wanted said.
+    """
 
     text: str
     risk: float = 0.0
@@ -74,6 +79,10 @@ class StepStore(Protocol):
 
     async def ask(self, job: Job, step: int) -> Approval:
         """See to it that the step's user is asked for approval; what was said, where it was said already."""
+        ...
+
+    async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
+        """These steps of the job with what came of them, in order, each of the newest run that has made it."""
         ...
 
     async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:

@@ -27,6 +27,7 @@ REPAIR = (
     "Your last answer could not be read as a step. Answer again with one JSON object only, such as: "
     '{"thought": "I know the answer", "action": "finish", "action_input": {"answer": "..."}}'
 )
+MAX_THOUGHT_CHARS = 400  # small models find no end of one
 LAST_STEP = "This is your last step: use finish now, with the best answer that you have."
 
 
@@ -61,7 +62,7 @@ def response_format(tools: Tools) -> ResponseFormat:
     schema = {
         "type": "object",
         "properties": {
-            "thought": {"type": "string"},
+            "thought": {"type": "string", "maxLength": MAX_THOUGHT_CHARS},
             "action": {"type": "string", "enum": [tool["name"] for tool in described]},
             "action_input": {"anyOf": inputs},
         },

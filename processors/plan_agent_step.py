@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from processors.agent_history import counted, spent_with
+from processors.agent_history import counted, redeemed, spent_with
 from processors.agent_plan import Plan, parse_plan
 from processors.agent_ports import Observed, PlannedStep, StepStore
 from processors.agent_progress import progress
@@ -110,12 +110,17 @@ async def plan_agent_step(
         generation, lacking = fitted(_without_format(request.generation_config), provider.capabilities)
         if lacking and request.generation_config.strict is not False:
             return _ended(event, JobError(code=UNSUPPORTED, message=refusal(event.provider, lacking)), now)
-        asked = _Question(event, provider, guards[event.provider], tools, generation)
-        planned = await asked.planned()
+        whole = event.model_copy(update={"state": await redeemed(state, job, steps)})
+        asked = _Question(whole, provider, guards[event.provider], tools, generation)
+        planned = replace(await asked.planned(), is_tainted=state.is_tainted)
         stored = await steps.plan(job, request.agent_id, event.step, planned, goal=request.goal)
     planned = stored.planned
-    spent = spent_with(state.spent, planned, cost=limits.cost_of(event.provider, planned))
-    state = counted(state, planned.action, planned.action_input).model_copy(update={"spent": spent})
+    known: dict[str, Any] = {
+        "spent": spent_with(state.spent, planned, cost=limits.cost_of(event.provider, planned)),
+        # Memory may be another one when the same event comes again; what the model had read when it was asked counts.
+        "is_tainted": state.is_tainted or planned.is_tainted,
+    }
+    state = counted(state, planned.action, planned.action_input).model_copy(update=known)
     if state.repeats >= MAX_IDENTICAL:
         await steps.observe(job, event.step, Observed(REPEATED))
         error = JobError(code="repeated-step", message="the agent wanted the same step three times in a row")

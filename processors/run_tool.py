@@ -6,10 +6,11 @@ text from documents or from outside reaches nobody before its user has said so: 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from processors.agent_history import with_step
+from processors.agent_history import redeemed, with_step
 from processors.agent_ports import Observed, PlannedStep, StepStore, StoredStep
 from processors.agent_progress import progress
 from processors.answer_policy import AnswerPolicy, Sent
@@ -21,7 +22,7 @@ from processors.stage import Emit, Later, StageResult
 from processors.tools.finish import FINISH
 from processors.tools.registry import Tools
 from processors.tools.tool import MAX_OBSERVATION_CHARS, ToolContext, ToolResult
-from schemas.events import AgentStep, AgentStepRequested, JobError, JobFinished, Risk, ToolCallRequested
+from schemas.events import AgentState, AgentStep, AgentStepRequested, JobError, JobFinished, Risk, ToolCallRequested
 
 NAME = "run_tool"
 TOOL_TIMEOUT_S = 5.0
@@ -69,10 +70,12 @@ async def run_tool(
         planned = PlannedStep(event.thought, event.action, event.action_input)
         stored = await steps.plan(job, event.request.agent_id, event.step, planned, goal=event.request.goal)
     observed = stored.observed
+    state = await redeemed(event.state, job, steps)
     if observed is None:
-        found = await _observed(event, stored, tools=tools, steps=steps, policy=policy, timeout_s=tool_timeout_s)
+        found = await _observed(event, stored, state, tools=tools, steps=steps, policy=policy, timeout_s=tool_timeout_s)
         if isinstance(found, Later):
             return found
+        found = replace(found, is_untrusted=found.is_untrusted or event.state.is_tainted)
         observed = (await steps.observe(job, event.step, found)).observed or found
     step = AgentStep(
         step=event.step, thought=event.thought, action=event.action, action_input=event.action_input,
@@ -93,14 +96,14 @@ async def run_tool(
         return Emit((JobFinished.failed(job, error=error, at=now, rate_limit=event.rate_limit), told))
     following = AgentStepRequested(
         job=job, provider=event.provider, request=event.request, step=event.step + 1,
-        state=with_step(event.state, step), timeout_s=event.timeout_s, rate_limit=event.rate_limit,
+        state=with_step(state, step), timeout_s=event.timeout_s, rate_limit=event.rate_limit,
     )  # fmt: skip
     return Emit((following, told))
 
 
 async def _observed(
-    event: ToolCallRequested, stored: StoredStep, *, tools: Tools, steps: StepStore, policy: PromptPolicy,
-    timeout_s: float,
+    event: ToolCallRequested, stored: StoredStep, state: AgentState, *, tools: Tools, steps: StepStore,
+    policy: PromptPolicy, timeout_s: float,
 ) -> Observed | Later:  # fmt: skip
     called = tools.called(event.action, event.action_input)
     if isinstance(called, str):
@@ -113,7 +116,7 @@ async def _observed(
         if said != "approved":
             wait_s = min(FIRST_WAIT_S * 2 ** min(event.retry, 20), MAX_WAIT_S)
             return Later(REQUIRES_ACTION, "the run's user is to approve the call", wait_s)
-    context = ToolContext(event.job, event.step, event.request.goal, event.state)
+    context = ToolContext(event.job, event.step, event.request.goal, state)
     try:
         async with asyncio.timeout(timeout_s):
             result = await tool.run(arguments, context)

@@ -52,12 +52,15 @@ class AgentSpent(Event):
 class AgentState(Event):
     """What a run of an agent knows; it rides in its events.
 
-    `steps`: the newest ones; `digest`: what is left of older ones; `memory`: what it knows of earlier runs;
+    `steps`: the newest ones; `claimed`: numbers of those before them that are whole, too, but too large to ride along,
+    and are read from where they are stored; `digest`: what is left of older ones; `memory`: what it knows of earlier
+    runs;
     `is_tainted`: it has read text that came from documents or from outside; `last_call`, `repeats`: how often in a row
     it has wanted the same.
     """
 
     steps: tuple[AgentStep, ...] = ()
+    claimed: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=20)] = ()
     digest: str = ""
     memory: str = ""
     spent: AgentSpent = AgentSpent()

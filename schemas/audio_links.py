@@ -9,6 +9,7 @@ from uuid import UUID
 from schemas.ids import derive_key
 
 LINK_S = 3600
+WEBHOOK_LINK_S = 86_400  # a webhook may have to be sent a few times, and its body stays the same
 Verdict = Literal["good", "expired", "wrong"]
 
 
@@ -19,9 +20,9 @@ class AudioLinks:
         """`secrets`: the current one first, then those that are still honoured during a rotation."""
         self._keys = [derive_key(secret, "audio-link") for secret in secrets]
 
-    def path(self, job_id: UUID, *, now_s: float) -> str:
-        """Of a job's audio, good for an hour."""
-        expires = int(now_s) + LINK_S
+    def path(self, job_id: UUID, *, now_s: float, good_for_s: int = LINK_S) -> str:
+        """Of a job's audio, good for an hour, or as long as is said."""
+        expires = int(now_s) + good_for_s
         return f"/jobs/{job_id}/audio?expires={expires}&signature={_signature(self._keys[0], job_id, expires)}"
 
     def verdict(self, job_id: UUID, expires: int, signature: str, *, now_s: float) -> Verdict:

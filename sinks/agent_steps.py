@@ -5,15 +5,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
+
+import orjson
 
 from processors.agent_ports import Approval, Observed, PlannedStep, Remembered, StoredStep
 from processors.errors import RetryableError
 from processors.run_tool import NAME as RUN_TOOL
 from processors.run_tool import REQUIRES_ACTION
-from schemas.events import Job
+from schemas.events import AgentStep, Job
 from sinks.pool import Pool
+from sinks.together import Together
 
 logger = logging.getLogger(__name__)
 
@@ -23,22 +27,33 @@ SWEEP_EVERY_S, SWEPT_AT_ONCE = 3600.0, 5_000
 COLUMNS = """thought, action, action_input, model, prompt_tokens, completion_tokens, calls, observation, risk,
              is_untrusted, approval"""
 
+KEY = "job_id, run, step"
+FIELDS = f"""{KEY}, user_id, agent_id, goal, thought, action, action_input, model, prompt_tokens, completion_tokens,
+             calls, is_untrusted"""
+# Each of these three of many steps at once, none of them twice.
+GET = f"""
+SELECT {KEY}, {COLUMNS} FROM agent_steps JOIN unnest($1::uuid[], $2::int[], $3::int[]) AS k ({KEY}) USING ({KEY})
+"""  # noqa: S608 constant
+
 # What is there already stays, and is what is returned: an update of nothing, since `DO NOTHING` returns nothing.
 PLAN = f"""
-INSERT INTO agent_steps AS s (job_id, run, step, user_id, agent_id, goal, thought, action, action_input, model,
-                              prompt_tokens, completion_tokens, calls)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-ON CONFLICT (job_id, run, step) DO UPDATE SET step = s.step
-RETURNING {COLUMNS}
+INSERT INTO agent_steps AS s ({FIELDS})
+SELECT {FIELDS.replace("action_input", "action_input::jsonb")}
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::int[], $12::int[], $13::int[], $14::bool[]) AS n ({FIELDS})
+ON CONFLICT ({KEY}) DO UPDATE SET step = s.step
+RETURNING {KEY}, {COLUMNS}
 """  # noqa: S608 constant
 
 OBSERVE = f"""
-UPDATE agent_steps SET observed_at = coalesce(observed_at, now()),
-    risk = CASE WHEN observation IS NULL THEN $5 ELSE risk END,
-    is_untrusted = CASE WHEN observation IS NULL THEN $6 ELSE is_untrusted END,
-    observation = coalesce(observation, $4)
-WHERE job_id = $1 AND run = $2 AND step = $3
-RETURNING {COLUMNS}
+UPDATE agent_steps AS s SET observed_at = coalesce(observed_at, now()),
+    risk = CASE WHEN observation IS NULL THEN said_risk ELSE risk END,
+    is_untrusted = CASE WHEN observation IS NULL THEN says_untrusted ELSE is_untrusted END,
+    observation = coalesce(observation, said)
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::float8[], $6::bool[])
+     AS n (job_id, run, step, said, said_risk, says_untrusted)
+WHERE s.job_id = n.job_id AND s.run = n.run AND s.step = n.step
+RETURNING s.job_id, s.run, s.step, {COLUMNS}
 """  # noqa: S608 constant
 
 ASK = """
@@ -50,6 +65,12 @@ WHERE job_id = $1 AND run = $2 AND step = $3 RETURNING approval
 HISTORY = """
 SELECT DISTINCT ON (step) step, thought, action, action_input, observation, approval
 FROM agent_steps WHERE job_id = $1 AND step > 0 ORDER BY step, run DESC
+"""
+
+WHOLE = """
+SELECT DISTINCT ON (step) step, thought, action, action_input, observation, risk, is_untrusted
+FROM agent_steps WHERE job_id = $1 AND run <= $2 AND step = ANY($3::int[]) AND observation IS NOT NULL
+ORDER BY step, run DESC
 """
 
 RECENT = """
@@ -96,42 +117,54 @@ class AgentStepStore:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._get, self._plan, self._observe = (Together(partial(self._told, it)) for it in (GET, PLAN, OBSERVE))
 
     # --- for the stages ---
 
     async def get(self, job: Job, step: int) -> StoredStep | None:
         """See `StepStore.get`."""
-        async with self._pool.connection() as connection:
-            row = await connection.fetchrow(
-                f"SELECT {COLUMNS} FROM agent_steps WHERE job_id = $1 AND run = $2 AND step = $3",  # noqa: S608 constant
-                job.job_id, job.run, step,
-            )  # fmt: skip
-        return _stored(row) if row else None
+        return await self._get.ask((job.job_id, job.run, step), ())
 
     async def plan(self, job: Job, agent_id: str, step: int, planned: PlannedStep, *, goal: str) -> StoredStep:
         """See `StepStore.plan`."""
-        async with self._pool.connection() as connection:
-            row = await connection.fetchrow(
-                PLAN, job.job_id, job.run, step, job.user_id, agent_id, goal, planned.thought, planned.action,
-                planned.action_input, planned.model, planned.prompt_tokens, planned.completion_tokens, planned.calls,
-            )  # fmt: skip
-        return _stored(row)
+        given = orjson.dumps(planned.action_input).decode()  # as text: the driver would take a list for a dimension
+        what = (
+            job.user_id, agent_id, goal, planned.thought, planned.action, given, planned.model, planned.prompt_tokens,
+            planned.completion_tokens, planned.calls, planned.is_tainted,
+        )  # fmt: skip
+        stored = await self._plan.ask((job.job_id, job.run, step), what)
+        return stored or StoredStep(planned)
 
     async def observe(self, job: Job, step: int, observed: Observed) -> StoredStep:
         """See `StepStore.observe`."""
+        of = (observed.text, observed.risk, observed.is_untrusted)
+        stored = await self._observe.ask((job.job_id, job.run, step), of)
+        # Where there is none, it was deleted with its job meanwhile.
+        return stored or StoredStep(PlannedStep("", ""), observed)
+
+    async def _told(
+        self, statement: str, asked: Sequence[tuple[tuple[UUID, int, int], tuple[Any, ...]]]
+    ) -> dict[tuple[UUID, int, int], StoredStep]:
+        """Steps by their keys; the statement takes a list for each part of these, and of what is said of them."""
+        columns = zip(*((*key, *what) for key, what in asked), strict=True)
         async with self._pool.connection() as connection:
-            row = await connection.fetchrow(
-                OBSERVE, job.job_id, job.run, step, observed.text, observed.risk, observed.is_untrusted
-            )
-        if row is None:  # it was deleted with its job meanwhile
-            return StoredStep(PlannedStep("", ""), observed)
-        return _stored(row)
+            rows = await connection.fetch(statement, *map(list, columns))
+        return {(row["job_id"], row["run"], row["step"]): _stored(row) for row in rows}
 
     async def ask(self, job: Job, step: int) -> Approval:
         """See `StepStore.ask`."""
         async with self._pool.connection() as connection:
             said: Approval | None = await connection.fetchval(ASK, job.job_id, job.run, step)
         return said or "rejected"  # as above: nobody is left who could approve it
+
+    async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
+        """See `StepStore.whole`."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(WHOLE, job.job_id, job.run, list(numbers))
+        return [
+            AgentStep(**row | {"risk": row["risk"] or 0.0, "is_untrusted": bool(row["is_untrusted"])})
+            for row in map(dict, rows)
+        ]
 
     async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:
         """See `StepStore.recent`."""
@@ -237,6 +270,7 @@ def _stored(row: Any) -> StoredStep:
     planned = PlannedStep(
         thought=row["thought"], action=row["action"], action_input=row["action_input"], model=row["model"],
         prompt_tokens=row["prompt_tokens"], completion_tokens=row["completion_tokens"], calls=row["calls"],
+        is_tainted=bool(row["is_untrusted"]),
     )  # fmt: skip
     observed = None
     if row["observation"] is not None:

@@ -19,6 +19,7 @@ import orjson
 from pydantic_core import to_json
 
 from processors.errors import PermanentError
+from schemas.audio_links import AudioLinks
 from schemas.envelope import Envelope
 from schemas.events import Job, JobAdmitted, JobError, JobFinished
 from schemas.job_view import job_view
@@ -123,13 +124,16 @@ class OutcomeSink:
     """`job-finished` -> the row's outcome, and the webhook that is due for it, in one transaction."""
 
     def __init__(
-        self, pool: Pool, *, webhook_due: Callable[[], None] = lambda: None, give_up_webhooks: str | None = None
-    ) -> None:
+        self, pool: Pool, *, webhook_due: Callable[[], None] = lambda: None, give_up_webhooks: str | None = None,
+        audio_links: AudioLinks | None = None,
+    ) -> None:  # fmt: skip
         """`webhook_due`: told after a commit that left webhooks to send.
 
         `give_up_webhooks`: why they are not to be sent, where outcomes are stored that were stored before.
+        `audio_links`: for the webhooks of jobs that have spoken.
         """
         self._pool, self._webhook_due, self._give_up = pool, webhook_due, give_up_webhooks
+        self._audio_links = audio_links
 
     async def write(self, envelopes: Sequence[Envelope[JobFinished]]) -> None:
         """As `Sink.write`."""
@@ -161,7 +165,11 @@ class OutcomeSink:
                 return
             async with connection.transaction():
                 written = await connection.fetch(STORE_OUTCOMES, *zip(*rows, strict=True))
-                due = [due_webhook(webhooks[row["job_id"]]) for row in written if row["job_id"] in webhooks]
+                due = [
+                    due_webhook(webhooks[row["job_id"]], audio_links=self._audio_links)
+                    for row in written
+                    if row["job_id"] in webhooks
+                ]
                 if due:
                     state = "due" if self._give_up is None else "given-up"
                     await connection.execute(INSERT_WEBHOOKS, *zip(*due, strict=True), state)

@@ -11,6 +11,7 @@ from typing import Any
 from processors.fall_over import FallOver
 from processors.route_job import KnownProviders
 from providers.prompt_classifier import HttpPromptClassifier
+from schemas.audio_links import AudioLinks
 from schemas.events import ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
@@ -348,7 +349,8 @@ class Composition:
         ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
-            app, self._catalog, pending=PendingSink(pool), outcomes=OutcomeSink(pool, webhook_due=sender.wake),
+            app, self._catalog, pending=PendingSink(pool),
+            outcomes=OutcomeSink(pool, webhook_due=sender.wake, audio_links=AudioLinks(self._master_secrets())),
             dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
             give_up=partial(as_dead_letters, app, self._encoder),
         )  # fmt: skip

@@ -17,7 +17,7 @@ from processors.run_tool import run_tool
 from processors.stage import Emit, StageResult
 from processors.tools.external_api import ExternalApi
 from processors.tools.registry import Tools
-from schemas.events import AgentStepRequested, Event, Job, JobFinished, JobProgressed, ToolCallRequested
+from schemas.events import AgentStep, AgentStepRequested, Event, Job, JobFinished, JobProgressed, ToolCallRequested
 from schemas.requests import AgentRequest
 from tests.factories import NOW, job
 
@@ -90,6 +90,17 @@ class MemorySteps:
         at = (job.job_id, job.run, step)
         self.rows[at] = replace(self.rows[at], approval=self.rows[at].approval or "requested")
         return self.rows[at].approval or "requested"
+
+    async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
+        found = {}
+        for (job_id, run, step), row in sorted(self.rows.items(), key=lambda one: one[0][1:]):
+            if job_id == job.job_id and run <= job.run and step in numbers and row.observed is not None:
+                planned, observed = row.planned, row.observed
+                found[step] = AgentStep(
+                    step=step, thought=planned.thought, action=planned.action, action_input=planned.action_input,
+                    observation=observed.text, risk=observed.risk, is_untrusted=observed.is_untrusted,
+                )  # fmt: skip
+        return [found[step] for step in sorted(found)]
 
     async def recent(self, job: Job, agent_id: str, *, limit: int) -> Sequence[Remembered]:
         return self.remembered[:limit]

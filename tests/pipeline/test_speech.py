@@ -122,7 +122,9 @@ async def a_job_has_its_audio_and_a_webhook(client: httpx.AsyncClient, hook: Hoo
     await until(lambda: _has_come(hook))
     told = json.loads(hook.calls[0][1])["data"]
     assert (told["job_id"], told["result"]["speaker"]) == (job_id, "Vivian")
-    await job_of(client, f"/jobs/{job_id}")
+    async with httpx.AsyncClient(base_url=client.base_url) as nobody:
+        heard = await nobody.get(told["audio_url"])
+        assert sha256(heard.content).hexdigest() == told["result"]["audio"]["sha256"]
     audio = await client.get(f"/jobs/{job_id}/audio")
     assert audio.status_code == 200, audio.text
     assert sha256(audio.content).hexdigest() == told["result"]["audio"]["sha256"]

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from processors.agent_history import MAX_STATE_BYTES, MAX_WHOLE_STEPS, bounded
+from processors.agent_history import MAX_STATE_BYTES, MAX_WHOLE_STEPS, bounded, redeemed
 from processors.agent_memory import recall
-from processors.agent_ports import Remembered
+from processors.agent_ports import Observed, PlannedStep, Remembered, StoredStep
 from processors.agent_prompt import fence_key
 from processors.errors import PermanentError, RetryableError
 from processors.normalize_text import clean
@@ -286,6 +286,49 @@ def test_what_rides_in_an_event_is_bounded(char: str) -> None:
     assert len(state.model_dump_json().encode()) <= MAX_STATE_BYTES
     assert state.steps[-1].step == 8
     assert state.digest
+
+
+async def test_steps_too_large_for_an_event_are_named_there_and_told_whole_all_the_same() -> None:
+    """What stands in the newest six steps reaches the model, whatever rides in the event."""
+    facts = [f"fact number {n}" for n in range(9)]
+    says = [call("summary", text=f"{fact}: {'x' * 15_000}. ", why=1) for fact in facts]  # inputs that no tool takes
+    scene = Scene(ScriptedModel(*(one.replace('"why": 1', f'"why": "{"y" * 45_000}"') for one in says), finish("x")))
+    event: Any = requested(max_steps=20)
+    most = 0
+    for _ in range(18):
+        event = await scene.one(event)
+        most = max(most, len(event.state.model_dump_json()))
+    assert most <= MAX_STATE_BYTES
+    assert event.state.claimed == (4, 5, 6, 7)
+    assert [step.step for step in event.state.steps] == [8, 9]
+    assert [line.split(".")[0] for line in event.state.digest.splitlines()] == ["1", "2", "3"]
+    before, last = event, await scene.one(event)
+    asked = scene.model.asked[-1].prompt
+    assert [asked.count(f"{fact}: xxx") for fact in facts] == [1] * 9  # of the first three their beginning
+    assert [asked.count(f"Step {n}: ") for n in range(1, 10)] == [0] * 3 + [1] * 6
+    assert last.state.claimed == (4, 5, 6, 7)
+    assert answer_of(await scene.one(last)) == "x"
+    # A redrive goes on with what an earlier run has stored, and a job that was deleted with what there is.
+    again = before.model_copy(update={"job": before.job.model_copy(update={"run": 2})})
+    assert await redeemed(before.state, again.job, scene.steps) == await redeemed(before.state, before.job, scene.steps)
+    scene.steps.rows.clear()
+    assert [step.step for step in (await redeemed(before.state, before.job, scene.steps)).steps] == [8, 9]
+
+
+async def test_a_summary_of_what_was_observed_is_of_all_of_it() -> None:
+    sentence = "The warehouse has packed the order and the parcel left on Tuesday. "
+    scene = Scene(ScriptedModel(call("summary", sentences=1)))
+    steps = tuple(
+        AgentStep(step=n, thought="", action="a", action_input={"x": "y" * 60_000}, observation=said)
+        for n, said in ((1, sentence * 3), (2, "Nothing."), (3, "Nothing."))
+    )  # fmt: skip
+    event: Any = requested(step=4, state=bounded(AgentState(steps=steps)))
+    assert event.state.claimed == (1,)
+    for step in steps:
+        planned = PlannedStep("", "a", step.action_input)
+        scene.steps.rows[event.job.job_id, 1, step.step] = StoredStep(planned, Observed(step.observation))
+    following = await scene.one(await scene.one(event))
+    assert following.state.steps[-1].observation == sentence.strip()
 
 
 async def test_what_is_too_long_for_the_model_is_asked_with_less() -> None:

@@ -8,11 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from processors.agent_ports import Observed, PlannedStep
+from processors.agent_ports import Observed, PlannedStep, StoredStep
+from processors.errors import PermanentError
 from processors.ports import DueEvent
 from processors.run_tool import NAME, REQUIRES_ACTION
 from schemas.envelope import Record
-from schemas.events import Job
+from schemas.events import AgentStep, Job
 from sinks.agent_steps import AgentStepStore
 from sinks.due_store import DueStore
 from sinks.pool import Pool
@@ -68,6 +69,40 @@ async def test_the_history_is_that_of_the_newest_run_of_each_step(pool: Pool) ->
         await stored(store, of, step, f"first {step}")
     await stored(store, of.model_copy(update={"run": 2}), 2, None)
     assert [(one.step, one.observation) for one in await store.history(of.job_id)] == [(1, "first 1"), (2, None)]
+
+
+async def test_steps_come_back_whole_each_of_the_newest_run_up_to_this_one(pool: Pool) -> None:
+    store, of = AgentStepStore(pool), job()
+    for step in (1, 2, 3, 4):
+        await stored(store, of, step, f"first {step}", risk=0.5, is_untrusted=True)
+    await stored(store, of, 5, None)
+    second, third = (of.model_copy(update={"run": run}) for run in (2, 3))
+    await stored(store, second, 3, "second 3")
+    await stored(store, third, 4, "third 4")
+    await stored(store, job(), 1, "another job's")
+    found = await store.whole(second, (1, 3, 4, 5, 6))
+    assert [(one.step, one.observation) for one in found] == [(1, "first 1"), (3, "second 3"), (4, "first 4")]
+    assert found[0] == AgentStep(
+        step=1, thought="why", action="search", action_input={"query": "bees", "top_k": 3}, observation="first 1",
+        risk=0.5, is_untrusted=True,
+    )  # fmt: skip
+
+
+async def test_many_at_once_are_each_their_own_and_what_is_refused_is_refused_alone(pool: Pool) -> None:
+    store, jobs = AgentStepStore(pool), [job() for _ in range(60)]
+    planned = [PlannedStep("", "a", {"n": n}, prompt_tokens=2**31 if n == 7 else n) for n in range(60)]
+    made = await asyncio.gather(
+        *(store.plan(of, "a", 1, plan, goal="g") for of, plan in zip(jobs, planned, strict=True)),
+        return_exceptions=True,
+    )
+    assert isinstance(made[7], PermanentError)
+    assert [one.planned for n, one in enumerate(made) if n != 7 and isinstance(one, StoredStep)] == [
+        one for n, one in enumerate(planned) if n != 7
+    ]
+    seen = await asyncio.gather(*(store.observe(of, 1, Observed(str(n))) for n, of in enumerate(jobs) if n != 7))
+    assert [one.observed.text for one in seen if one.observed] == [str(n) for n in range(60) if n != 7]
+    found = await asyncio.gather(*(store.get(of, 1) for of in jobs))
+    assert [n for n, one in enumerate(found) if one is None] == [7]
 
 
 async def waiting(pool: Pool, of: Job) -> None:

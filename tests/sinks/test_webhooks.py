@@ -1,6 +1,7 @@
 import asyncio
 import base64
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -11,7 +12,9 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from processors.errors import RetryableError
+from schemas.audio_links import WEBHOOK_LINK_S, AudioLinks
 from schemas.envelope import Attributes, Envelope
+from schemas.events import JobFinished
 from sinks.egress import EgressClient
 from sinks.postgres import OutcomeSink
 from sinks.webhook_body import MAX_BODY_BYTES, due_webhook
@@ -19,7 +22,7 @@ from sinks.webhook_signing import MAX_ROTATIONS, RotatedTooOftenError, WebhookSe
 from sinks.webhook_store import WebhookStore
 from sinks.webhooks import SCHEDULE_S, WebhookSender
 from tests.conftest import SECRET, PostgresForTests
-from tests.factories import job, job_finished
+from tests.factories import NOW, job, job_finished
 from tests.sinks.conftest import Bench, Receiver
 from tests.waiting import until
 
@@ -30,6 +33,23 @@ def test_a_large_result_is_left_out_and_said_to_be() -> None:
     assert len(body) < MAX_BODY_BYTES
     assert '"truncated":true' in body
     assert f"/jobs/{finished.job.job_id}" in body
+
+
+def test_only_what_has_spoken_tells_where_it_is_heard_and_for_how_long() -> None:
+    links, at = AudioLinks([SECRET]), NOW.timestamp()
+    speech = job(kind="speech", callback_url="https://x.example/")
+
+    def told(finished: JobFinished) -> Any:
+        return orjson.loads(due_webhook(finished, audio_links=links)[4])["data"].get("audio_url")
+
+    spoken = job_finished(job=speech)
+    assert told(spoken) == told(spoken) == links.path(speech.job_id, now_s=at, good_for_s=WEBHOOK_LINK_S)
+    query = dict(part.split("=") for part in told(spoken).partition("?")[2].split("&"))
+    expires, signature = int(query["expires"]), query["signature"]
+    assert links.verdict(speech.job_id, expires, signature, now_s=at + 86_399) == "good"
+    assert links.verdict(speech.job_id, expires, signature, now_s=at + 86_400) == "expired"
+    assert told(job_finished(job=speech, code="timeout")) is None
+    assert told(job_finished(job=job(callback_url="https://x.example/"))) is None
 
 
 @pytest.mark.parametrize("keys", [[b"k" * 32], [b"n" * 32, b"k" * 32]])

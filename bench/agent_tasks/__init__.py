@@ -1,0 +1,1 @@
+"""Goals with known answers: how many of them an agent reaches, with which model."""
