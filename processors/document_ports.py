@@ -104,8 +104,19 @@ BatchState = Literal["wanted", "counted", "replaced", "deleted", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkSize:
+    """How long chunks are: `max_tokens` of one, and up to `overlap_tokens` of its end begin the next one."""
+
+    max_tokens: int
+    overlap_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a document, as a job makes it. `chunks`, `batches`: None until all of it was partitioned."""
+    """A version of a document, as a job makes it. `chunks`, `batches`: None until all of it was partitioned.
+
+    `size`: of its chunks, all of them; None of one that was begun before that was kept.
+    """
 
     document_id: UUID
     version_id: UUID
@@ -115,11 +126,12 @@ class Version:
     pages: int | None = None
     chunks: int | None = None
     batches: int | None = None
+    size: ChunkSize | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """The content is there already, with vectors of that model."""
+    """The content is there already, cut as it would be now, with vectors of that model."""
 
     document_id: UUID
     version_id: UUID
@@ -131,16 +143,17 @@ class DocumentLedger(Protocol):
     """Which documents there are, and how far they are. Every method raises RetryableError while Postgres is away.
 
     Those that do something for a version raise PermanentError `document-deleted` where it, or its document, was deleted
-    meanwhile, and `document-ended` where its job had ended; `embedded` and `wanted` say so.
+    meanwhile, `document-ended` where its job had ended, and `document-lost` where nothing is known of it any more;
+    `embedded` and `wanted` say so.
     """
 
     async def begin(
-        self, job: Job, *, source: str, payload_id: UUID, file: HeldFile, provider: str, model: str
-    ) -> Version | Same:
+        self, job: Job, *, source: str, payload_id: UUID, file: HeldFile, provider: str, model: str, size: ChunkSize
+    ) -> Version | Same:  # fmt: skip
         """The version that this run of the job makes: the same one however often it is called.
 
-        Its document is the user's of that source. `Same` where the document's active version has that content and
-        was embedded by that model.
+        Its document is the user's of that source. `Same` where the document's active version has that content, was cut
+        to chunks of that size, and was embedded by that model.
         """
         ...
 
@@ -175,7 +188,8 @@ class DocumentLedger(Protocol):
         """Make the version the active one where every batch is counted, in place of the one before, at once.
 
         None while any is missing; the version where it is active, or was replaced meanwhile. Of two versions the one
-        whose job was accepted later stays. Repeatable.
+        whose job was accepted later stays; that of a job which has ended with an error does not become active.
+        Repeatable.
         """
         ...
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from processors.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
 from processors.document_ports import (
+    ChunkSize,
     ChunkWriter,
     DocumentLedger,
     DocumentParser,
@@ -28,7 +29,9 @@ GONE = (
 )
 
 
-Chunking = Callable[[str], Chunker]  # begins to cut a document for the embedding model of this provider
+# For the embedding model of this provider: how long chunks are, and a chunker that cuts them so long.
+ChunkSizes = Callable[[str], ChunkSize]
+Chunking = Callable[[str, ChunkSize], Chunker]
 
 
 async def partition_document(
@@ -36,6 +39,7 @@ async def partition_document(
     *,
     files: FileReader,
     parser: DocumentParser,
+    chunk_size: ChunkSizes,
     chunking: Chunking,
     providers: Mapping[str, EmbeddingProvider],
     ledger: DocumentLedger,
@@ -49,7 +53,8 @@ async def partition_document(
         event: The file, as a reference.
         files: Where it lies.
         parser: Reads it.
-        chunking: Cuts it, for the embedding model of the provider that the event names.
+        chunk_size: How it is cut, unless its version was begun with chunks of another size.
+        chunking: Cuts it.
         providers: Those that make vectors here.
         ledger: Knows the document's versions.
         writer: Publishes the batches.
@@ -64,19 +69,19 @@ async def partition_document(
     Raises:
         RetryableError, PermanentError: As the ports raised them; `no-such-provider`.
     """
-    provider = embedder(providers, event.provider)
+    provider, size = embedder(providers, event.provider), chunk_size(event.provider)
     try:
         async with files.held(event.request.document, user_id=event.job.user_id) as file:
             if file is None:
                 return not_ingested(event, PermanentError(NO_SUCH_PAYLOAD, GONE), at=now)
             version = await ledger.begin(
                 event.job, source=event.request.source, payload_id=event.request.document.payload_id, file=file,
-                provider=event.provider, model=provider.embedding_model,
+                provider=event.provider, model=provider.embedding_model, size=size,
             )  # fmt: skip
             if not isinstance(version, Version):
                 return ingested(event, version, at=now)
             if version.batches is None:
-                chunker = chunking(event.provider)
+                chunker = chunking(event.provider, version.size or size)
                 version = await _partition(event, version, file, parser, chunker, ledger, writer, progress)
         finished = await ledger.finish(version.version_id)
     except PermanentError as error:

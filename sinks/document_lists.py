@@ -47,7 +47,8 @@ FOR UPDATE
 """
 # With its name goes the last that its user has written; the rest tells jobs that are under way that it is gone.
 DELETE_DOCUMENT = """
-UPDATE documents SET active_version = NULL, deleted_at = clock_timestamp(), source = document_id::text
+UPDATE documents SET active_version = NULL, deleted_at = clock_timestamp(), deleted_number = nextval('document_order'),
+    source = document_id::text
 WHERE document_id = $1
 """
 DELETE_VERSIONS = """

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from processors.document_ports import (
     BatchState,
+    ChunkSize,
     Collection,
     HeldFile,
     Same,
@@ -24,8 +25,11 @@ from schemas.events import ChunksPrepared, DocumentProgress, Job
 from schemas.ids import document_id, document_version_id
 from sinks.pool import Pool
 
+# Of jobs `j`. The two codes yield to whatever else becomes of a job, which may be under way.
+HAS_ERROR = "j.status = 'error' AND coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined')"
+
 VERSION = """
-SELECT v.document_id, v.version_id, v.user_id, d.source, v.state, v.pages, v.chunks, v.batches
+SELECT v.document_id, v.version_id, v.user_id, d.source, v.state, v.pages, v.chunks, v.batches, v.chunking
 FROM document_versions v JOIN documents d USING (document_id) WHERE v.version_id = $1
 """
 
@@ -37,23 +41,24 @@ ON CONFLICT (document_id) DO UPDATE SET
     created_at = CASE WHEN documents.deleted_at IS NULL OR EXISTS (
         SELECT FROM document_versions v WHERE v.document_id = documents.document_id AND v.state <> 'deleted'
     ) THEN documents.created_at ELSE now() END
-RETURNING deleted_at
+RETURNING deleted_at, deleted_number
 """
 
-# As if it were made by this job: of a version that is still on its way and was asked for earlier, it is the newer one.
+# As if it were made by this job: of a version that is still on its way and was asked for earlier, it is the newer one;
+# and what becomes of the job that made it is no matter any more. How older versions were cut is not known.
 ADOPT_SAME = """
-UPDATE document_versions v SET accepted_at = greatest(v.accepted_at, $2)
+UPDATE document_versions v SET accepted_at = greatest(v.accepted_at, $2), is_settled = true
 FROM documents d
 WHERE d.document_id = $1 AND v.version_id = d.active_version
-  AND v.sha256 = $3 AND v.provider = $4 AND v.model = $5
+  AND v.sha256 = $3 AND v.provider = $4 AND v.model = $5 AND coalesce(v.chunking, $6) = $6
 RETURNING v.document_id, v.version_id, v.pages, v.chunks
 """
 
 INSERT_VERSION = """
 INSERT INTO document_versions
     (version_id, document_id, user_id, job_id, run, payload_id, state, sha256, size, media_type, provider, model,
-     accepted_at)
-VALUES ($1, $2, $3, $4, $5, $6, 'ingesting', $7, $8, $9, $10, $11, $12)
+     accepted_at, chunking)
+VALUES ($1, $2, $3, $4, $5, $6, 'ingesting', $7, $8, $9, $10, $11, $12, $13)
 """
 
 PARTITIONED = """
@@ -102,6 +107,15 @@ SELECT batches IS NOT NULL AND batches <= (SELECT count(*) FROM document_batches
 FROM document_versions v WHERE v.version_id = $1
 """
 
+# Nobody is told of a job that was cancelled and of its document at once. What comes after this is for the sweep.
+HAS_FAILED = f"""
+SELECT EXISTS (SELECT FROM document_versions v JOIN jobs j USING (job_id)
+               WHERE v.version_id = $1 AND j.run >= v.run AND {HAS_ERROR})
+"""  # noqa: S608 constant
+
+ORDER_OF_FILE = "SELECT order_number, job_id FROM payloads WHERE payload_id = $1 AND user_id = $2"
+IS_KNOWN = "SELECT EXISTS (SELECT FROM documents WHERE document_id = $1)"
+
 HIDDEN = "SELECT version_id FROM document_versions WHERE user_id = $1 AND state <> 'active' AND has_vectors"
 
 COLLECTIONS = """
@@ -117,25 +131,28 @@ class PostgresDocuments:
         self._pool = pool
 
     async def begin(
-        self, job: Job, *, source: str, payload_id: UUID, file: HeldFile, provider: str, model: str
-    ) -> Version | Same:
+        self, job: Job, *, source: str, payload_id: UUID, file: HeldFile, provider: str, model: str, size: ChunkSize
+    ) -> Version | Same:  # fmt: skip
         """See `DocumentLedger.begin`."""
         document = document_id(job.user_id, source)
         version_id = document_version_id(document, job.job_id, job.run)
         async with self._pool.connection() as connection, connection.transaction():
-            deleted_at = await connection.fetchval(HAVE_DOCUMENT, document, job.user_id, source)
+            deletion = await connection.fetchrow(HAVE_DOCUMENT, document, job.user_id, source)
             if (known := await _version(connection, version_id)) is not None:
                 return known
-            if deleted_at is not None and job.accepted_at <= deleted_at:
+            if deletion["deleted_at"] is not None and await _was_before(connection, job, payload_id, deletion):
                 raise _deleted()
-            same = await connection.fetchrow(ADOPT_SAME, document, job.accepted_at, file.sha256, provider, model)
+            chunking = _chunking(size)
+            same = await connection.fetchrow(
+                ADOPT_SAME, document, job.accepted_at, file.sha256, provider, model, chunking
+            )  # fmt: skip
             if same is not None:
                 return Same(**same)
             await connection.execute(
                 INSERT_VERSION, version_id, document, job.user_id, job.job_id, job.run, payload_id, file.sha256,
-                file.size, file.media_type, provider, model, job.accepted_at,
+                file.size, file.media_type, provider, model, job.accepted_at, chunking,
             )  # fmt: skip
-        return Version(document, version_id, job.user_id, source)
+        return Version(document, version_id, job.user_id, source, size=size)
 
     async def partitioned(self, version: Version, *, chunks: int, batches: int, pages: int | None) -> Version:
         """See `DocumentLedger.partitioned`."""
@@ -148,7 +165,9 @@ class PostgresDocuments:
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(WANTED, event.version_id, event.batch)
             if row is None:
-                return "deleted"
+                if await connection.fetchval(IS_KNOWN, event.document_id):
+                    return "deleted"
+                raise _lost()
             if row["state"] in ("deleted", "failed"):
                 await connection.execute(LOOK_AGAIN, event.version_id)
         state: VersionState = row["state"]
@@ -231,7 +250,31 @@ async def _version(connection: Any, version_id: UUID) -> Version | None:
         raise _deleted()
     if row["state"] == "failed":
         raise _ended()
-    return Version(**row)
+    told = dict(row)
+    chunking: str | None = told.pop("chunking")
+    size = None if chunking is None else ChunkSize(*map(int, chunking.split("+")))
+    return Version(**told, size=size)
+
+
+def _chunking(size: ChunkSize) -> str:
+    return f"{size.max_tokens}+{size.overlap_tokens}"
+
+
+async def _was_before(connection: Any, job: Job, payload_id: UUID, deletion: Any) -> bool:
+    """Whether the job was asked for before its document was deleted.
+
+    A file that is the job's own was claimed by it just before it was published: that and the deletion have numbers of
+    one sequence. One that was put up for any job of its user's may have been there long before; of it alone the clocks
+    of brokers and database have to tell, unless it was put up after the deletion.
+    """
+    file = await connection.fetchrow(ORDER_OF_FILE, payload_id, job.user_id)
+    deleted_number = deletion["deleted_number"]
+    if file is not None and file["order_number"] is not None and deleted_number is not None:
+        if file["order_number"] > deleted_number:
+            return False
+        if file["job_id"] == job.job_id:
+            return True
+    return bool(job.accepted_at <= deletion["deleted_at"])
 
 
 def _there(version: Version | None) -> Version:
@@ -252,6 +295,8 @@ async def _activate(connection: Any, version: Version) -> None:
     )  # fmt: skip
     if state != "ingesting":  # while we waited for the row
         return
+    if await connection.fetchval(HAS_FAILED, version.version_id):
+        raise _ended()
     replaced, states = [version.version_id], "UPDATE document_versions SET state = $2, updated_at = now()"
     if is_newer:
         await connection.execute(f"{states} WHERE version_id = $1", version.version_id, "active")
@@ -265,6 +310,12 @@ async def _activate(connection: Any, version: Version) -> None:
 
 def _deleted() -> PermanentError:
     return PermanentError("document-deleted", "the document was deleted while it was being ingested")
+
+
+def _lost() -> PermanentError:
+    return PermanentError(
+        "document-lost", "nothing is known of the document any more: the database was restored; ingest the file again"
+    )
 
 
 def _ended() -> PermanentError:

@@ -71,7 +71,8 @@ INSERT INTO payload_parts (payload_id, part, content) SELECT payload_id, $3, $4 
 """
 
 COMPLETE_FILE = """
-UPDATE payloads SET is_complete = true, sha256 = $3, expires_at = now() + $4::interval
+UPDATE payloads SET is_complete = true, sha256 = $3, expires_at = now() + $4::interval,
+    order_number = nextval('document_order')
 WHERE payload_id = $1 AND user_id = $2 AND NOT is_complete
 RETURNING expires_at
 """
@@ -220,7 +221,8 @@ class PayloadStore:
         """It goes with this job from now on; False where there is none."""
         async with self._pool.connection() as connection:
             done: str = await connection.execute(
-                """UPDATE payloads SET job_id = $3, expires_at = now() + $4::interval
+                """UPDATE payloads SET job_id = $3, expires_at = now() + $4::interval,
+                       order_number = nextval('document_order')
                    WHERE payload_id = $1 AND user_id = $2 AND is_complete AND expires_at > now()""",
                 payload_id, user_id, job_id, KEPT,
             )  # fmt: skip

@@ -9,11 +9,12 @@ from uuid import UUID
 from schemas.events import Job
 from sinks.pool import Pool
 
-# One that waits for its retry as a due row needs nobody: the row outlived Kafka, and is released by itself.
+# One that waits for its retry as a due row needs nobody: the row outlived Kafka, and is released by itself. A document
+# is in many events, and a due row may be one of them: the others are lost.
 PAGE = """
 SELECT job_id FROM jobs AS j
 WHERE status = 'pending' AND ($1::uuid IS NULL OR job_id > $1)
-  AND NOT EXISTS (SELECT FROM due_events AS d WHERE d.job_id = j.job_id)
+  AND (kind = 'document' OR NOT EXISTS (SELECT FROM due_events AS d WHERE d.job_id = j.job_id))
 ORDER BY job_id LIMIT $2
 """
 
@@ -22,6 +23,14 @@ UPDATE jobs SET expires_at = greatest(expires_at, $2::timestamptz + least(expire
 WHERE job_id = ANY($1) AND status = 'pending'
 RETURNING job_id, run, user_id, role, kind, callback_url, accepted_at, expires_at, metadata, request,
           cancel_requested_at
+"""
+# Batches that were on their way to be embedded are lost, and nobody knows which: a document is read again, and those
+# that were counted are not paid for again. What was put off of it comes again that way, too.
+READ_AGAIN = """
+WITH of_documents AS (SELECT job_id, run FROM jobs WHERE job_id = ANY($1) AND status = 'pending' AND kind = 'document'),
+no_longer_due AS (DELETE FROM due_events d USING of_documents o WHERE d.job_id = o.job_id)
+UPDATE document_versions v SET batches = NULL, updated_at = now() FROM of_documents o
+WHERE v.job_id = o.job_id AND v.run = o.run AND v.state = 'ingesting'
 """
 LONGEST = timedelta(days=1)  # that a job may wait to be begun
 
@@ -53,7 +62,8 @@ class UnfinishedJobs:
 
     async def renew(self, job_ids: Sequence[UUID], *, now: datetime) -> list[UnfinishedJob]:
         """Give each as much time from `now` as it had from its acceptance, and return it; the oldest first."""
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute(READ_AGAIN, list(job_ids))
             rows = await connection.fetch(RENEW, list(job_ids), now, LONGEST)
         return [_unfinished(row) for row in sorted(rows, key=lambda row: row["accepted_at"])]
 

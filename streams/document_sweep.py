@@ -16,6 +16,7 @@ FORGET_EVERY = 15  # rounds
 async def sweep_once(old: OldVersions, vectors: VectorRepository) -> int:
     """How many versions were cleared of their vectors."""
     await old.fail_ended()
+    await old.settle()
     found = await old.with_vectors()
     for version in found:
         if version.collection is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from parsing.parser import ChildParser
 from processors.chunk_document import Chunker
+from processors.document_ports import ChunkSize
 from processors.embed_chunks import embed_chunks
 from processors.partition_document import partition_document
 from processors.ports import EmbeddingProvider
@@ -56,14 +57,17 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
     vectors, ledger = made.vectors.opened(), PostgresDocuments(pool)
     files, parser = StoredFiles(PayloadStore(pool), at_once=settings.ingestion_concurrency), ChildParser()
 
-    def chunking(provider: str) -> Chunker:
+    def chunk_size(provider: str) -> ChunkSize:
+        return ChunkSize(chunk_tokens(provider, settings.max_chunk_tokens), settings.chunk_overlap_tokens)
+
+    def chunking(provider: str, size: ChunkSize) -> Chunker:
         return Chunker(
-            counter=token_counter(provider), max_tokens=chunk_tokens(provider, settings.max_chunk_tokens),
-            overlap_tokens=settings.chunk_overlap_tokens,
+            counter=token_counter(provider), max_tokens=size.max_tokens, overlap_tokens=size.overlap_tokens
         )  # fmt: skip
 
     partition = partial(
-        partition_document, files=files, parser=parser, chunking=chunking, providers=providers, ledger=ledger,
+        partition_document, files=files, parser=parser, chunk_size=chunk_size, chunking=chunking, providers=providers,
+        ledger=ledger,
         progress=DocumentProgressTopic(app, made.encoder, stage="partition_document"),
     )  # fmt: skip
     embed = partial(

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from processors.document_ports import (
     Block,
+    ChunkSize,
     Collection,
     DocumentLedger,
     EmbeddedChunk,
@@ -57,7 +58,8 @@ class FakeParser:
 class LineChunker:
     """A chunk for each block, told with the block after it."""
 
-    def __init__(self, provider: str = "") -> None:
+    def __init__(self, provider: str = "", size: ChunkSize | None = None) -> None:
+        self.size = size
         self._waiting: list[Block] = []
         self._next = 0
 

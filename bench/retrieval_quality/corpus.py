@@ -66,6 +66,14 @@ class Corpus:
         self.questions = [question for question in questions() if question.page in self.pages]
         self.chunks = self.tokens = 0
 
+    def halves(self) -> tuple[list[Question], list[Question]]:
+        """Questions to every other page, on which something is chosen, and those to the others, which tell of it."""
+        first = set(self.pages[::2])
+        return (
+            [question for question in self.questions if question.page in first],
+            [question for question in self.questions if question.page not in first],
+        )
+
     def store(self, max_tokens: int, overlap: int) -> None:
         """Cut them, embed them, and keep them."""
         for language, root in self._roots.items():

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from processors.document_ports import Collection, EmbeddedChunk, HeldFile, Version
+from processors.document_ports import ChunkSize, Collection, EmbeddedChunk, HeldFile, Version
 from sinks.documents import PostgresDocuments
 from sinks.pool import Pool
 from tests.deployment import Deployment, Process, client_of, plain_client, register
@@ -68,7 +68,7 @@ async def ingested(deployment: Deployment, home: Path, user_id: str, **documents
         file = HeldFile(home, 100, uuid.uuid4().hex * 2, "text/plain")
         begun = await ledger.begin(
             job(kind="document", user_id=user_id), source=source, payload_id=uuid.uuid4(), file=file, provider="openai",
-            model=COLLECTION.model,
+            model=COLLECTION.model, size=ChunkSize(512),
         )  # fmt: skip
         assert isinstance(begun, Version)
         chunks = [chunk(index=index, text=text, start=index * 100, end=index * 100 + len(text), page=1)

