@@ -438,6 +438,7 @@ REQUESTS: dict[str, type[RequestBody]] = {
     "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
     "example": ExampleRequest,
 }  # fmt: skip
+_KINDS = {one: kind for kind, one in REQUESTS.items()}
 # Fields that no other kind's request has, and after them those that decide where none of these is given.
 _TELLING = {
     "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
@@ -448,7 +449,9 @@ _TELLING = {
 
 def kind_of(request: RequestBody) -> JobKind:
     """The kind of job whose request this is."""
-    found: Any = next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
+    found: Any = _KINDS.get(type(request))  # asked several times for each event, also by pydantic
+    if found is None:
+        found = next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
     return cast(JobKind, found)
 
 
