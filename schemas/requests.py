@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
@@ -438,7 +439,6 @@ REQUESTS: dict[str, type[RequestBody]] = {
     "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
     "example": ExampleRequest,
 }  # fmt: skip
-_KINDS = {one: kind for kind, one in REQUESTS.items()}
 # Fields that no other kind's request has, and after them those that decide where none of these is given.
 _TELLING = {
     "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
@@ -449,9 +449,12 @@ _TELLING = {
 
 def kind_of(request: RequestBody) -> JobKind:
     """The kind of job whose request this is."""
-    found: Any = _KINDS.get(type(request))  # asked several times for each event, also by pydantic
-    if found is None:
-        found = next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
+    return _kind_of_class(type(request))
+
+
+@lru_cache(maxsize=64)  # asked several times for each event, also by pydantic
+def _kind_of_class(request: type[RequestBody]) -> JobKind:
+    found: Any = next(kind for kind, one in REQUESTS.items() if issubclass(request, one))
     return cast(JobKind, found)
 
 
