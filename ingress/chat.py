@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from ingress.asked_route import AskedRoute
 from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.described import described_body
@@ -24,7 +25,7 @@ from schemas.generation import GenerationConfig, Temperature
 from schemas.request_fields import CallbackUrl, Prompt, ProviderName, RequestBody
 from schemas.requests import ChatRequest
 
-router = APIRouter()
+router = APIRouter(route_class=AskedRoute)
 
 TRY_LATER = {
     "provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable", "vectors-unavailable",
@@ -66,6 +67,7 @@ JOBS: dict[int | str, dict[str, Any]] = {
 }
 
 
+# Bodies are their job's requests as they are: of an event's field, what it is declared to hold is what is written.
 class ChatBody(ChatRequest):
     """Body of `POST /chat/`: the same, with how the answer comes."""
 
@@ -105,7 +107,7 @@ async def chat(user: CostingUser, found: Found, request: Request, key: KeyHeader
             return await _streamed(sent, user, found)
         leaving = partial(left, request) if key is None else None  # who has a key may come back for the same job
         job_id, outcome = await found.submissions.answered(
-            user, _asked(sent.body), keyed=sent.key, left=leaving, upload=sent.upload
+            user, sent.body, keyed=sent.key, left=leaving, upload=sent.upload
         )
     headers = rate_limit_headers(outcome.rate_limit) | (REPLAYED if outcome.replayed else {})
     if outcome.status == "completed":
@@ -122,7 +124,7 @@ async def chat_async(user: CostingUser, found: Found, request: Request, key: Key
     with await found.bodies.read(AsyncChatRequest, request, user, key) as sent:
         return as_job(
             *await found.submissions.accepted(
-                user, _asked(sent.body), callback_url=sent.body.callback_url, keyed=sent.key, upload=sent.upload
+                user, sent.body, callback_url=sent.body.callback_url, keyed=sent.key, upload=sent.upload
             )
         )
 
@@ -136,16 +138,8 @@ async def inference(body: InferenceBody, user: CostingUser, found: Found, key: K
     return as_job(*await found.submissions.accepted(user, request, callback_url=body.callback_url, keyed=key))
 
 
-def _asked(body: ChatRequest) -> ChatRequest:
-    """What of a body is the job's request."""
-    names = ChatRequest.model_fields
-    return ChatRequest.model_construct(
-        body.model_fields_set & names.keys(), **{name: getattr(body, name) for name in names}
-    )
-
-
 async def _streamed(sent: Sent[ChatBody], user: UserUpdated, found: Services) -> Response:
-    job_id, listening, headers = await ask_and_listen(sent, _asked(sent.body), user, found, refuse=raise_if_refused)
+    job_id, listening, headers = await ask_and_listen(sent, sent.body, user, found, refuse=raise_if_refused)
     on_left = canceller(found, user, job_id) if sent.body.cancel_on_disconnect else None
     return EventStream(listening, job_id, headers=headers, on_left=on_left)
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from time import perf_counter
 from types import MappingProxyType
 from uuid import uuid4
@@ -22,6 +23,9 @@ REQUEST_SECONDS = Histogram(
     "assistant_request_seconds", "Time until a request's answer begins", ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 125),
 )  # fmt: skip
+# To ask the library for them costs more than to count.
+_requests_of = lru_cache(maxsize=4096)(REQUESTS.labels)
+_seconds_of = lru_cache(maxsize=4096)(REQUEST_SECONDS.labels)
 MAX_UNDER_WAY = 10_000  # requests, waiting ones too: what each of them holds is bounded, so all of them are
 ALWAYS_ANSWERED = {"/livez", "/health", "/readyz", "/metrics"}
 _SANE_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
@@ -88,8 +92,8 @@ class Edge:
             started = True
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # never the path itself: it has no bound
-                REQUESTS.labels(route, str(message["status"])).inc()
-                REQUEST_SECONDS.labels(route).observe(perf_counter() - began)
+                _requests_of(route, str(message["status"])).inc()
+                _seconds_of(route).observe(perf_counter() - began)
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id),

@@ -103,12 +103,13 @@ class Publisher:
             self._answered_at = monotonic()
         self._unanswered += 1
         sending = asyncio.ensure_future(self._send(producer, record))
+        sending.add_done_callback(_look_at)
+        # To wait is not to await: a caller who leaves must not take the record back half way.
+        await asyncio.wait({sending}, timeout=self._timeout_s)
+        if not sending.done():
+            raise OutcomeUnknownError
         try:
-            # Shielded: a caller who leaves must not take the record back half way.
-            await asyncio.wait_for(asyncio.shield(sending), self._timeout_s)
-        except TimeoutError:
-            sending.add_done_callback(lambda done: done.cancelled() or done.exception())
-            raise OutcomeUnknownError from None
+            sending.result()
         except DENIED as error:  # the brokers have answered: nothing was written
             raise NotAcceptedError(
                 f"Kafka's user of this ingress may not write {record.topic}: its operator gives it that with what "
@@ -127,3 +128,9 @@ class Publisher:
             raise
         finally:
             self._unanswered -= 1
+
+
+def _look_at(sending: "asyncio.Task[None]") -> None:
+    """Nobody may wait for its end any more, who would have taken the error."""
+    if not sending.cancelled():
+        sending.exception()

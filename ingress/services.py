@@ -121,10 +121,10 @@ async def _services(request: Request) -> Services:
 
 
 # Its dialog in Swagger takes name and password; every other client sends what POST /auth/login gave it.
-_bearer = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
+bearer = OAuth2PasswordBearer(tokenUrl="auth/token", auto_error=False)
 
 
-Token = Annotated[str | None, Depends(_bearer)]
+Token = Annotated[str | None, Depends(bearer)]
 
 
 async def session_of(request: Request, token: Token) -> Session:

@@ -1,5 +1,6 @@
 """What a client may ask for: the bodies of the REST calls, which are also `request` in `job-requested`."""
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
@@ -272,7 +273,12 @@ _TELLING = {
 
 def kind_of(request: RequestBody) -> JobKind:
     """The kind of job whose request this is."""
-    found: Any = next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
+    return _kind_of_class(type(request))
+
+
+@lru_cache(maxsize=64)  # asked several times for each event, also by pydantic
+def _kind_of_class(request: type[RequestBody]) -> JobKind:
+    found: Any = next(kind for kind, one in REQUESTS.items() if issubclass(request, one))
     return cast(JobKind, found)
 
 

@@ -157,7 +157,7 @@ class StageServer:
                 await self._conclude(record, envelope, CRASHED, name, started_at)
                 return
             if ledger.is_repeated(envelope.attributes.event_id):
-                metrics.EVENTS.labels(name, "repeated").inc()
+                metrics.outcome_of(name, "repeated").inc()
                 return
             while True:
                 result = await self._run(
@@ -221,7 +221,7 @@ class StageServer:
         except (RetryableError, PermanentError, TimeoutError):
             return set()  # nobody knows: they run, at least once
         found = {offset for offset, run in runs.items() if run in ended}
-        metrics.EVENTS.labels(name, "already-ended").inc(len(found))
+        metrics.outcome_of(name, "already-ended").inc(len(found))
         return found
 
     async def _run(
@@ -280,7 +280,7 @@ class StageServer:
             attempts=due.attempts,
         )  # fmt: skip
         if await self._postponer.take(due, record, self._app.lanes[record.topic]):
-            metrics.EVENTS.labels(name, "put-off").inc()
+            metrics.outcome_of(name, "put-off").inc()
             return None
         return as_released(due, envelope)
 
@@ -307,11 +307,11 @@ class StageServer:
         """What follows from a result."""
         if isinstance(result, Later):  # only `at_once` can put off
             result = DeadLetter(result.code, result.message, None, result.attempts)
-        metrics.STAGE_SECONDS.labels(name).observe((_utc_now() - started_at).total_seconds())
+        metrics.seconds_of(name).observe((_utc_now() - started_at).total_seconds())
         cause = envelope.attributes
         luck = self._app.lanes[record.topic].luck
         if isinstance(result, Drop):
-            metrics.EVENTS.labels(name, result.reason).inc()
+            metrics.outcome_of(name, result.reason).inc()
             luck.good()
             return []
         if isinstance(result, DeadLetter):
@@ -327,7 +327,7 @@ class StageServer:
                 hop = self._encoder.event(event, cause=cause, stage=name, index=HOP_INDEX, instead=refused)
             except TooLargeError as error:
                 return refused(str(error))
-            metrics.EVENTS.labels(name, "fell-over").inc()
+            metrics.outcome_of(name, "fell-over").inc()
             return [hop]
         metrics.count_risks(envelope.payload.job, result.events)
         try:
@@ -337,7 +337,7 @@ class StageServer:
             ]
         except TooLargeError as error:
             return refused(str(error))
-        metrics.EVENTS.labels(name, "emitted").inc()
+        metrics.outcome_of(name, "emitted").inc()
         codes = [event.error.code for event in result.events if isinstance(event, JobFinished) and event.error]
         if not any(luck.says_nothing(code) for code in codes):
             luck.good()

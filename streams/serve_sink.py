@@ -51,12 +51,12 @@ async def serve_sink(
         envelopes = [envelope for envelope in found if isinstance(envelope, Envelope)]
         unreadable = [(record, one) for record, one in zip(records, found, strict=True) if isinstance(one, Undecodable)]
         if unreadable:
-            metrics.EVENTS.labels(name, "undecodable").inc(len(unreadable))
+            metrics.outcome_of(name, "undecodable").inc(len(unreadable))
             logger.error("%s: %d records are no events", name, len(unreadable))
             if give_up is not None:
                 await give_up(name, unreadable)
         await write_all(sink, envelopes, name=name)
-        metrics.EVENTS.labels(name, "stored").inc(len(envelopes))
+        metrics.outcome_of(name, "stored").inc(len(envelopes))
 
     async for batch in stream:
         batch.lane.run_as_batch(batch, handle)
@@ -88,7 +88,7 @@ async def write_all(
                 await write_all(sink, envelopes[:half], name=name, sleep=sleep)
                 await write_all(sink, envelopes[half:], name=name, sleep=sleep)
                 return
-            metrics.EVENTS.labels(name, "refused").inc()
+            metrics.outcome_of(name, "refused").inc()
             logger.error("%s: a row was refused: %s", name, error.message)  # noqa: TRY400 no traceback: it may hold text
             if isinstance(sink, PoisonableSink):
                 await sink.write_poisoned(envelopes[0])

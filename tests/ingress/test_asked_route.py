@@ -1,0 +1,87 @@
+"""The routes that find their arguments themselves do what FastAPI's general way does."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from ingress.app import create_app
+from ingress.asked_route import TAKEN, AskedRoute
+from ingress.chat import AsyncChatRequest, ChatBody
+from ingress.chat import router as chat_router
+from ingress.openai_chat import router as openai_router
+from schemas.events import JobRequested
+from schemas.requests import ChatRequest
+from settings import Settings
+from tests.conftest import SECRET
+from tests.factories import user_updated
+
+PATHS = ("/chat/", "/chat/async", "/v1/chat/completions")
+WRONG: dict[str, tuple[dict[str, str], int]] = {
+    "nobody": ({"authorization": ""}, 401),
+    "not a token": ({"authorization": "Bearer nonsense"}, 401),
+    "another scheme": ({"authorization": "Basic abc"}, 401),
+    "an empty key": ({"idempotency-key": ""}, 400),
+    "a key that is none": ({"idempotency-key": "a b"}, 400),
+    "no JSON": ({"content-type": "text/plain"}, 422),
+    "a body that does not fit": ({}, 422),
+}
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    settings = Settings(
+        _env_file=None, kafka_bootstrap_servers="127.0.0.1:1", database_url="postgresql://u:p@127.0.0.1:1/x",
+        jwt_secret_key=SecretStr(SECRET),
+    )  # fmt: skip
+    return create_app(settings)
+
+
+@pytest.fixture
+def token(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    made = app.state.services
+    monkeypatch.setattr(type(made.user_table), "is_running", property(lambda _: True))
+    monkeypatch.setitem(made.user_table.values, "root", user_updated(user_id="root", role="admin"))
+    yield made.tokens.issue("root", role="admin", epoch=0)
+    app.dependency_overrides.clear()
+
+
+def test_they_are_the_busiest_ones() -> None:
+    routes = {route.path: route for route in (*chat_router.routes, *openai_router.routes)}  # type: ignore[attr-defined]
+    assert all(isinstance(route, AskedRoute) for route in routes.values())
+    assert {path for path, route in routes.items() if route.endpoint.__annotations__ == TAKEN} == set(PATHS)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", WRONG)
+async def test_what_is_wrong_is_said_in_the_same_words(app: FastAPI, token: str, path: str, name: str) -> None:
+    wrong, status = WRONG[name]
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-request-id": "r"} | wrong
+
+    async def answer() -> tuple[int, dict[str, str], Any]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            reply = await client.post(path, content=b'{"nonsense": 1}', headers=headers)
+        return reply.status_code, dict(reply.headers), reply.json()
+
+    by_itself = await answer()
+    app.dependency_overrides[lambda: None] = lambda: None  # of nobody, but now FastAPI finds the arguments
+    assert by_itself == await answer()
+    assert by_itself[0] == (400 if path.startswith("/v1/") and status == 422 else status)  # as OpenAI says it
+    assert ("ratelimit" in by_itself[1]) == (status != 401)  # where a user stands is said to whoever has shown who
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ChatBody(prompt="p", stream=True, cancel_on_disconnect=True),
+        AsyncChatRequest(prompt="p", callback_url="https://a.example/x"),
+    ],
+)
+def test_of_a_body_is_published_what_is_the_jobs_request(body: ChatRequest) -> None:
+    told = json.loads(JobRequested(user_id="u", kind="chat", request=body).model_dump_json(exclude_none=True))
+    assert told["request"] == {"prompt": "p", "generation_config": {}}
