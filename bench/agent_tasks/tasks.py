@@ -84,7 +84,7 @@ def total(pattern: str, of: Callable[[Sequence[float]], float] = sum) -> Move:
 
 
 def _host(prompt: str) -> str:
-    return re.findall(r"https?://[\w.:-]*\w", prompt)[0]
+    return str(re.findall(r"https?://[\w.:-]*\w", prompt)[0])
 
 
 def _read(prompt: str, pattern: str) -> list[str]:
