@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import alone, streams
+from bench.agents import agents
 from bench.caller import Caller
 from bench.end_to_end import end_to_end
 from bench.measure import (
@@ -200,6 +201,7 @@ def main() -> None:
         "completion": lambda place: completion_alone(place, jobs=jobs, repeat=repeat),
         "sink": lambda place: sink_alone(place, repeat=repeat),
         "streams": streams_told,
+        "agents": lambda place: agents(place, repeat=repeat),
         "plain": plain,
     }
     if unknown := set(given.only) - parts.keys() - {"newcomer", "sanitize"}:

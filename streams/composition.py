@@ -319,7 +319,8 @@ class Composition:
         pool = self._pool
         if pool is None:
             raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
-        secrets = WebhookSecrets(pool, masters=self._master_secrets())
+        masters = self._master_secrets()
+        secrets = WebhookSecrets(pool, masters=masters)
         sender = WebhookSender(
             pool,
             secrets,
@@ -350,7 +351,7 @@ class Composition:
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
             app, self._catalog, pending=PendingSink(pool),
-            outcomes=OutcomeSink(pool, webhook_due=sender.wake, audio_links=AudioLinks(self._master_secrets())),
+            outcomes=OutcomeSink(pool, webhook_due=sender.wake, audio_links=AudioLinks(masters)),
             dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
             give_up=partial(as_dead_letters, app, self._encoder),
         )  # fmt: skip

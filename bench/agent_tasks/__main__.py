@@ -20,7 +20,7 @@ from embedded.ports import free_port
 from providers.local import make_local
 
 MODEL, START_S = "SmolLM2-135M-Instruct", 120.0
-STEPS, STEP_TOKENS = 5, 200  # of the embedded model: it seldom says less of its own accord
+STEPS, STEP_TOKENS = 4, 120  # of the embedded model: it seldom says less of its own accord
 
 
 async def reached(provider: Any, bounds: Bounds, *, is_told: bool = False) -> list[Reached]:

@@ -84,8 +84,7 @@ def total(pattern: str, of: Callable[[Sequence[float]], float] = sum) -> Move:
 
 
 def _host(prompt: str) -> str:
-    found: str = re.findall(r"https?://[\w.:-]*\w", prompt)[0]
-    return found
+    return str(re.findall(r"https?://[\w.:-]*\w", prompt)[0])
 
 
 def _read(prompt: str, pattern: str) -> list[str]:

@@ -87,7 +87,7 @@ async def test_who_goes_away_holds_up_nobody() -> None:
     for gone in (asking[0], asking[2]):
         gone.cancel()
     database.open.set()
-    assert await asyncio.gather(asking[1], asking[3]) == [4, 8]
+    assert list(await asyncio.gather(asking[1], asking[3])) == [4, 8]
     assert database.asked == [[1, 2], [4]]
     with pytest.raises(asyncio.CancelledError):
         await asking[0]
