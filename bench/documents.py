@@ -153,14 +153,16 @@ async def long_document(
     print("most memory, MB (aim 600): " + ", ".join(f"{name} {mb:.0f}" for name, mb in sorted(peak.mb.items())))
 
 
-async def many_documents(client: httpx.AsyncClient, caller: Caller, *, documents: int, calls: int) -> None:
+async def many_documents(
+    client: httpx.AsyncClient, caller: Caller, pids: dict[str, int], *, documents: int, calls: int
+) -> None:
     """Print what calls notice of them."""
     chance = random.Random(documents)
 
     async def calling(count: int = calls) -> tuple[float, float]:
         return await one_at_a_time(caller, path="/chat/", prompt="hello", wanted=200, count=count)
 
-    before = await calling()
+    before, began, used = await calling(), time.perf_counter(), {name: cpu_s(pid) for name, pid in pids.items()}
     jobs = [await begun(client, f"{n}.txt", text_of(30_000, chance).encode()) for n in range(documents)]
     during = await calling()
     views = [(await client.get(f"/jobs/{job_id}")).json()["status"] for job_id in jobs]
@@ -170,6 +172,8 @@ async def many_documents(client: httpx.AsyncClient, caller: Caller, *, documents
         f"{during[0]:.1f} / {during[1]:.1f} ms: {during[1] / before[1]:.2f} times (aim 1.5); {left} of them were "
         "still under way at the end"
     )
+    spent = {name: (cpu_s(pid) - used[name]) / (time.perf_counter() - began) * 100 for name, pid in pids.items()}
+    print("CPU meanwhile, % of one: " + ", ".join(f"{name} {part:.0f}" for name, part in sorted(spent.items())))
     for job_id in jobs:
         await client.post(f"/jobs/{job_id}/cancel")
 
@@ -188,7 +192,10 @@ async def measure(here: Place, parts: dict[str, Running], given: argparse.Namesp
             token = client.headers["authorization"].removeprefix("Bearer ")
             async with Caller(ingress.http, token, 4) as caller:
                 if given.documents:
-                    await many_documents(client, caller, documents=given.documents, calls=given.calls)
+                    pids = {name: part.pid for name, part in parts.items()}
+                    pids |= {"kafka": here.kafka.pid, "postgres": here.postgres.pid, "stub": here.api.pid}
+                    pids |= {process.name: process.popen.pid for process in deployment.processes}
+                    await many_documents(client, caller, pids, documents=given.documents, calls=given.calls)
             if given.pages:
                 await long_document(client, deployment, parts, pages=given.pages, letters=given.letters)
 
