@@ -6,7 +6,7 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Query, Response
 
-from ingress.jobs import seen_by
+from ingress.jobs import seen_by, shown_of
 from ingress.problems import Problem, not_found
 from ingress.services import CurrentUser, Found
 from processors.errors import PermanentError
@@ -38,12 +38,7 @@ async def documents(
     user_id: Annotated[str | None, Query(max_length=128, description="Whose; for admins, who else get all")] = None,
 ) -> Response:
     """Own documents (an admin's view: everybody's, or one user's), newest first; `next` is the next page's cursor."""
-    if user.role == "admin":
-        whose = user_id
-    elif user_id in (None, user.user_id):
-        whose = user.user_id
-    else:
-        raise Problem(403, "not-allowed", "only admins see other users' documents: leave `user_id` out")
+    whose = shown_of(user, user_id, what="documents")
     try:
         items, after = await found.documents.page(user_id=whose, limit=found.limits.page(limit), cursor=cursor)
     except InvalidCursorError as error:

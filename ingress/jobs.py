@@ -41,12 +41,7 @@ async def jobs(
     user_id: Annotated[str | None, Query(max_length=128, description="Whose; for admins, who else get all")] = None,
 ) -> Response:
     """Own jobs (an admin's view: everybody's, or one user's), newest first; `next` is the cursor of the page after."""
-    if user.role == "admin":
-        whose = user_id
-    elif user_id in (None, user.user_id):
-        whose = user.user_id
-    else:
-        raise Problem(403, "not-allowed", "only admins see other users' jobs: leave `user_id` out")
+    whose = shown_of(user, user_id, what="jobs")
     try:
         rows, after = await found.jobs.page(user_id=whose, status=status, limit=found.limits.page(limit), cursor=cursor)
     except InvalidCursorError as error:
@@ -194,6 +189,19 @@ async def _row(job_id: UUID, user: UserUpdated, found: Services) -> JobRow | Non
 def seen_by(user: UserUpdated) -> str | None:
     """Whose things a user sees: their own; None: everybody's."""
     return None if user.role == "admin" else user.user_id
+
+
+def shown_of(user: UserUpdated, wanted: str | None, *, what: str) -> str | None:
+    """Whose things a list has; None: everybody's.
+
+    Raises:
+        Problem: Somebody else's are wanted, by one who is no admin.
+    """
+    if user.role == "admin":
+        return wanted
+    if wanted in (None, user.user_id):
+        return user.user_id
+    raise Problem(403, "not-allowed", f"only admins see other users' {what}: leave `user_id` out")
 
 
 def is_fresh(job_id: UUID, user: UserUpdated, job_ids: JobIds, expires_after_s: int) -> bool:

@@ -1,8 +1,10 @@
 """Zip archives, which DOCX, PPTX and EPUB files are: looked through before anything of them is unpacked."""
 
+import lzma
 import re
 import stat
 import zipfile
+import zlib
 from typing import BinaryIO
 from xml.sax import SAXException
 from xml.sax.handler import ContentHandler
@@ -20,6 +22,8 @@ _NEVER_OPENED = re.compile(r"(?:^|/)embeddings/", re.IGNORECASE)
 _ARCHIVES = (
     b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd",
 )  # fmt: skip
+# What zipfile raises: fields out of range, methods that it does not know, places before the beginning of the file.
+_BROKEN = (zipfile.BadZipFile, ValueError, NotImplementedError, OSError)
 _XML = (".xml", ".rels")
 
 
@@ -31,7 +35,7 @@ def open_archive(file: BinaryIO, bounds: Bounds) -> zipfile.ZipFile:
     """
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
+    except _BROKEN as error:
         raise unreadable(f"its archive is broken ({_reason(error)})") from None
     entries = archive.infolist()
     if len(entries) > bounds.archive_entries:
@@ -61,12 +65,8 @@ def read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo | str, *, most: int = 
             return opened.read(most)
     except KeyError:
         raise unreadable("its archive lacks a part") from None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
+    except (*_BROKEN, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:  # bz2 has OSError
         raise unreadable(f"its archive is broken ({_reason(error)})") from None
-    except Exception as error:
-        if type(error).__module__ in ("zlib", "lzma", "_lzma", "bz2", "_bz2"):
-            raise unreadable("its archive is broken") from None
-        raise
 
 
 def check_xml(archive: zipfile.ZipFile) -> None:
@@ -88,7 +88,7 @@ def check_xml(archive: zipfile.ZipFile) -> None:
             parser.close()
         except DefusedXmlException:
             raise unreadable("its XML declares entities or a document type, as no document needs") from None
-        except (SAXException, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        except (SAXException, *_BROKEN, EOFError, RuntimeError, zlib.error, lzma.LZMAError) as error:
             raise unreadable(f"one of its parts is broken ({_reason(error)})") from None
 
 

@@ -17,11 +17,25 @@ _RARE = [
     "iso8859_3", "iso8859_10", "iso8859_14", "iso8859_16", "cp037", "cp1026", "cp1140", "cp273", "cp424", "cp500",
     "cp875", "hp_roman8", "mac_iceland", "mac_turkish", "mac_greek", "mac_latin2",
 ]  # fmt: skip
-# Latin letters with marks, as languages have them; what is read in the wrong encoding has others among them.
-_LATIN = ("cp1252", "cp1250", "iso8859_2")
-_LATIN_LETTERS = frozenset("àâäáãåæçèéêëìíîïñòóôöõøùúûüÿýßœąćęłńśźżčďěňřšťůžőűășțşţđğıİ«»„“”‘’–—…€°§·¿¡")
+# Letters with marks, each line as some languages have them together; what is read in the wrong encoding has others.
+_LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254")
+_SIGNS = "«»„“”‘’–—…€°§·¿¡"
+_LATIN_LETTERS = tuple(
+    frozenset(letters + _SIGNS)
+    for letters in (
+        "àâæçéèêëîïôœùûüÿáíóúñ", "äöüßéàåæøõšž", "àèéìíîòóùúçñ", "ãáâàçéêíóôõúü", "áðéíóúýþæö", "ąćęłńóśźż",
+        "áäčďéěíĺľňóôŕřšťúůýž", "áéíóöőúüű", "ăâîșşțţ", "čćđšž", "çğıöşüâîû\u0307",
+    )
+)  # fmt: skip
+# Thai in one byte a letter. Its marks stand on consonants, which tells it from whatever else has such bytes.
+_THAI, _ON_CONSONANTS = "cp874", re.compile("[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e]")
+_OUT_OF_PLACE = re.compile(
+    "(?<![\u0e01-\u0e2e\u0e31\u0e34-\u0e3a\u0e47-\u0e4e])[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e]"
+    "|[\u0e40-\u0e44](?![\u0e01-\u0e2e])"
+)
 _READ_AS_LATIN = {*_LATIN, "latin_1", "iso8859_15", "iso8859_9", "cp1254", "iso8859_13", "iso8859_4", "cp1257"}
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_BYTE_CONTROLS = re.compile(_CONTROLS.pattern.encode())
 _SHIFTED = b"\x1b$B"  # as Japanese mail is written, in seven bits
 _DECLARED = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{2,40})|<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{2,40})""", re.IGNORECASE)  # fmt: skip  # noqa: E501
 
@@ -43,9 +57,13 @@ def _decode(raw: bytes, *, declares: bool) -> str | None:
             return raw.decode(name, "replace")
     if (wide := _without_mark(raw)) is not None:
         return raw.decode(wide, "replace")
-    if b"\0" in raw[:SAMPLE_BYTES]:
+    if raw.endswith(b"\0"):  # as a disk or a tape fills up a text; what has other controls, too, is none
+        raw = raw.rstrip(b"\0")
+        if not raw or _BYTE_CONTROLS.search(raw, 0, SAMPLE_BYTES):
+            return None
+    if raw.count(b"\0", 0, SAMPLE_BYTES) > FEW_CONTROLS:
         return None
-    if declares and (declared := _declared(raw)) is not None:
+    if declares and not _is_utf8(raw) and (declared := _declared(raw)) is not None:
         return declared
     if _SHIFTED in raw[:SAMPLE_BYTES]:
         return raw.decode("iso2022_jp_2", "replace")
@@ -96,6 +114,14 @@ def _declared(raw: bytes) -> str | None:
         return None
 
 
+def _is_utf8(raw: bytes) -> bool:
+    """Whatever it says of itself: hardly anything else is valid UTF-8, and pages are converted without being told."""
+    try:
+        return not raw.decode().isascii()
+    except UnicodeDecodeError:
+        return False
+
+
 def _nearly_utf8(raw: bytes) -> str | None:
     """UTF-8 in which a few bytes are broken, as where a file was cut."""
     text = raw.decode("utf-8", "replace")
@@ -105,6 +131,8 @@ def _nearly_utf8(raw: bytes) -> str | None:
 
 
 def _guessed(raw: bytes) -> str | None:
+    if _is_thai(_sample(raw)):
+        return raw.decode(_THAI, "replace")
     best = from_bytes(_sample(raw), cp_exclusion=_RARE).best()
     if best is None:
         return None
@@ -116,12 +144,19 @@ def _guessed(raw: bytes) -> str | None:
     return text.replace("\ufffd", "") if broken <= len(text) * MAX_BROKEN else None
 
 
+def _is_thai(raw: bytes) -> bool:
+    text = raw.decode(_THAI, "replace")
+    marks, wrong = len(_ON_CONSONANTS.findall(text)), len(_OUT_OF_PLACE.findall(text))
+    others = sum(letter > "\x7f" and not "\u0e01" <= letter <= "\u0e5b" for letter in text)
+    return marks > 3 and wrong * 50 <= marks and others * 50 <= marks
+
+
 def _latin(raw: bytes, guessed: str) -> str:
     """Which of the encodings of Latin letters it is: guessing mistakes one for another."""
 
     def fitting(name: str) -> int:
         marked = [letter for letter in raw.decode(name, "replace").lower() if letter > "\x7f"]
-        fit = sum(letter in _LATIN_LETTERS for letter in marked)
+        fit = max(sum(letter in letters for letter in marked) for letters in _LATIN_LETTERS)
         return fit - 2 * (len(marked) - fit)
 
     return max((*_LATIN, guessed), key=fitting)

@@ -98,7 +98,7 @@ def _of_archive(file: BinaryIO) -> FileType:
     try:
         with zipfile.ZipFile(file) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):  # whatever zipfile makes of wrong fields
         raise unreadable("its archive is broken or was cut off") from None
     finally:
         file.seek(0)

@@ -1,5 +1,6 @@
 """HTML, Markdown and plain text, by `unstructured`."""
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -8,8 +9,15 @@ from parsing.elements import pieces_of
 from parsing.file_type import tell_markup
 from parsing.light_unstructured import put_in_place
 from parsing.pieces import Piece, Portion
-from parsing.refusals import unknown
+from parsing.refusals import unknown, unreadable
 
+MAX_DEPTH = 240  # libxml2 drops what is deeper than 256 without a word
+# Elements that are closed by themselves only; `<p>`, `<li>` and `<td>` need no end.
+_NESTING = re.compile(
+    r"<(/?)(?:div|span|table|section|article|main|blockquote|ul|ol|dl|b|i|u|em|strong|small|big|font|center|a|code)\b"
+    r"[^<>]*?(/?)>",
+    re.IGNORECASE,
+)
 WINDOW = 64 * 1024  # letters that are partitioned at once, so that memory does not grow with the document
 
 
@@ -31,10 +39,25 @@ def read_text(file: BinaryIO) -> Iterator[Portion]:
 
 
 def of_html(text: str, page: int | None = None) -> list[Piece]:
-    """What a reader of it sees."""
+    """What a reader of it sees.
+
+    Raises:
+        PermanentError: It nests too deep.
+    """
+    if _is_too_deep(text):
+        raise unreadable("it nests deeper than any document does, and what is deep in it would be lost")
     from unstructured.partition.html import partition_html  # heavy, and not for every file
 
     return list(pieces_of(partition_html(text=_without_declaration(text), languages=[""]), page=page))
+
+
+def _is_too_deep(text: str) -> bool:
+    depth = 0
+    for ends, is_empty in _NESTING.findall(text):
+        depth = max(0, depth - 1) if ends else depth + (not is_empty)
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _of_markdown(text: str) -> Iterator[Portion]:

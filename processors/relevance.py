@@ -41,7 +41,7 @@ class Bounds:
 
 # Measured for the first; the others are cautious.
 BOUNDS: Mapping[str, Bounds] = {
-    "multilingual-e5-small": Bounds(0.83, 0.79, across=0.025),
+    "multilingual-e5-small": Bounds(0.84, 0.80, across=0.035),
     "text-embedding-3-small": Bounds(0.30, 0.20),
     "text-embedding-3-large": Bounds(0.30, 0.20),
     "gemini-embedding-001": Bounds(0.60, 0.52),

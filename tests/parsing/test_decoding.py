@@ -24,6 +24,8 @@ TEXTS = {
     "German": "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Größe, Äpfel, Öl, über „Maß“.\n",
     "Polish": "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw. Są oni obdarzeni "
     "rozumem i sumieniem i powinni postępować wobec innych w duchu braterstwa.\n",
+    "Turkish": "Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar. Akıl ve vicdana sahiptirler.\n",
+    "Thai": "มนุษย์ทั้งหลายเกิดมามีอิสระและเสมอภาคกันในเกียรติศักดิ์และสิทธิ ต่างมีเหตุผลและมโนธรรม\n",
     "Greek": "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.\n",
     "Hebrew": "כל בני אדם נולדו בני חורין ושווים בערכם ובזכויותיהם. כולם חוננו בתבונה ובמצפון, "
     "לפיכך חובה עליהם לנהוג איש ברעהו ברוח של אחווה.\n",
@@ -34,6 +36,7 @@ OWN = {
     "Chinese": ["gb18030", "gbk"], "Japanese": ["shift_jis", "euc_jp", "iso2022_jp"], "Korean": ["euc_kr"],
     "Arabic": ["windows-1256"], "French": ["latin-1", "windows-1252"], "German": ["windows-1252"],
     "Polish": ["windows-1250", "iso8859-2"], "Greek": ["iso8859-7", "windows-1253"], "Hebrew": ["windows-1255"],
+    "Turkish": ["windows-1254"], "Thai": ["tis-620", "cp874"],
 }  # fmt: skip
 CASES = [(language, encoding) for language in TEXTS for encoding in UNICODE + OWN[language]]
 
@@ -52,6 +55,21 @@ def test_telling_letters_may_come_late() -> None:
 def test_utf8_that_was_cut_is_utf8() -> None:
     raw = (TEXTS["Russian"] * 3).encode()
     assert decode(raw[:-2]) == (TEXTS["Russian"] * 3)[:-2]
+
+
+def test_what_is_utf8_is_that_whatever_it_says_of_itself() -> None:
+    for declared in ("windows-1251", "iso-8859-1", "utf-8"):
+        page = f"<html><meta charset={declared}><p>{TEXTS['Russian']}"
+        assert decode(page.encode(), declares=True) == page
+    page = f"<meta charset=windows-1251><p>{TEXTS['Russian']}"
+    assert decode(page.encode("windows-1251"), declares=True) == page
+
+
+def test_a_few_zero_bytes_make_no_program_of_a_text() -> None:
+    text = TEXTS["Russian"] * 3
+    assert decode(text.encode() + bytes(5_000)) == text
+    assert decode((text + "\0" + text).encode()) == text + "\0" + text
+    assert decode((text + "\0" * 99 + text).encode()) is None
 
 
 @pytest.mark.parametrize("raw", [os.urandom(9_000), bytes(9_000), bytes(range(256)) * 9, b"\x7fELF\2\1\1" + bytes(99)])

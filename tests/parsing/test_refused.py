@@ -55,6 +55,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "png": (bombs.huge_png(8), "document-type-unknown", "PDF, DOCX, PPTX, EPUB, HTML, Markdown and plain text"),
     "xlsx": (zip_of({"xl/workbook.xml": "<x/>"}), "document-type-unknown", "XLSX"),
     "zip": (zip_of({"a.txt": "text"}), "document-type-unknown", "ZIP"),
+    "deep html": (b"<html><body>" + b"<div>" * 300 + b"A text.", "document-unreadable", "nests deeper"),
     "noise": (bytes(range(256)) * 40, "document-type-unknown", "neither"),
     "cut pdf": (pdf_of(["A text."])[:300], "document-unreadable", "whole"),
     "cut docx": (DOCX[:-200], "document-unreadable", "whole"),

@@ -1,84 +1,18 @@
 """What a question finds, which of it is answered from, and what is said where there is nothing."""
 
-from collections.abc import Mapping
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
-from processors.document_ports import Collection, EmbeddedChunk
-from processors.errors import PermanentError, RetryableError
-from processors.ports import Capabilities, Completion, CompletionRequest, EmbeddingProvider
-from processors.prompt_policy import PromptPolicy
-from processors.retrieve_context import RetrievalRules, retrieve_context
-from processors.stage import Emit
-from schemas.events import Chunk, CompletionRequested, JobFinished, RetrievalRequested
+from processors.document_ports import Collection
+from processors.errors import RetryableError
+from processors.retrieve_context import RetrievalRules
+from schemas.events import CompletionRequested, JobFinished
 from schemas.generation import GenerationConfig
 from schemas.requests import Among
-from tests.factories import NOW, query, question
-from tests.fakes import FakeEmbeddings, MemoryDocuments, MemoryVectors
-
-LOCAL = Collection("local", "multilingual-e5-small", 3)
-OPENAI = Collection("openai", "text-embedding-3-small", 3)
-POLICY = PromptPolicy()
-BEES = "Bees find their way home by the sun and by what they remember of the country."
-ASKED = "How do bees find their way home?"
-TOWARDS_BEES = (1.0, 0.0, 0.0)
-
-
-class Library:
-    """Documents of users, and whoever asks for them."""
-
-    def __init__(self) -> None:
-        self.vectors, self.ledger = MemoryVectors(), MemoryDocuments()
-        self.local = FakeEmbeddings({ASKED: TOWARDS_BEES, "bees": TOWARDS_BEES, "Где живут пчёлы?": TOWARDS_BEES})
-        self.openai = FakeEmbeddings({ASKED: TOWARDS_BEES}, name="openai", model="text-embedding-3-small")
-        self.providers: dict[str, EmbeddingProvider] = {"local": self.local, "openai": self.openai}
-        self.rerankers: dict[str, Any] = {}
-        self.rules = RetrievalRules()
-
-    async def add(
-        self, *texts: str, similarity: float = 0.9, user: str = "alice", source: str = "bees.md",
-        where: Collection = LOCAL, document_id: UUID | None = None, starts: tuple[int, ...] = (),
-    ) -> UUID:  # fmt: skip
-        version_id, at = self.ledger.add(user, where), 0
-        chunks = []
-        for index, text in enumerate(texts):
-            start = starts[index] if starts else at
-            at = start + len(text) + 1
-            chunk = Chunk(index=index, text=text, start=start, end=start + len(text), tokens=9, page=index + 1)
-            vector = (similarity - index / 1000, 0.1, 0.0)
-            chunks.append(EmbeddedChunk(chunk, vector))
-        await self.vectors.store(
-            user, where, document_id=document_id or uuid4(), version_id=version_id, source=source, chunks=chunks
-        )
-        return version_id
-
-    async def asked(self, event: RetrievalRequested) -> Any:
-        result = await retrieve_context(
-            event, providers=self.providers, vectors=self.vectors, policy=POLICY, now=NOW,
-            ledger=self.ledger,  # type: ignore[arg-type]  # it is asked for no more
-            rerankers=self.rerankers, rules=self.rules,
-        )  # fmt: skip
-        assert isinstance(result, Emit)
-        (emitted,) = result.events
-        return emitted
-
-    async def answered_from(self, event: RetrievalRequested) -> list[str]:
-        completion = await self.asked(event)
-        assert isinstance(completion, CompletionRequested), completion
-        assert completion.retrieved is not None
-        assert [passage.index for passage in completion.retrieved.passages] == list(
-            range(1, len(completion.retrieved.passages) + 1)
-        )
-        return [passage.text for passage in completion.retrieved.passages]
-
-    async def found(self, event: RetrievalRequested) -> list[dict[str, Any]]:
-        finished = await self.asked(event)
-        assert isinstance(finished, JobFinished)
-        assert finished.result is not None, finished.error
-        results: list[dict[str, Any]] = finished.result["results"]
-        return results
+from tests.factories import query, question
+from tests.fakes import FakeEmbeddings
+from tests.processors.library import ASKED, BEES, LOCAL, OPENAI, TOWARDS_BEES, Library
 
 
 @pytest.fixture
@@ -352,54 +286,3 @@ async def test_where_nothing_else_was_found_it_says_so(library: Library) -> None
 async def test_what_nobody_can_see_is_not_told_to_a_model(library: Library) -> None:
     await library.add("Bees\u200b fly\u202e home\U000e0041.")
     assert await library.answered_from(question(ASKED)) == ["Bees fly home."]
-
-
-# --- another order ---
-
-
-class Reranker:
-    name, model = "openai", "m"
-    capabilities = Capabilities(parameters=frozenset({"temperature", "max_tokens"}))
-
-    def __init__(self, reply: str | Exception) -> None:
-        self.reply, self.asked = reply, list[CompletionRequest]()
-
-    async def complete(self, request: CompletionRequest) -> Completion:
-        self.asked.append(request)
-        if isinstance(self.reply, Exception):
-            raise self.reply
-        return Completion(self.reply, "m", "stop", None)
-
-
-REPLIES: Mapping[str, tuple[str | Exception, list[int]]] = {
-    "plain": ("3, 1, 2", [2, 0, 1]),
-    "chatty": ("The most useful are [2], then [3].", [1, 2, 0]),
-    "doubled": ("2,2,1", [1, 0, 2]),
-    "beyond": ("9, 8, 7", [0, 1, 2]),
-    "mostly beyond": ("9, 8, 2, 7", [0, 1, 2]),
-    "nonsense": ("I cannot do that.", [0, 1, 2]),
-    "too many": (",".join(str(n) for n in range(1, 40)), [0, 1, 2]),
-    "empty": ("", [0, 1, 2]),
-    "refused": (PermanentError("provider-http-400", "no"), [0, 1, 2]),
-    "away": (RetryableError("provider-unreachable", "away"), [0, 1, 2]),
-    "too slow": (TimeoutError(), [0, 1, 2]),
-}
-
-
-@pytest.mark.parametrize("case", REPLIES)
-async def test_a_provider_puts_them_in_order_and_nonsense_changes_nothing(library: Library, case: str) -> None:
-    reply, order = REPLIES[case]
-    texts = [f"Bees, part {number}." for number in range(3)]
-    await library.add(*texts)
-    reranker = Reranker(reply)
-    library.rerankers = {"openai": reranker}
-    assert await library.answered_from(question(ASKED, rerank_provider="openai")) == [texts[place] for place in order]
-    (request,) = reranker.asked
-    assert request.generation.temperature == 0
-    assert request.timeout_s == 10
-    assert all(text in request.prompt for text in texts)
-
-
-async def test_who_is_not_there_to_put_them_in_order_is_not_missed(library: Library) -> None:
-    await library.add(BEES)
-    assert await library.answered_from(question(ASKED, rerank_provider="gemini")) == [BEES]
