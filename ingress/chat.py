@@ -8,7 +8,6 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ingress.asked_route import AskedRoute
 from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.described import described_body
@@ -23,7 +22,7 @@ from processors.quarantine import QUARANTINED
 from schemas.events import RateLimit, UserUpdated
 from schemas.requests import CallbackUrl, ChatRequest, GenerationConfig, Prompt, ProviderName, RequestBody, Temperature
 
-router = APIRouter(route_class=AskedRoute)
+router = APIRouter()
 
 TRY_LATER = {
     "provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable", "vectors-unavailable",
