@@ -72,6 +72,7 @@ from ingress.problems import install as install_problems
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.services import Services
+from ingress.shortcuts import install_shortcuts
 from ingress.standings import Standings, UserRules
 from ingress.submission import Rules, Submissions
 from ingress.uploads import Places
@@ -173,6 +174,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
     operations.install_docs(app, public=settings.public_docs)
+    install_shortcuts(app, (chat.router, openai_chat.router))
     large = dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions"), LARGEST_BODY_BYTES)
     large |= dict.fromkeys(("/payloads", "/ingestion/ingest"), LARGEST_UPLOAD_BYTES)  # who reads them says how much
     app.add_middleware(BoundedJson, limits=_json_limits(settings), but=frozenset(large))

@@ -8,7 +8,6 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ingress.asked_route import AskedRoute
 from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.described import described_body
@@ -25,7 +24,7 @@ from schemas.generation import GenerationConfig, Temperature
 from schemas.request_fields import CallbackUrl, Prompt, ProviderName, RequestBody
 from schemas.requests import ChatRequest
 
-router = APIRouter(route_class=AskedRoute)
+router = APIRouter()
 
 TRY_LATER = {
     "provider-unreachable", "breaker-open", "provider-http-429", "postgres-unavailable", "vectors-unavailable",

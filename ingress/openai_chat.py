@@ -13,7 +13,6 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from ingress.access import REVOKED, WHY_REVOKED
-from ingress.asked_route import AskedRoute
 from ingress.asking import ask_and_listen
 from ingress.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.chat import ANSWERS, failed_call
@@ -30,7 +29,7 @@ from ingress.streaming import EventStream, Listening, canceller
 from schemas.events import UserUpdated
 from schemas.requests import ChatRequest
 
-router = APIRouter(tags=["openai"], route_class=AskedRoute)
+router = APIRouter(tags=["openai"])
 
 EXAMPLE = {
     "id": "chatcmpl-0192f0c1-2b3c-8d4e-9f50-6172839405a6", "object": "chat.completion", "created": 1730616044,

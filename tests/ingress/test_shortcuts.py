@@ -1,4 +1,4 @@
-"""The routes that find their arguments themselves do what FastAPI's general way does."""
+"""A shortcut answers as FastAPI's general way does."""
 
 import json
 from collections.abc import Iterator
@@ -10,10 +10,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from ingress.app import create_app
-from ingress.asked_route import TAKEN, AskedRoute
 from ingress.chat import AsyncChatRequest, ChatBody
-from ingress.chat import router as chat_router
-from ingress.openai_chat import router as openai_router
+from ingress.shortcuts import Shortcut
 from schemas.events import JobRequested
 from schemas.requests import ChatRequest
 from settings import Settings
@@ -50,10 +48,18 @@ def token(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     app.dependency_overrides.clear()
 
 
-def test_they_are_the_busiest_ones() -> None:
-    routes = {route.path: route for route in (*chat_router.routes, *openai_router.routes)}  # type: ignore[attr-defined]
-    assert all(isinstance(route, AskedRoute) for route in routes.values())
-    assert {path for path, route in routes.items() if route.endpoint.__annotations__ == TAKEN} == set(PATHS)
+async def answer(app: FastAPI, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str], Any]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        reply = await client.post(path, content=body, headers=headers)
+    return reply.status_code, dict(reply.headers), reply.json()
+
+
+def test_they_are_of_the_busiest_routes_and_no_part_of_what_is_described(app: FastAPI) -> None:
+    found = [route for route in app.router.routes if isinstance(route, Shortcut)]
+    assert {route.path for route in found} == set(PATHS)
+    assert app.router.routes[: len(found)] == found
+    assert {route.path for route in found} <= app.openapi()["paths"].keys()
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -62,17 +68,21 @@ async def test_what_is_wrong_is_said_in_the_same_words(app: FastAPI, token: str,
     wrong, status = WRONG[name]
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-request-id": "r"} | wrong
 
-    async def answer() -> tuple[int, dict[str, str], Any]:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-            reply = await client.post(path, content=b'{"nonsense": 1}', headers=headers)
-        return reply.status_code, dict(reply.headers), reply.json()
+    shortly = await answer(app, path, b'{"nonsense": 1}', headers)
+    app.dependency_overrides[lambda: None] = lambda: None  # of nobody, but now it is FastAPI's
+    assert shortly == await answer(app, path, b'{"nonsense": 1}', headers)
+    assert shortly[0] == (400 if path.startswith("/v1/") and status == 422 else status)  # as OpenAI says it
+    assert ("ratelimit" in shortly[1]) == (status != 401)  # where a user stands is said to whoever has shown who
 
-    by_itself = await answer()
-    app.dependency_overrides[lambda: None] = lambda: None  # of nobody, but now FastAPI finds the arguments
-    assert by_itself == await answer()
-    assert by_itself[0] == (400 if path.startswith("/v1/") and status == 422 else status)  # as OpenAI says it
-    assert ("ratelimit" in by_itself[1]) == (status != 401)  # where a user stands is said to whoever has shown who
+
+@pytest.mark.parametrize("path", ["/chat/", "/chat/async"])
+async def test_an_image_may_be_larger_than_another_body(app: FastAPI, token: str, path: str) -> None:
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-request-id": "r"}
+    body = b'{"prompt": "p", "image": "%b"}' % (b"!" * 2_000_000)
+    shortly = await answer(app, path, body, headers)
+    app.dependency_overrides[lambda: None] = lambda: None
+    assert shortly == await answer(app, path, body, headers)
+    assert shortly[0] == 400  # looked at, and found to be no image
 
 
 @pytest.mark.parametrize(
