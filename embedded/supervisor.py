@@ -34,8 +34,8 @@ READY_WITHIN_S = 120.0
 DRAIN_S = 40.0
 # The roles of each worker: no more processes than a machine that has all of it can do with.
 WORKERS = {
-    "gate": ("gate",), "completion": ("completion", "speech"), "knowledge": ("retrieval", "agent", "ingestion"),
-    "sink": ("sink",),
+    "gate": ("gate",), "completion": ("completion", "speech"),
+    "knowledge": ("retrieval", "agent", "ingestion", "training"), "sink": ("sink",),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from ingress.adapters import AdapterChecks
 from ingress.backpressure import STAGES, Backpressure
 from ingress.caller import caller_address
 from ingress.cancel_requests import CancelRequests
@@ -40,6 +41,7 @@ from schemas.requests import (
     SearchRequest,
     SmartRequest,
     SpeechRequest,
+    TrainingRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
@@ -66,6 +68,7 @@ class Rules:
     document_expires_after_s: float
     callback_allow_private: bool
     callback_allowed: Allowed = NOTHING_ELSE
+    training_expires_after_s: float = 14_400.0
 
 
 class Submissions:
@@ -76,9 +79,10 @@ class Submissions:
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
         idempotency: Idempotency, backpressure: Backpressure, images: Images, files: Files, standings: Standings,
         offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict, speech: SpeechOffers | None = None,
+        adapters: AdapterChecks | None = None,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
-        self._speech = speech
+        self._speech, self._adapters = speech, adapters
         self._offers = offers
         self._publisher, self._follower, self._job_ids, self._rules = publisher, follower, job_ids, rules
         self._cancel_requests, self._present_providers = cancel_requests, present_providers
@@ -265,11 +269,13 @@ class Submissions:
             yield watch, asyncio.ensure_future(self._publisher.publish(record))
 
     async def _keep(self, user: UserUpdated, request: AnyRequest, turn: Turn, upload: Sent) -> None:
-        """See to it that image or file is in the store; where it is not, nothing is published and the key is free."""
+        """See to it that image, file or adapter is there; where it is not, nothing is published and the key is free."""
         image = _image_of(request)
         try:
             if not turn.publish:
                 return
+            if self._adapters is not None:
+                await self._adapters.check(user, request)
             if isinstance(upload, ReceivedFile):
                 await self._files.claim(user, upload, turn.job_id)
             elif upload is not None:
@@ -339,6 +345,8 @@ class Submissions:
     def _good_for_s(self, request: AnyRequest) -> float:
         if isinstance(request, DocumentRequest):
             return request.timeout or self._rules.document_expires_after_s
+        if isinstance(request, TrainingRequest):
+            return request.timeout or self._rules.training_expires_after_s
         return self._rules.expires_after_s
 
     def _check(self, user: UserUpdated, request: AnyRequest, *, is_counted: bool = False) -> None:
@@ -347,10 +355,11 @@ class Submissions:
         if generation is not None and generation.simulate_failure is not None and user.role != "admin":
             raise Problem(403, NOT_ALLOWED, ONLY_ADMINS_SIMULATE)
         wanted = request.providers
-        if not isinstance(request, SpeechRequest):
+        if isinstance(request, SpeechRequest):
+            if self._speech is not None:
+                self._speech.check(request)
+        elif not isinstance(request, TrainingRequest):  # whose provider `AdapterChecks` looks at
             self.check_offered(wanted, generation)
-        elif self._speech is not None:
-            self._speech.check(request)
         self._check_others(request)
         if _image_of(request) is not None:
             self._check_sight(wanted)

@@ -1,13 +1,11 @@
 """What training needs from outside, as Protocols; the adapters are in `providers/` and `sinks/`."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-Epochs = Annotated[int, Field(strict=True, ge=1, le=20)]
-LearningRate = Annotated[float, Field(strict=True, ge=1e-6, le=1e-2)]
-BatchSize = Annotated[int, Field(strict=True, ge=1, le=32)]
+from schemas.requests import BatchSize, Epochs, LearningRate
 
 
 class Trained(BaseModel):

@@ -25,6 +25,7 @@ from schemas.requests import (
     SearchRequest,
     SpeechRequest,
     Text,
+    TrainingRequest,
     UserId,
     as_kind,
 )
@@ -282,6 +283,22 @@ class ExampleReceived(JobEvent):
         return self.timeout_s
 
 
+class TrainingRequested(JobEvent):
+    """A provider's model is to learn from its user's examples. `retry`, `attempts`: as in `CompletionRequested`."""
+
+    provider: str
+    request: TrainingRequest
+    timeout_s: float
+    rate_limit: RateLimit | None = None
+    retry: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def work_s(self) -> float:
+        """How long it may be worked on."""
+        return self.timeout_s
+
+
 class RetrievalRequested(JobEvent):
     """Passages are to be found for a question or a query.
 
@@ -464,11 +481,25 @@ class DocumentProgress(Event):
     chunks_total: int | None = None
 
 
+class TrainingProgressed(Event):
+    """How far a training is, which began `elapsed_s` ago.
+
+    `steps`: of all its epochs, 0 where nobody knows; `loss`: of the last step, None likewise.
+    """
+
+    epoch: int = 0
+    epochs: int
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    elapsed_s: float = 0.0
+
+
 class JobProgressed(Event):
     """A small fact on the way; nothing depends on its arrival.
 
-    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`, `agent`: how far
-    it is.
+    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`, `agent`,
+    `training`: how far it is.
     """
 
     job_id: UUID
@@ -484,6 +515,7 @@ class JobProgressed(Event):
     attempts: tuple[Attempt, ...] | None = None
     document: DocumentProgress | None = None
     agent: AgentProgress | None = None
+    training: TrainingProgressed | None = None
 
 
 class CompletionStreamed(Event):
@@ -598,7 +630,8 @@ class ProviderOffer(Event):
     """A provider that a worker has the key or address of.
 
     `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`, or only `speech`: what
-    speaks is an offer of its own, with `speakers` and `languages`; `parameters`: of `generation_config`; `healthy`:
+    speaks is an offer of its own, with `speakers` and `languages`; so is what trains, with `training`, or with
+    `training-unavailable` and a `note` that says why not; `parameters`: of `generation_config`; `healthy`:
     whether it answered when it was last asked, None before; `code`: why it is not; `breaker`: whether this worker asks
     it for answers at all.
     """
@@ -615,6 +648,7 @@ class ProviderOffer(Event):
     breaker: Literal["closed", "half-open", "open"] | None = None
     speakers: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class StageLoad(Event):

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example"]
+JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example", "training"]
 Role = Literal["admin", "user"]
 
 
@@ -80,6 +80,8 @@ Timeout = Annotated[
     float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")
 ]
 ModelName = Annotated[Text, Field(min_length=1, max_length=200)]
+# As it stands in a path and in a file's name.
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 MAX_JSON_SCHEMA_CHARS, MAX_JSON_DEPTH = 20_000, 50
 LARGEST_INT = 2**53  # what every reader of JSON holds exactly
 
@@ -151,6 +153,9 @@ class GenerationConfig(RequestBody):
     repetition_penalty: RepetitionPenalty | None = None
     response_format: ResponseFormat | None = None
     mode: Literal["base", "lora"] | None = Field(None, description="Answer with the trained adapter, or without")
+    adapter: AdapterName | None = Field(
+        None, description="Which of your own adapters, with mode lora (GET /instruction/adapters)"
+    )
     # None is true: an event without it can be read by workers that do not know it yet.
     strict: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="False: parameters that the provider has not are left out (meta.dropped); else refused"
@@ -158,6 +163,12 @@ class GenerationConfig(RequestBody):
     simulate_failure: (
         Annotated[tuple[ProviderName, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=6)] | None
     ) = Field(None, description="For admins: these providers are not asked but fail, as if they could not be reached")
+
+    @model_validator(mode="after")
+    def _adapter_where_it_belongs(self) -> Self:
+        if self.adapter is not None and self.mode != "lora":
+            raise ValueError("adapter is given with mode lora only")
+        return self
 
     def named(self) -> tuple[str, ...]:
         """The parameters that are asked for, by the names that providers list theirs with."""
@@ -175,7 +186,8 @@ class GenerationConfig(RequestBody):
 
     def without(self, names: Collection[str]) -> Self:
         """The same without some of its parameters, named as `named` does."""
-        return self.model_copy(update={name.partition(".")[0]: None for name in names})
+        fields = {name.partition(".")[0] for name in names}
+        return self.model_copy(update=dict.fromkeys(fields | ({"adapter"} if "mode" in fields else set())))
 
 
 # Those whose name says it all; `mode` and `response_format` depend on what is asked for.
@@ -236,6 +248,8 @@ class ChatRequest(RequestBody):
     def _fits_together(self) -> Self:
         if self.model is not None and len(self.providers) != 1:
             raise ValueError("model is one of a provider's: name that one provider, too")
+        if self.generation_config.adapter is not None and len(self.providers) > 1:
+            raise ValueError("an adapter is one provider's: name that one, or none")
         if self.history is not None and sum(len(turn.text) for turn in self.history) > MAX_HISTORY_CHARS:
             raise ValueError(f"history is at most {MAX_HISTORY_CHARS} characters in all")
         return self
@@ -433,14 +447,41 @@ class ExampleRequest(RequestBody):
         return ()
 
 
+Epochs = Annotated[int, Field(strict=True, ge=1, le=20)]
+LearningRate = Annotated[float, Field(strict=True, ge=1e-6, le=1e-2)]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=32)]
+
+
+class TrainingRequest(RequestBody):
+    """Body of `POST /instruction/train` and `request` of a job of kind `training`: an adapter is to be learnt.
+
+    It learns from the user's own examples; `name`: what the user calls it from then on.
+    """
+
+    name: AdapterName
+    epochs: Epochs = 3
+    lr: LearningRate = 1e-4
+    batch_size: BatchSize = 4
+    provider: Annotated[ProviderName | None, Field(description="Whose model learns")] = None
+    timeout: (
+        Annotated[float, Field(strict=True, ge=1, le=86_400, description="Seconds that the job is good for")] | None
+    ) = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`; of those that train."""
+        return (self.provider,) if self.provider else ()
+
+
 REQUESTS: dict[str, type[RequestBody]] = {
     "chat": ChatRequest, "embedding": EmbeddingRequest, "rag": RagRequest, "search": SearchRequest,
     "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
-    "example": ExampleRequest,
+    "example": ExampleRequest, "training": TrainingRequest,
 }  # fmt: skip
 # Fields that no other kind's request has, and after them those that decide where none of these is given.
 _TELLING = {
     "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
+    "name": "training",
     "speaker": "speech", "language": "speech", "instruct": "speech", "agent_id": "smart",
     "top_k": "search", "mode": "search", "among": "search",
 }  # fmt: skip
@@ -487,6 +528,7 @@ AnyRequest = Annotated[
     | Annotated[AgentRequest, Tag("agent")]
     | Annotated[SmartRequest, Tag("smart")]
     | Annotated[SpeechRequest, Tag("speech")]
-    | Annotated[ExampleRequest, Tag("example")],
+    | Annotated[ExampleRequest, Tag("example")]
+    | Annotated[TrainingRequest, Tag("training")],
     Discriminator(_which),
 ]
