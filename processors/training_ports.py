@@ -82,7 +82,6 @@ class AdapterTrainer(Protocol):
         examples: Sequence[TrainingExample],
         parameters: TrainingParameters,
         tell: Callable[[TrainingProgress], Awaitable[None]],
-        held_out: Sequence[TrainingExample] = (),
     ) -> TrainedAdapter:
         """Train an adapter and have it ready for use.
 
@@ -91,10 +90,9 @@ class AdapterTrainer(Protocol):
 
         Args:
             adapter_id: Safe as a file's name (`[0-9a-f-]`, 36 characters).
-            examples: What it learns from.
+            examples: What there is, in a fixed order; `hold_out.hold_out` parts what is learnt from what is asked.
             parameters: How.
             tell: Awaited with each progress; quick, and may be called as often as one likes.
-            held_out: What it does not learn from and is measured by.
         """
         ...
 
