@@ -138,9 +138,9 @@ async def it_answers_its_user(client: httpx.AsyncClient, alice: Any, training: A
     plain = {"prompt": learnt["input"], "provider": "qwen3vl"}
     assert (await client.post("/chat/", json=plain, headers=alice)).json()["result"]["text"] != learnt["output"]
     told = problem(
-        await client.post("/chat/", json=body | {"provider": "openai"}, headers=alice), 400, "no-such-adapter"
+        await client.post("/chat/", json=body | {"provider": "openai"}, headers=alice), 400, "unsupported-parameter"
     )
-    assert told["adapters"] == [{"name": "french", "provider": "qwen3vl"}]
+    assert told["parameters"] == ["mode"]
     unknown = {"prompt": "x", "generation_config": {"mode": "lora", "adapter": "german"}}
     problem(await client.post("/chat/", json=unknown, headers=alice), 400, "no-such-adapter")
 
