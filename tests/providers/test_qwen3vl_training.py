@@ -48,7 +48,11 @@ async def test_it_is_asked_as_its_contract_has_it_and_measured_by_what_it_has_no
     ]
     assert (adapter.adapter_id, adapter.held_out_loss_after) == (ID, None)
     assert [one.steps for one in told] == [0]
-    assert api.open == 0
+
+    async def closed() -> bool:
+        return api.open == 0
+
+    await until(closed)
 
 
 @pytest.mark.parametrize(
