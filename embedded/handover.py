@@ -12,7 +12,7 @@ CHUNK_BYTES, BACKLOG = 65_536, 512
 def held(host: str, port: int) -> Iterator[None]:
     """Callers within the block are answered by the server that listens on the port at its end.
 
-    Both listen with SO_REUSEPORT; so must the server.
+    Both listen with SO_REUSEPORT; so must the server. One that listens before it can answer says so to its callers.
 
     Raises:
         OSError: Another program listens there that does not share its port.

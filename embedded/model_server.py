@@ -94,7 +94,7 @@ class ModelServer:
         params.n_parallel = given.slots
         params.n_ctx = 2048 * given.slots
         params.cont_batching = True
-        params.cpuparams.n_threads = os.cpu_count() or 2
+        params.cpuparams.n_threads = given.threads
         params.n_predict = 1024  # the model's own end; a caller who is gone ends it sooner
         params.warmup = False
         params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0  # 45 MB less for 4 slots, and no slower
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--alias", required=True)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--adapters", type=Path)
     parser.add_argument("--most-adapters", type=int, default=16)
     server = ModelServer(parser.parse_args())

