@@ -146,7 +146,8 @@ async def it_answers_its_user(client: httpx.AsyncClient, alice: Any, training: A
 
 
 async def nobody_else_sees_or_uses_it(client: httpx.AsyncClient, deployment: Deployment, bob: Any) -> None:
-    for headers in (bob, {}):  # nor does an admin
+    admin: dict[str, str] = {}
+    for headers in (bob, admin):
         assert (await client.get("/instruction/adapters", headers=headers)).json()["items"] == []
         for place in ("/instruction/adapters/french", "/instruction/adapters/french/loss.svg"):
             problem(await client.get(place, headers=headers), 404, "not-found")
@@ -188,7 +189,7 @@ async def a_training_under_way_tells_and_is_cancelled(
 
     async def failed() -> bool:
         (item,) = (await client.get("/instruction/adapters", headers=bob)).json()["items"]
-        return item["status"] == "failed" and item["error"]["code"] == "interrupted"
+        return bool(item["status"] == "failed" and item["error"]["code"] == "interrupted")
 
     await until(failed)
 

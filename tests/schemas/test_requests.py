@@ -224,9 +224,10 @@ def test_a_training_that_does_not_fit_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_an_adapter_is_named_with_mode_lora_and_for_one_provider() -> None:
-    for mode in (None, "base"):
+    modes: tuple[Any, ...] = (None, "base")
+    for mode in modes:
         with pytest.raises(ValidationError, match="mode lora"):
-            GenerationConfig(mode=mode, adapter="polite")  # type: ignore[arg-type]  # None, "base"
+            GenerationConfig(mode=mode, adapter="polite")
     wanted = GenerationConfig(mode="lora", adapter="polite")
     assert wanted.named() == ("mode",)
     assert wanted.without(["mode"]) == GenerationConfig()
