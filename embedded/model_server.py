@@ -65,10 +65,7 @@ class ModelServer:
 
         left = list(wanted)
         while True:
-            # One that was made anew is another one.
-            loaded = {path: _age(path) for path in left}
-            before = [path if path and loaded.get(path) == self._loaded.get(path) else None for path in self._places]
-            places = placed(before, left)
+            loaded, places = {path: _age(path) for path in left}, placed(self._places, left)
             try:
                 self._server = xllamacpp.Server(self._params(places))
             except RuntimeError:

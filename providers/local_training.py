@@ -25,7 +25,7 @@ from processors.training_ports import (
     TrainingProgress,
 )
 from providers.local_adapters import NAME, loaded_adapters
-from providers.local_training_bounds import MAX_ANSWERS, MAX_LINE_BYTES, MAX_STEPS, TrainingBounds
+from providers.local_training_bounds import MAX_ANSWERS, MAX_LINE_BYTES, MAX_OTHER_LINES, MAX_STEPS, TrainingBounds
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Done(BaseModel):
 
 
 class _Said(BaseModel):
-    """A line of the child: that it loads, a step, an error, or what came of it."""
+    """A line of the child: that it loads or measures, a step, an error, or what came of it."""
 
     loading: bool = False
     epoch: Annotated[int, Field(ge=0, le=20)] = 0
@@ -210,7 +210,7 @@ class LocalTrainer:
     async def _lines(self, child: asyncio.subprocess.Process) -> AsyncIterator[_Said]:
         assert child.stdout is not None  # noqa: S101  # for mypy: it is a pipe
         nonsense = PermanentError("training-failed", "the trainer says what makes no sense")
-        for _ in range(MAX_STEPS + 2):
+        for _ in range(MAX_STEPS + MAX_OTHER_LINES):
             try:
                 async with asyncio.timeout(self._bounds.idle_s):
                     line = await child.stdout.readline()

@@ -6,6 +6,7 @@ MIB = 1024 * 1024
 MAX_STEPS = 200_000  # 20 epochs of 10,000 examples, one by one
 MAX_LINE_BYTES = 8 * MIB  # the last one: a loss for each step, and what was said to a few examples
 MAX_ANSWERS = 8
+MAX_OTHER_LINES = 2 * MAX_ANSWERS + 4
 
 
 @dataclass(frozen=True, slots=True)

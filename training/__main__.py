@@ -7,7 +7,6 @@ JSON line for each step, and in the end `{"done": ...}` or `{"code": ..., "messa
 import os
 import sys
 import traceback
-from pathlib import Path
 
 from parsing import confined
 from training.job import CannotTrainError, read_job
@@ -26,7 +25,7 @@ def main() -> None:
         from training.adapter_file import AdapterFile
         from training.course import ready, run_course
 
-        adapter, pupil = AdapterFile(Path(f"/dev/fd/{file}")), ready(job)
+        adapter, pupil = AdapterFile(file), ready(job)
         confined.forbid()
         confined.confine(
             memory_bytes=memory_bytes, cpu_s=cpu_s, most_cpu_s=cpu_s, file_bytes=file_bytes, may_have_threads=True

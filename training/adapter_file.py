@@ -1,25 +1,25 @@
 """An adapter as a GGUF file that llama.cpp loads."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
 from gguf import GGUFWriter
+from gguf.gguf_writer import WriterState
 
 from training.job import Recipe
-from training.model import MODULES, to_llama_order
+from training.names import MODULES, to_llama_order
 
 
 class AdapterFile:
     """Opened before anything is read, for afterwards this process opens no file for writing."""
 
-    def __init__(self, path: Path) -> None:
-        self._writer = GGUFWriter(None, "llama")
-        self._writer.open_output_file(path)
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "wb")
 
     def write(self, model: Any, facts: dict[str, Any], recipe: Recipe) -> None:
         """All of it, in half precision. Source: llama.cpp, convert_lora_to_gguf.py."""
-        writer = self._writer
+        writer = GGUFWriter(None, "llama")
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", recipe.alpha)
@@ -34,6 +34,7 @@ class AdapterFile:
                 name = f"blk.{block}.{matrix}.weight"
                 writer.add_tensor(f"{name}.lora_a", down.astype(np.float16))
                 writer.add_tensor(f"{name}.lora_b", up.astype(np.float16))
+        writer.fout, writer.state = [self._file], WriterState.EMPTY  # as its `open_output_file` would
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -57,8 +57,13 @@ def run_course(job: Job, pupil: Pupil, adapter: AdapterFile) -> dict[str, Any]:
     asked = [(example, prompt[: job.recipe.tokens]) for example, prompt in asked]
 
     def answers() -> list[str]:
-        return [answer(model, words, prompt, most=job.recipe.answer_tokens)[:MAX_TEXT] for _, prompt in asked]
+        said = []
+        for _, prompt in asked:
+            said.append(answer(model, words, prompt, most=job.recipe.answer_tokens)[:MAX_TEXT])
+            tell(loading=True)  # it is alive, as slow as it may be
+        return said
 
+    tell(loading=True)
     loss_before, before = loss_on(model, held_out), answers()
     losses = learn(model, lessons, job, _tell_step)
     loss_after, after = loss_on(model, held_out), answers()

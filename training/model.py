@@ -10,13 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from training.job import CannotTrainError, Recipe
+from training.names import MODULES, to_torch_order
 
-# Source: llama.cpp, gguf-py/gguf/tensor_mapping.py.
-MODULES = {
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-}  # fmt: skip
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 
@@ -68,16 +63,3 @@ def make_model(facts: dict[str, Any], reader: Any, recipe: Recipe) -> Any:
     chosen = [MODULES[matrix].rpartition(".")[2] for matrix in recipe.matrices]
     lora = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=chosen, task_type="CAUSAL_LM")
     return get_peft_model(model, lora)
-
-
-def to_llama_order(rows: Any, heads: int) -> Any:
-    """Rows of a query's or key's matrix as llama.cpp has them: it turns neighbours, torch turns halves of a head.
-
-    Source: llama.cpp, convert_hf_to_gguf.py, LlamaModel.permute.
-    """
-    return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
-
-
-def to_torch_order(rows: Any, heads: int) -> Any:
-    """The other way round."""
-    return rows.reshape(heads, len(rows) // heads // 2, 2, -1).swapaxes(1, 2).reshape(rows.shape)

@@ -99,7 +99,7 @@ async def test_an_adapter_lies_where_the_server_looks(make: Make, tmp_path: Path
         "say(done={'losses': []})",
         "say(done={'losses': [1.0], 'answers': [{'before': 1}]})",
         "say(code='drop table', message='')",
-        "for at in range(60): say(epoch=1, step=1, steps=2, loss=1)",
+        "for at in range(80): say(epoch=1, step=1, steps=2, loss=1)",
         "print('{\"done\"', end='')",
         "os.kill(os.getpid(), 9)",
         "sys.exit(3)",
