@@ -76,7 +76,7 @@ def test_who_calls_while_the_server_is_away_is_answered_by_the_next() -> None:
                 connection.close()
 
         # None of the calls came to the new one: they were all there before it.
-    serving = threading.Thread(target=serve)
+    serving = threading.Thread(target=serve, daemon=True)
     serving.start()
     for at, caller in enumerate(callers):
         caller.settimeout(5)

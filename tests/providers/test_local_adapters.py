@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from embedded.adapters import NEUTRAL
 from embedded.model import model_file
 from embedded.ports import free_port
 from processors.errors import PermanentError
@@ -57,7 +58,7 @@ class Server:
         except Exception as error:
             assert self.process.poll() is None, self._log.read_text()
             raise AssertionError(f"a caller saw more than a wait: {error}") from error
-        return {name: at for name, at in found.items() if at}  # at 0 is the one that changes nothing
+        return {name: at for name, at in found.items() if name != Path(NEUTRAL).stem}
 
     async def has(self, *adapter_ids: str) -> bool:
         return set(await self.loaded()) == set(adapter_ids)

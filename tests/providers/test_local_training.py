@@ -220,13 +220,14 @@ def test_the_real_child_says_what_is_no_job() -> None:
 PARENT = """
 import os, subprocess, sys, time
 command = [sys.executable, "-m", "training", str(os.getpid()), "1", "1", "1", "1"]
-subprocess.Popen(command, stdin=subprocess.PIPE)
+subprocess.Popen(command, stdin=int(sys.argv[1]))
 time.sleep(600)
 """
 
 
 async def test_the_real_child_dies_with_its_parent() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT)  # noqa: ASYNC220  # it ends at once
+    job, ours = os.pipe()  # its job goes on, whoever dies: there is no end of it to read
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(job)], cwd=ROOT, pass_fds=(job,))  # noqa: ASYNC220  # it ends at once
     try:
         (child,) = await until(lambda: psutil.Process(parent.pid).children())
         await until(lambda: child.nice() == 19)  # it has begun, and waits for its job
@@ -234,3 +235,5 @@ async def test_the_real_child_dies_with_its_parent() -> None:
         parent.kill()
         parent.wait()
     await until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, within_s=5)
+    os.close(job)
+    os.close(ours)
