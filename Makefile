@@ -8,7 +8,7 @@ PROCESSES ?= 2
 CHOSEN ?= not long
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
-.PHONY: help up down status test test-all test-unit check docs bench bench-retrieval chaos chaos-long lock clean
+.PHONY: help up down status test test-all test-unit check docs bench bench-retrieval chaos chaos-long lora lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,7 +46,7 @@ check: $(STAMP) ## Format, lint, types, import rules, the lock file
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
-	@! grep -nE '://|--index|--extra-index|--find-links' requirements.lock requirements-runtime.lock
+	@! grep -nE '://|--index|--extra-index|--find-links' requirements.lock requirements-runtime.lock requirements-lora.lock
 
 docs: $(STAMP) ## Write docs/asyncapi.yaml and docs/topics.md anew
 	@$(BIN)/python -m schemas.asyncapi
@@ -65,12 +65,23 @@ chaos: $(STAMP) ## Break it on purpose and count: JOBS=n DURATION_S=n SEED=n CON
 chaos-long: $(STAMP) ## The same for as long as it takes: JOBS=1000000
 	@$(CHAOS) --jobs $(or $(JOBS),1000000) --duration-s 0
 
+lora: ## Install what trains adapters of the local model: torch, in .venv-lora (about 5 GB on disk on Linux with x86, 1 GB elsewhere)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; choose one with: make lora PYTHON=python3.12"; exit 1; }
+	@test -x .venv-lora/bin/python || { echo "making a virtual environment for training"; $(PYTHON) -m venv .venv-lora; }
+	@echo "installing torch, transformers and peft into .venv-lora (up to 2.5 GB to fetch and 5 GB on disk, once)"
+	@.venv-lora/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --quiet --progress-bar on -r requirements-lora.lock 2>.venv-lora/pip.log \
+		|| { echo "the packages could not be installed (pip's own words are in .venv-lora/pip.log)"; exit 1; }
+	@echo "adapters of the local model can be trained now: assistant train NAME"
+
 lock: $(STAMP) ## Compile the lock files anew
 	@$(BIN)/uv pip compile -q pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra embeddings --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-runtime.lock
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lora"], sep="\n")' \
+		| $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
+		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-lora.lock
 
 clean: down ## Stop it, and remove data, environment and caches
 	@if test -x $(BIN)/assistant; then $(BIN)/assistant down --delete-data; fi
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	@rm -rf .venv .venv-lora .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

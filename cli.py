@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from client.account_commands import keys, users
 from client.admin_commands import dlq, incidents
 from client.document_commands import documents, ingest
+from client.training_commands import adapters, train
 from settings import ROLES, Settings, SettingsWithoutVault
 from transport.kafka_security import KafkaSecurityError
 from vault.errors import VaultStoreError
@@ -28,6 +29,8 @@ app.add_typer(users, name="users")
 app.add_typer(keys, name="keys")
 app.command()(ingest)
 app.add_typer(documents, name="documents")
+app.command()(train)
+app.add_typer(adapters, name="adapters")
 
 
 def main() -> None:

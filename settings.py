@@ -21,7 +21,7 @@ MIN_SECRET_BYTES = 32
 PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
 ALLOWED = (*PROVIDERS[:-1], "qwen-tts", PROVIDERS[-1])  # with the one that only speaks
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
-ROLES = ("gate", "completion", "speech", "retrieval", "agent", "ingestion", "sink")
+ROLES = ("gate", "completion", "speech", "retrieval", "agent", "ingestion", "training", "sink")
 # Settings that people may have in their `.env` from elsewhere and that mean nothing here.
 UNUSED_PREFIXES = ("REDIS_", "CELERY_")
 # Where there is none, compose files hand on an empty one.
@@ -35,6 +35,7 @@ NONE_WHERE_EMPTY = (
     "max_in_flight_per_user", "max_pending_jobs_per_user", "max_stream_listeners_per_user",
     "prompt_classifier_url", "embedding_provider", "qdrant_url", "qdrant_api_key", "qdrant_cacert", "qdrant_path",
     "local_embedding_url", "qwen_tts_base_url", "tts_api_url", "local_speech_url", "agent_max_cost",
+    "local_adapters_path",
 )  # fmt: skip
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -103,6 +104,9 @@ class Settings(BaseSettings):
     local_embedding_url: str | None = None
     local_embedding_model: str = "multilingual-e5-small"
     local_speech_url: str | None = None
+    local_adapters_path: Path | None = None
+    local_training_python: Path = Path(__file__).parent / ".venv-lora" / "bin" / "python"
+    max_local_adapters: int = Field(16, ge=1, le=64)
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
     retry_long_first_s: float = Field(30, ge=0.1, le=300)
@@ -204,6 +208,12 @@ class Settings(BaseSettings):
     agent_max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
     agent_api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     agent_memory_ttl_days: int = Field(90, ge=1, le=3650)
+
+    # --- training ---
+    training_concurrency: int = Field(1, ge=1, le=16)
+    training_expires_after_s: int = Field(14_400, ge=60, le=86_400)
+    max_training_examples: int = Field(1_000, ge=4, le=10_000)
+    max_adapters_per_user: int = Field(10, ge=0, le=100)
 
     # --- workers ---
     worker_id: str | None = None

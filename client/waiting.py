@@ -10,7 +10,7 @@ STAGES = {
     "accepted": "accepted", "sanitize_prompt": "reading the prompt", "limit_rate": "checking the rate",
     "route_job": "on its way to the provider", "waiting-for-provider": "waiting for the provider",
     "generate_completion": "the model is writing", "embed_texts": "the model is reading",
-    "generate_speech": "the voice is speaking",
+    "generate_speech": "the voice is speaking", "train_adapter": "the model is learning",
 }  # fmt: skip
 
 

@@ -63,16 +63,21 @@ async def newest_beats(access: KafkaAccess, topic: str) -> list[Beat]:
 
 
 def judge(
-    beats: Sequence[Beat], *, now: datetime | None = None, expected: bool, speaks: bool = False, knows: bool = True
+    beats: Sequence[Beat], *, now: datetime | None = None, expected: bool, speaks: bool = False, knows: bool = True,
+    trains: bool = False,
 ) -> list[Finding]:  # fmt: skip
     """Who is there, and whose clock is off.
 
-    `expected`: workers should run; `speaks`: the role speech has work; `knows`: there is a place for documents.
+    `expected`: workers should run; `speaks`: the role speech has work; `knows`: there is a place for documents;
+    `trains`: a provider is there whose model can learn.
     """
     now = now or datetime.now(UTC)
     live = [beat for beat in beats if not beat.said.stopped and (now - beat.appended_at).total_seconds() < SILENT_S]
     covered = {role for beat in live for role in beat.said.roles}
-    optional = {*(() if speaks else ("speech",)), *(() if knows else ("retrieval", "agent", "ingestion"))}
+    optional = {
+        *(() if speaks else ("speech",)), *(() if trains else ("training",)),
+        *(() if knows else ("retrieval", "agent", "ingestion")),
+    }  # fmt: skip
     missing = [role for role in ROLES if role not in covered and role not in optional]
     found = ", ".join(f"{beat.said.worker} ({' '.join(beat.said.roles)})" for beat in live) or "none was heard of"
     if not missing:

@@ -94,7 +94,10 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
                 beats = await newest_beats(access, catalog.full_name("worker-heartbeat"))
             speaks = bool(_voices(settings, there))
             knows = bool(settings.qdrant_url or settings.qdrant_path or _part_here(there, "vectors"))
-            findings += judge(beats, expected=there.running is not None, speaks=speaks, knows=knows)
+            trains = "local" in settings.allowed_providers or bool(settings.qwen3_vl_base_url)
+            findings += judge(
+                beats, expected=there.running is not None, speaks=speaks, knows=knows, trains=trains
+            )  # fmt: skip
         except (KafkaError, OSError, TimeoutError) as error:
             findings.append(Finding("workers", "warning", f"heartbeats cannot be read ({type(error).__name__})"))
     return findings

@@ -28,11 +28,12 @@ def model_file() -> Path:
     return files[0]
 
 
-def model_part(*, port: int, slots: int, alias: str) -> tuple[Part, str]:
-    """The server as the supervisor runs it, and its base URL."""
+def model_part(*, port: int, slots: int, alias: str, adapters: Path, most_adapters: int) -> tuple[Part, str]:
+    """The server as the supervisor runs it, and its base URL. `adapters`: the folder that they are put into."""
     address = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "embedded.model_server", "--port", str(port), "--slots", str(slots)]
     command += ["--model", str(model_file()), "--alias", alias]
+    command += ["--adapters", str(adapters), "--most-adapters", str(most_adapters)]
 
     async def healthy() -> bool:
         return await answers_http(f"{address}/health")

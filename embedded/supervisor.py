@@ -34,8 +34,8 @@ READY_WITHIN_S = 120.0
 DRAIN_S = 40.0
 # The roles of each worker: no more processes than a machine that has all of it can do with.
 WORKERS = {
-    "gate": ("gate",), "completion": ("completion", "speech"), "knowledge": ("retrieval", "agent", "ingestion"),
-    "sink": ("sink",),
+    "gate": ("gate",), "completion": ("completion", "speech"),
+    "knowledge": ("retrieval", "agent", "ingestion", "training"), "sink": ("sink",),
 }  # fmt: skip
 
 
@@ -101,9 +101,13 @@ class Supervisor:
         found: dict[str, str] = {}
         if wants_model:
             port = ports.get("model")
-            part, url = model.model_part(port=port, slots=settings.local_slots, alias=settings.local_model)
+            adapters = (settings.local_adapters_path or self._home.folder / "adapters").absolute()
+            part, url = model.model_part(
+                port=port, slots=settings.local_slots, alias=settings.local_model, adapters=adapters,
+                most_adapters=settings.max_local_adapters,
+            )  # fmt: skip
             self._begin(part)
-            found["LOCAL_BASE_URL"] = url
+            found |= {"LOCAL_BASE_URL": url, "LOCAL_ADAPTERS_PATH": str(adapters)}
         if wants_embeddings:
             port = ports.get("embeddings")
             part, url = embeddings.embeddings_part(port=port, model=settings.local_embedding_model)

@@ -38,12 +38,14 @@ from ingress import (
     smart,
     speech,
     streaming,
+    training,
     user_admin,
     users,
     webhooks,
     workers,
 )
 from ingress.access import Access
+from ingress.adapters import AdapterChecks
 from ingress.agent_runs import Agents
 from ingress.announcer import Announcer
 from ingress.backpressure import Backpressure
@@ -85,6 +87,7 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import Settings
+from sinks.adapters import AdapterStore
 from sinks.agent_steps import AgentStepStore
 from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
@@ -106,7 +109,15 @@ from sinks.webhook_store import WebhookStore
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import SPEECH, kept, live_workers, offered_providers, present_providers
+from transport.workers import (
+    SPEECH,
+    TRAINING,
+    kept,
+    live_workers,
+    offered_providers,
+    present_providers,
+    why_not_training,
+)
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
@@ -169,7 +180,7 @@ def create_app(settings: Settings) -> FastAPI:
         dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
         streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
         login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
-        speech.router, examples.router, agents.router, smart.router,
+        speech.router, examples.router, training.router, agents.router, smart.router,
     ):  # fmt: skip
         app.include_router(router)
     operations.install_metrics(app, public=settings.public_metrics)
@@ -233,6 +244,7 @@ def compose(settings: Settings) -> Services:
         admission_wait_s=settings.admission_wait_ms / 1000,
         expires_after_s=settings.expires_after_s,
         document_expires_after_s=settings.document_expires_after_s,
+        training_expires_after_s=settings.training_expires_after_s,
         callback_allow_private=settings.webhook_allow_private,
         callback_allowed=Allowed(
             hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
@@ -255,6 +267,14 @@ def compose(settings: Settings) -> Services:
         kept(lambda: offered_providers(worker_table, can=SPEECH)), is_known=lambda: bool(live_workers(worker_table)),
         allowed=settings.allowed_providers, max_chars=settings.max_speech_chars, default_s=settings.llm_timeout,
     )  # fmt: skip
+    examples = ExampleStore(database)
+    adapters = AdapterStore(database, max_per_user=settings.max_adapters_per_user)
+    adapter_checks = AdapterChecks(
+        adapters, examples, present=kept(lambda: present_providers(worker_table)),
+        training=kept(lambda: present_providers(worker_table, can=TRAINING)),
+        why_not=kept(lambda: why_not_training(worker_table)), is_known=lambda: bool(live_workers(worker_table)),
+        allowed=settings.allowed_providers,
+    )  # fmt: skip
     submissions = Submissions(
         publisher,
         follower,
@@ -269,6 +289,7 @@ def compose(settings: Settings) -> Services:
         files=files,
         standings=standings,
         speech=speech_offers,
+        adapters=adapter_checks,
     )
 
     async def stored_outcome(job_id: UUID) -> Outcome | None:
@@ -328,7 +349,8 @@ def compose(settings: Settings) -> Services:
         database=database,
         jobs=store,
         exports=Exports(JobExport(database)),
-        examples=ExampleStore(database),
+        examples=examples,
+        adapters=adapters,
         comparisons=ComparisonStore(database),
         comparing=comparing,
         compare_rules=CompareRules(

@@ -20,6 +20,7 @@ from schemas.requests import (
     SearchRequest,
     SmartRequest,
     SpeechRequest,
+    TrainingRequest,
 )
 from transport.workers import EMBEDDINGS
 
@@ -55,10 +56,11 @@ class AskedProviders:
     def check(self, request: AnyRequest) -> None:
         """Raise Problem where a provider of the request's is not present, or has not what is asked of it."""
         wanted = request.providers
-        if not isinstance(request, SpeechRequest):
+        if isinstance(request, SpeechRequest):
+            if self._speech is not None:
+                self._speech.check(request)
+        elif not isinstance(request, TrainingRequest):  # whose provider `AdapterChecks` looks at
             self.check_named(wanted, generation_of(request))
-        elif self._speech is not None:
-            self._speech.check(request)
         self._check_others(request)
         if isinstance(request, ChatRequest) and request.image is not None:
             self._check_sight(wanted)

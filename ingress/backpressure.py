@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ingress.problems import Problem
 from schemas.events import WorkerHeartbeat
 from schemas.requests import JobKind
-from transport.workers import SILENT_WORKER_S, SPEECH
+from transport.workers import SILENT_WORKER_S, answers_prompts
 
 JUDGED_S = 0.2  # a verdict is good for so long: it costs more than the rest of the check
 MEASURED_S = 60.0  # heartbeats say what was finished in so long
@@ -21,6 +21,7 @@ WORK = {
     "retrieve_context": ("retrieval", False), "partition_document": ("ingestion", False),
     "embed_chunks": ("ingestion", False), "generate_speech": ("speech", False),
     "store_example": ("sink", False), "plan_agent_step": ("agent", False), "run_tool": ("agent", False),
+    "train_adapter": ("training", False),
 }  # fmt: skip
 # The work that a job waits for.
 STAGES: dict[JobKind, tuple[str, ...]] = {
@@ -133,8 +134,8 @@ class Backpressure:
 
 
 def _answering(beat: WorkerHeartbeat) -> set[str]:
-    """Providers that it asks for answers, or vectors; what speaks is an offer of its own."""
-    return {offer.name for offer in beat.providers if SPEECH not in offer.can}
+    """Providers that it asks for answers, or vectors."""
+    return {offer.name for offer in beat.providers if answers_prompts(offer)}
 
 
 def _overloaded(detail: str, retry_after_s: float) -> Problem:

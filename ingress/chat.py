@@ -37,7 +37,8 @@ STATUS_BY_CODE = {
     "not-allowed": 403, "too-many-payloads": 429,
     "quarantined": 403, "unexpected-error": 500,
     "crashed-worker": 500, "unknown-user": 401, "user-disabled": 401, "invalid-event": 422, "cancelled": 409,
-    "document-too-large": 413,
+    "document-too-large": 413, "no-such-adapter": 400, "training-unavailable": 400, "adapter-missing": 409,
+    "too-few-examples": 409, "adapter-exists": 409, "too-many-adapters": 409,
 }  # fmt: skip
 REFUSED = (400, 403, 429)  # nothing was done: an accepted job's caller is told at once, where it is known by then
 ANSWERS: dict[int | str, dict[str, Any]] = {

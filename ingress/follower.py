@@ -29,7 +29,7 @@ LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
 LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
 ADMITTED = b'"state":"admitted"'
-DOCUMENT = b'"document":{'  # within a text its quotes would be escaped
+FAR = (b'"document":{', b'"training":{')  # within a text its quotes would be escaped
 LONGEST_MS = 86_400_000  # that a job may be good for
 
 
@@ -57,7 +57,7 @@ def _user_in(value: bytes) -> str | None:
 class Progress:
     """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told.
 
-    `at`: when that was so; `document`: how far it is; `code`: why it waits, or is tried again.
+    `at`: when that was so; `document`, `training`: how far it is; `code`: why it waits, or is tried again.
     """
 
     user_id: str
@@ -67,6 +67,7 @@ class Progress:
     attempts: list[dict[str, Any]] | None
     at: datetime
     document: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
     code: str | None = None
 
 
@@ -117,7 +118,7 @@ class Follower:
         self._following = Following(access, (progressed, finished), self._take, what="job events")
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
-        self._documents: OrderedDict[bytes, bytes] = OrderedDict()  # the last word on how far each is
+        self._far: OrderedDict[bytes, bytes] = OrderedDict()  # the last word on how far each is
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -166,20 +167,21 @@ class Follower:
         except ValidationError:
             return None
         attempts = [attempt.model_dump(exclude_none=True) for attempt in event.attempts or ()]
-        document = self._document(str(job_id).encode())
         return Progress(
-            event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, document, event.code
+            event.user_id, event.stage, event.state, event.retry_at, attempts or None, event.at, code=event.code,
+            **self._how_far(str(job_id).encode()),
         )  # fmt: skip
 
-    def _document(self, key: bytes) -> dict[str, Any] | None:
-        value = self._documents.get(key)
+    def _how_far(self, key: bytes) -> dict[str, dict[str, Any]]:
+        value = self._far.get(key)
         if value is None:
-            return None
+            return {}
         try:
-            told = JobProgressed.model_validate_json(value).document
+            told = JobProgressed.model_validate_json(value)
         except ValidationError:
-            return None
-        return told.model_dump(exclude_none=True) if told is not None else None
+            return {}
+        found = {"document": told.document, "training": told.training}
+        return {name: far.model_dump(exclude_none=True) for name, far in found.items() if far is not None}
 
     # --- reading ---
 
@@ -196,11 +198,11 @@ class Follower:
         self._progress.move_to_end(key)
         if len(self._progress) > MAX_PROGRESS:
             self._progress.popitem(last=False)
-        if DOCUMENT in value:
-            self._documents[key] = value
-            self._documents.move_to_end(key)
-            if len(self._documents) > MAX_PROGRESS:
-                self._documents.popitem(last=False)
+        if any(mark in value for mark in FAR):
+            self._far[key] = value
+            self._far.move_to_end(key)
+            if len(self._far) > MAX_PROGRESS:
+                self._far.popitem(last=False)
         if watches := self._watches.get(key):
             with contextlib.suppress(ValidationError):
                 event = JobProgressed.model_validate_json(value)
@@ -212,7 +214,7 @@ class Follower:
 
     def _take_finished(self, key: bytes, value: bytes) -> None:
         self._progress.pop(key, None)
-        self._documents.pop(key, None)
+        self._far.pop(key, None)
         if self._usage is not None:
             self._usage.ended(key)
         if watches := self._watches.get(key):

@@ -116,7 +116,7 @@ async def view_of(job_id: UUID, user: UserUpdated, found: Services, *, kinds: Se
             raise not_found()
         if row.status != "pending":
             return row.view()
-        return row.view(**await _where(job_id, found, asks_provider=row.kind != "document"))
+        return row.view(**await _where(job_id, found, asks_provider=row.kind not in ("document", "training")))
     kind = kinds[0] if kinds else "chat"
     progress = found.follower.progress(job_id)
     if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
@@ -155,7 +155,7 @@ async def _where(job_id: UUID, found: Services, *, asks_provider: bool = True) -
             return {"stage": WAITING_FOR_PROVIDER, "state": "waiting", "attempts": progress.attempts}
         return {
             "stage": progress.stage, "state": progress.state, "retry_at": progress.retry_at,
-            "attempts": progress.attempts, "document": progress.document,
+            "attempts": progress.attempts, "document": progress.document, "training": progress.training,
         }  # fmt: skip
     with contextlib.suppress(RetryableError):
         waiting = await found.due.of_job(job_id)

@@ -38,6 +38,7 @@ from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.topics import Catalog
+from sinks.adapters import AdapterStore
 from sinks.api_keys import ApiKeyStore
 from sinks.comparisons import ComparisonStore
 from sinks.dead_letters import DeadLetterStore
@@ -83,6 +84,7 @@ class Services:
     jobs: JobStore
     exports: Exports
     examples: ExampleStore
+    adapters: AdapterStore
     comparisons: ComparisonStore
     comparing: Comparing
     compare_rules: CompareRules

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
+from ingress.adapters import AdapterChecks
 from ingress.asked_providers import AskedProviders, generation_of
 from ingress.backpressure import STAGES, Backpressure
 from ingress.caller import caller_address
@@ -31,6 +32,7 @@ from schemas.requests import (
     ChatRequest,
     DocumentRequest,
     ImageReference,
+    TrainingRequest,
     kind_of,
 )
 from sinks.egress_targets import NOTHING_ELSE, Allowed, EgressRefusedError, check_url
@@ -56,6 +58,7 @@ class Rules:
     document_expires_after_s: float
     callback_allow_private: bool
     callback_allowed: Allowed = NOTHING_ELSE
+    training_expires_after_s: float = 14_400.0
 
 
 class Submissions:
@@ -66,8 +69,10 @@ class Submissions:
         *, cancel_requests: CancelRequests, present_providers: Callable[[], Sequence[str]],
         idempotency: Idempotency, backpressure: Backpressure, images: Images, files: Files, standings: Standings,
         offers: Callable[[], Mapping[str, Sequence[ProviderOffer]]] = dict, speech: SpeechOffers | None = None,
+        adapters: AdapterChecks | None = None,
     ) -> None:  # fmt: skip
         """`present_providers`: those that live workers can reach; `offers`: what is known of them, by name."""
+        self._adapters = adapters
         self.asked = AskedProviders(
             allowed=rules.allowed_providers, present=present_providers, offers=offers, speech=speech
         )  # fmt: skip
@@ -241,11 +246,13 @@ class Submissions:
             yield watch, asyncio.ensure_future(self._publisher.publish(record))
 
     async def _keep(self, user: UserUpdated, request: AnyRequest, turn: Turn, upload: Sent) -> None:
-        """See to it that image or file is in the store; where it is not, nothing is published and the key is free."""
+        """See to it that image, file or adapter is there; where it is not, nothing is published and the key is free."""
         image = _image_of(request)
         try:
             if not turn.publish:
                 return
+            if self._adapters is not None:
+                await self._adapters.check(user, request)
             if isinstance(upload, ReceivedFile):
                 await self._files.claim(user, upload, turn.job_id)
             elif upload is not None:
@@ -315,6 +322,8 @@ class Submissions:
     def _good_for_s(self, request: AnyRequest) -> float:
         if isinstance(request, DocumentRequest):
             return request.timeout or self._rules.document_expires_after_s
+        if isinstance(request, TrainingRequest):
+            return request.timeout or self._rules.training_expires_after_s
         return self._rules.expires_after_s
 
     def _check(self, user: UserUpdated, request: AnyRequest, *, is_counted: bool = False) -> None:

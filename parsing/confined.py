@@ -46,16 +46,22 @@ def without_network() -> bool:
     return any(libc.unshare(flags) == 0 for flags in (CLONE_NEWNET, CLONE_NEWUSER | CLONE_NEWNET))
 
 
-def confine(*, memory_bytes: int, cpu_s: float, most_cpu_s: float) -> None:
-    """Bound what it may take from now on; `memory_bytes` beside what it has."""
+def confine(
+    *, memory_bytes: int, cpu_s: float, most_cpu_s: float, file_bytes: int = 0, may_have_threads: bool = False
+) -> None:
+    """Bound what it may take from now on; `memory_bytes` beside what it has.
+
+    `file_bytes`: of a file that it has open for writing; 0: it writes to a pipe, and to nothing else.
+    """
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),  # it writes to a pipe, and to nothing else
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
-        (resource.RLIMIT_NPROC, 0),  # not for root, whom the kernel does not count
         (resource.RLIMIT_AS, _address_space() + memory_bytes),
     ):
         resource.setrlimit(kind, (most, most))
+    if not may_have_threads:  # the kernel counts them as processes
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # not for root, whom the kernel does not count
     resource.setrlimit(resource.RLIMIT_CPU, (max(1, round(cpu_s)), max(1, round(most_cpu_s))))
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from schemas.envelope import Attributes, is_uuid
 from schemas.events import Job, JobAccepted, JobRequested, UserUpdated
 from schemas.ids import JobIds, direct_job_id
-from schemas.requests import DocumentRequest
+from schemas.requests import DocumentRequest, TrainingRequest
 
 
 def accept_job(
@@ -19,6 +19,7 @@ def accept_job(
     job_ids: JobIds,
     expires_after_s: float,
     document_expires_after_s: float | None = None,
+    training_expires_after_s: float | None = None,
     address: str | None = None,
 ) -> JobAccepted:
     """The request as a job.
@@ -31,12 +32,15 @@ def accept_job(
         job_ids: Tells an id that the ingress made for this user.
         expires_after_s: Where the request does not say it.
         document_expires_after_s: The same of documents.
+        training_expires_after_s: The same of trainings.
         address: What the record says of its caller's; believed of what an ingress of ours has sent.
     """
     user = users.get(requested.user_id)
     made = made_here(requested.user_id, attributes, job_ids)
     if isinstance(requested.request, DocumentRequest):
         expires_after_s = requested.request.timeout or document_expires_after_s or expires_after_s
+    if isinstance(requested.request, TrainingRequest):
+        expires_after_s = requested.request.timeout or training_expires_after_s or expires_after_s
     expires_after = requested.expires_after or expires_after_s
     job = Job(
         job_id=made or _derived(requested.user_id, attributes),

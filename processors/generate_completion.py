@@ -40,6 +40,7 @@ async def generate_completion(
     images: tuple[Image, ...] = (),
     answers: AnswerPolicy = AnswerPolicy(),  # noqa: B008 it has no state
     link_hosts: Sequence[str] = (),
+    adapter_id: str | None = None,
 ) -> StageResult:
     """Ask the provider for the job's answer.
 
@@ -55,6 +56,7 @@ async def generate_completion(
         answers: What is not to be told. Its verdict is our own and final: no other provider is asked for an answer
             that passes, and the provider has not failed.
         link_hosts: Hosts that links in an answer from documents may lead to.
+        adapter_id: Of the user's adapter that answers; see `with_adapter`.
 
     Returns:
         `Emit` with one `JobFinished`: the answer, `unsupported-parameter` where the provider has not all that was
@@ -81,6 +83,7 @@ async def generate_completion(
         images=images,
         model=event.request.model,
         history=event.request.history or (),
+        adapter_id=adapter_id if generation.mode == "lora" else None,
     )
     rag = RagAnswer(event, event.retrieved, link_hosts=link_hosts) if event.retrieved is not None else None
     if rag is not None:

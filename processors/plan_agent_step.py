@@ -76,6 +76,7 @@ async def plan_agent_step(
     limits: AgentLimits,
     now: datetime,
     recall: Callable[[AgentStepRequested], Any] | None = None,
+    adapter_id: str | None = None,
 ) -> StageResult:
     """Ask what is to be done next.
 
@@ -88,6 +89,7 @@ async def plan_agent_step(
         limits: What a run may cost.
         now: The time of the call.
         recall: Awaited at the first step for what the agent knows of earlier runs: the event with it.
+        adapter_id: Of the user's adapter that thinks; see `with_adapter`.
 
     Returns:
         `Emit` with `ToolCallRequested` and `JobProgressed`, or with a `JobFinished`: `token-budget`, `cost-budget`,
@@ -111,7 +113,10 @@ async def plan_agent_step(
         if lacking and request.generation_config.strict is not False:
             return _ended(event, JobError(code=UNSUPPORTED, message=refusal(event.provider, lacking)), now)
         whole = event.model_copy(update={"state": await redeemed(state, job, steps)})
-        asked = _Question(whole, provider, guards[event.provider], tools, generation)
+        asked = _Question(
+            whole, provider, guards[event.provider], tools, generation,
+            adapter_id=adapter_id if generation.mode == "lora" else None,
+        )  # fmt: skip
         planned = replace(await asked.planned(), is_tainted=state.is_tainted)
         stored = await steps.plan(job, request.agent_id, event.step, planned, goal=request.goal)
     planned = stored.planned
@@ -147,10 +152,11 @@ class _Question:
 
     def __init__(
         self, event: AgentStepRequested, provider: CompletionProvider, guard: Turns, tools: Tools,
-        generation: GenerationConfig,
+        generation: GenerationConfig, *, adapter_id: str | None = None,
     ) -> None:  # fmt: skip
         self._event, self._provider, self._guard, self._tools = event, provider, guard, tools
         self._generation = _shaped(generation, provider.capabilities.parameters, tools)
+        self._adapter_id = adapter_id
         self._planned = PlannedStep("", "")
         self._short = False
 
@@ -182,7 +188,7 @@ class _Question:
         told = instruction(self._tools)
         asked = CompletionRequest(
             job_id=event.job.job_id, prompt=text, instruction=told, generation=self._generation,
-            timeout_s=event.work_s,
+            timeout_s=event.work_s, adapter_id=self._adapter_id,
         )  # fmt: skip
         completion = await ask(self._provider, asked, guard=self._guard, most_s=event.work_s)
         usage = completion.usage

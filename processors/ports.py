@@ -29,7 +29,7 @@ class CompletionRequest:
     """One prompt for one provider.
 
     `timeout_s` is what is left for the call when it begins; `model` is another one than the provider's own; `history`
-    is what was said before the prompt, oldest first.
+    is what was said before the prompt, oldest first; `adapter_id` is of the trained adapter that answers.
     """
 
     job_id: UUID
@@ -40,6 +40,7 @@ class CompletionRequest:
     images: tuple[Image, ...] = ()
     model: str | None = None
     history: tuple[Turn, ...] = ()
+    adapter_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

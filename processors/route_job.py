@@ -1,16 +1,17 @@
 """Stage: job-admitted -> the topic of the work, and word to who waits.
 
 completion-requested-<provider>, embedding-requested-<provider>, speech-requested, example-received,
-retrieval-requested, document-received or agent-step-requested.
+training-requested, retrieval-requested, document-received or agent-step-requested.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from processors.cancelled import USER_DISABLED, cancelled
 from processors.classify_query import as_chat, by_rules
 from processors.stage import Emit, StageResult
+from processors.train_adapter import NO_TRAINING
 from schemas.events import (
     AgentState,
     AgentStepRequested,
@@ -26,6 +27,7 @@ from schemas.events import (
     JobProgressed,
     RetrievalRequested,
     SpeechRequested,
+    TrainingRequested,
 )
 from schemas.requests import (
     AgentRequest,
@@ -38,11 +40,13 @@ from schemas.requests import (
     SearchRequest,
     SmartRequest,
     SpeechRequest,
+    TrainingRequest,
 )
 from schemas.topics import ONLY_SPEAKING
 
 NO_SUCH_PROVIDER, NOT_ALLOWED = "no-such-provider", "not-allowed"
 DOCUMENT_S = 900.0
+TRAINING_S = 86_400.0  # its job's end ends it sooner
 MAX_TIMEOUT_S = 120.0
 SPOKEN_CHARS_PER_S = 40.0  # half as fast as a voice on two slow cores
 SMART_AGENT, SMART_STEPS = "smart", 5  # of a query that turns out to need an agent
@@ -75,6 +79,15 @@ def not_speaking(absent: Sequence[str], present: Sequence[str]) -> str:
     return f"the provider {', '.join(absent)} does not speak; those that do are: {there}"
 
 
+def not_training(absent: Sequence[str], present: Sequence[str], why_not: Mapping[str, str]) -> str:
+    """That this provider does not train, why, and who does; of nobody in particular, why nobody does."""
+    there = f"those that train are: {', '.join(present) or 'none'}"
+    told = [why_not[name] for name in absent or why_not if name in why_not]
+    if absent and not told:
+        return f"the provider {', '.join(absent)} does not train; {there}"
+    return "; ".join([*told, there]) if told or absent else f"no provider that is present trains; {there}"
+
+
 def speech_time_s(chars: int, *, default_s: float) -> float:
     """What a text of so many characters may take to be said, where its request does not say it."""
     return max(default_s, min(MAX_TIMEOUT_S, chars / SPOKEN_CHARS_PER_S))
@@ -85,7 +98,8 @@ class KnownProviders:
     """Names of providers: `alive`, that live workers can reach; `seen`, that any worker could ever reach;
     `configured`, that this deployment has the key or address of; `embedding`, of them those that make vectors;
     `silent`, those that make vectors and do nothing else; `speaking`, `spoke`: as the first two, of those that speak,
-    who need not be among the others."""
+    who need not be among the others; `training`, `trained`: likewise, of those that train; `not_training`: why others
+    do not."""
 
     alive: Sequence[str] = ()
     seen: Sequence[str] = ()
@@ -94,6 +108,9 @@ class KnownProviders:
     silent: Sequence[str] = ()
     speaking: Sequence[str] = ()
     spoke: Sequence[str] = ()
+    training: Sequence[str] = ()
+    trained: Sequence[str] = ()
+    not_training: Mapping[str, str] = field(default_factory=dict)
 
     def that_answer(self) -> "KnownProviders":
         """Those of them that answer prompts."""
@@ -105,6 +122,10 @@ class KnownProviders:
     def that_speak(self) -> "KnownProviders":
         """Those that speak."""
         return KnownProviders(self.speaking, self.spoke)
+
+    def that_train(self) -> "KnownProviders":
+        """Those that train."""
+        return KnownProviders(self.training, self.trained)
 
     def that_embed(self) -> "KnownProviders":
         """Those of them that make vectors."""
@@ -146,7 +167,7 @@ def route_job(
 
     Returns:
         `Emit` with the event of the work and `JobProgressed`, or with a `JobFinished`:
-        `cancelled`, `user-disabled`, `expired`, `no-such-provider`, `not-allowed`.
+        `cancelled`, `user-disabled`, `expired`, `no-such-provider`, `not-allowed`, `training-unavailable`.
     """
     job = event.job
     if is_disabled(job):
@@ -177,6 +198,8 @@ def route_job(
             job=job, provider=speaker, request=request, timeout_s=timeout_s, rate_limit=event.rate_limit
         )  # fmt: skip
         return Emit((spoken, _progressed(event, now)))
+    if isinstance(request, TrainingRequest):
+        return _training(event, request, known, allowed=allowed, default=default, now=now)
     who_answers, who_embeds = _asked_for(request)
     chosen: dict[str, str] = {}
     for what, asked_for in (("answers", who_answers), ("embeds", who_embeds)):
@@ -203,6 +226,23 @@ def _progressed(event: JobAdmitted, now: datetime) -> JobProgressed:
         job_id=job.job_id, run=job.run, user_id=job.user_id, stage="route_job", state="admitted", at=now,
         rate_limit=event.rate_limit,
     )  # fmt: skip
+
+
+def _training(
+    event: JobAdmitted, request: TrainingRequest, known: KnownProviders, *, allowed: Sequence[str], default: str | None,
+    now: datetime,
+) -> Emit:  # fmt: skip
+    def told(absent: Sequence[str], present: Sequence[str]) -> str:
+        return not_training(absent, present, known.not_training)
+
+    trainer = _choose(request.providers, known.that_train(), allowed=allowed, default=default, told=told)
+    if isinstance(trainer, JobError):
+        error = trainer.model_copy(update={"code": NO_TRAINING})
+        return Emit((JobFinished.failed(event.job, error=error, at=now, rate_limit=event.rate_limit),))
+    requested = TrainingRequested(
+        job=event.job, provider=trainer, request=request, timeout_s=TRAINING_S, rate_limit=event.rate_limit
+    )  # fmt: skip
+    return Emit((requested, _progressed(event, now)))
 
 
 def _asked_for(request: AnyRequest) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:

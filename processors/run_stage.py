@@ -17,6 +17,7 @@ from schemas.events import Attempt, Event, Job, JobError, JobFinished
 logger = logging.getLogger(__name__)
 
 UNEXPECTED = "unexpected-error"
+LONG_KINDS = ("document", "training")  # whose time is that of their job
 JITTER = Random()  # noqa: S311 it is no secret; one for all, for a new one costs more than the rest of a try
 
 
@@ -119,7 +120,8 @@ async def run_stage(
                     return _with_attempts(result, _all(past, attempts))
     except TimeoutError:
         attempts.append(_attempt(target, began, "timeout"))
-        message = "there was no answer in time and the work was cut; allow more with `timeout` (at most 120 s)"
+        most_s = 86_400 if job.kind in LONG_KINDS else 120
+        message = f"there was no answer in time and the work was cut; allow more with `timeout` (at most {most_s} s)"
         return _ended(job, "timeout", message, now(), _all(past, attempts))
     except Exception:  # a bug in a stage ends its job, not the process
         logger.exception("a stage failed", extra={"job_id": str(job.job_id), "stage": name, "target": target})

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from processors.document_ports import TokenCounter
-from providers import local
+from providers.local_adapters import NAME
 
 # Letters per token, by kind: words of ASCII letters; of other alphabets that put spaces between words; of scripts in
 # which letters are marked or joined; digits. All else is a token a letter, and a picture is three.
@@ -90,11 +90,11 @@ def _e5() -> E5Tokens | None:
 
 def token_counter(provider: str) -> TokenCounter:
     """The counter of the provider's embedding model; made once a process."""
-    own = _e5() if provider == local.NAME else None
+    own = _e5() if provider == NAME else None
     return own or EstimatedTokens()
 
 
 def chunk_tokens(provider: str, wanted: int) -> int:
     """How many tokens a chunk may have for the provider's model: as wanted, unless that is more than it reads."""
-    own = _e5() if provider == local.NAME else None
+    own = _e5() if provider == NAME else None
     return wanted if own is None else min(wanted, MAX_E5_TOKENS - own.added)

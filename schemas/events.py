@@ -25,9 +25,21 @@ from schemas.job_events import (
     StreamedRange,
     WorkEvent,
 )
-from schemas.progress_events import AgentProgress, CompletionStreamed, DocumentProgress, JobProgressed
+from schemas.progress_events import (
+    AgentProgress,
+    CompletionStreamed,
+    DocumentProgress,
+    JobProgressed,
+    TrainingProgressed,
+)
 from schemas.user_events import SecurityIncidentDetected, UserUpdated
-from schemas.work_events import CompletionRequested, EmbeddingRequested, ExampleReceived, SpeechRequested
+from schemas.work_events import (
+    CompletionRequested,
+    EmbeddingRequested,
+    ExampleReceived,
+    SpeechRequested,
+    TrainingRequested,
+)
 from schemas.worker_events import MAX_OFFERED_MODELS, ProviderOffer, StageLoad, WorkerHeartbeat
 
 __all__ = (  # noqa: RUF022 in the order in which a job meets them
@@ -38,13 +50,13 @@ __all__ = (  # noqa: RUF022 in the order in which a job meets them
     "RateLimit", "JobAdmitted", "Attempt", "WorkEvent", "StreamedRange", "JobError", "JobFinished",
     "JobCancelRequested",
     # one call to a provider, or one row
-    "CompletionRequested", "EmbeddingRequested", "SpeechRequested", "ExampleReceived",
+    "CompletionRequested", "EmbeddingRequested", "SpeechRequested", "ExampleReceived", "TrainingRequested",
     # documents and questions to them
     "DocumentReceived", "Chunk", "ChunksPrepared", "RetrievalRequested", "Passage", "Retrieved",
     # agents
     "Decision", "AgentStep", "AgentSpent", "AgentState", "AgentStepRequested", "ToolCallRequested",
     # on the way
-    "DocumentProgress", "AgentProgress", "JobProgressed", "CompletionStreamed",
+    "DocumentProgress", "AgentProgress", "TrainingProgressed", "JobProgressed", "CompletionStreamed",
     # users
     "UserUpdated", "SecurityIncidentDetected",
     # workers

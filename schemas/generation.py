@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from schemas.request_fields import ProviderName, RequestBody, Text, one_or_more, without_unstorable
+from schemas.request_fields import AdapterName, ProviderName, RequestBody, Text, one_or_more, without_unstorable
 
 # Strict: "5" and true are no numbers, though pydantic would make some of them.
 Temperature = Annotated[float, Field(strict=True, ge=0, le=2)]
@@ -89,6 +89,9 @@ class GenerationConfig(RequestBody):
     repetition_penalty: RepetitionPenalty | None = None
     response_format: ResponseFormat | None = None
     mode: Literal["base", "lora"] | None = Field(None, description="Answer with the trained adapter, or without")
+    adapter: AdapterName | None = Field(
+        None, description="Which of your own adapters, with mode lora (GET /instruction/adapters)"
+    )
     # None is true: an event without it can be read by workers that do not know it yet.
     strict: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="False: parameters that the provider has not are left out (meta.dropped); else refused"
@@ -96,6 +99,12 @@ class GenerationConfig(RequestBody):
     simulate_failure: (
         Annotated[tuple[ProviderName, ...], BeforeValidator(one_or_more), Field(min_length=1, max_length=6)] | None
     ) = Field(None, description="For admins: these providers are not asked but fail, as if they could not be reached")
+
+    @model_validator(mode="after")
+    def _adapter_where_it_belongs(self) -> Self:
+        if self.adapter is not None and self.mode != "lora":
+            raise ValueError("adapter is given with mode lora only")
+        return self
 
     def named(self) -> tuple[str, ...]:
         """The parameters that are asked for, by the names that providers list theirs with."""
@@ -113,7 +122,8 @@ class GenerationConfig(RequestBody):
 
     def without(self, names: Collection[str]) -> Self:
         """The same without some of its parameters, named as `named` does."""
-        return self.model_copy(update={name.partition(".")[0]: None for name in names})
+        fields = {name.partition(".")[0] for name in names}
+        return self.model_copy(update=dict.fromkeys(fields | ({"adapter"} if "mode" in fields else set())))
 
 
 # Those whose name says it all; `mode` and `response_format` depend on what is asked for.

@@ -22,6 +22,7 @@ def job_view(
     retry_at: datetime | None = None,
     attempts: list[dict[str, Any]] | None = None,
     document: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
     timings: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The polled shape: `{job_id, status, result?, error?: {code, message, retry_after_s?}, ...}`; nothing empty."""
@@ -39,6 +40,7 @@ def job_view(
         "retry_at": _iso(retry_at),
         "attempts": attempts or None,
         "document": document,
+        "training": training,
         "timings": timings or None,
     }
     return {name: value for name, value in view.items() if value is not None}

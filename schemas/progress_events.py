@@ -29,11 +29,25 @@ class AgentProgress(Event):
     observation: str | None = None
 
 
+class TrainingProgressed(Event):
+    """How far a training is, which began `elapsed_s` ago.
+
+    `steps`: of all its epochs, 0 where nobody knows; `loss`: of the last step, None likewise.
+    """
+
+    epoch: int = 0
+    epochs: int
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    elapsed_s: float = 0.0
+
+
 class JobProgressed(Event):
     """A small fact on the way; nothing depends on its arrival.
 
-    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`, `agent`: how far
-    it is.
+    `waiting`: it is tried again at `retry_at`; `attempts` are the tries of earlier rounds; `document`, `agent`,
+    `training`: how far it is.
     """
 
     job_id: UUID
@@ -49,6 +63,7 @@ class JobProgressed(Event):
     attempts: tuple[Attempt, ...] | None = None
     document: DocumentProgress | None = None
     agent: AgentProgress | None = None
+    training: TrainingProgressed | None = None
 
 
 class CompletionStreamed(Event):

@@ -50,6 +50,8 @@ Timeout = Annotated[
     float, Field(strict=True, ge=1, le=120, description="Seconds of work, the provider's call included")
 ]
 ModelName = Annotated[Text, Field(min_length=1, max_length=200)]
+# As it stands in a path and in a file's name.
+AdapterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class RequestBody(BaseModel):

@@ -7,9 +7,19 @@ from uuid import UUID
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from schemas.generation import GenerationConfig
-from schemas.request_fields import ModelName, Prompt, ProviderName, ProviderNames, RequestBody, Text, Timeout, not_blank
+from schemas.request_fields import (
+    AdapterName,
+    ModelName,
+    Prompt,
+    ProviderName,
+    ProviderNames,
+    RequestBody,
+    Text,
+    Timeout,
+    not_blank,
+)
 
-JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example"]
+JobKind = Literal["chat", "embedding", "rag", "search", "document", "agent", "smart", "speech", "example", "training"]
 ImageType = Literal["image/png", "image/jpeg", "image/webp", "image/gif"]
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 
@@ -61,6 +71,8 @@ class ChatRequest(RequestBody):
     def _fits_together(self) -> Self:
         if self.model is not None and len(self.providers) != 1:
             raise ValueError("model is one of a provider's: name that one provider, too")
+        if self.generation_config.adapter is not None and len(self.providers) > 1:
+            raise ValueError("an adapter is one provider's: name that one, or none")
         if self.history is not None and sum(len(turn.text) for turn in self.history) > MAX_HISTORY_CHARS:
             raise ValueError(f"history is at most {MAX_HISTORY_CHARS} characters in all")
         return self
@@ -258,14 +270,41 @@ class ExampleRequest(RequestBody):
         return ()
 
 
+Epochs = Annotated[int, Field(strict=True, ge=1, le=20)]
+LearningRate = Annotated[float, Field(strict=True, ge=1e-6, le=1e-2)]
+BatchSize = Annotated[int, Field(strict=True, ge=1, le=32)]
+
+
+class TrainingRequest(RequestBody):
+    """Body of `POST /instruction/train` and `request` of a job of kind `training`: an adapter is to be learnt.
+
+    It learns from the user's own examples; `name`: what the user calls it from then on.
+    """
+
+    name: AdapterName
+    epochs: Epochs = 3
+    lr: LearningRate = 1e-4
+    batch_size: BatchSize = 4
+    provider: Annotated[ProviderName | None, Field(description="Whose model learns")] = None
+    timeout: (
+        Annotated[float, Field(strict=True, ge=1, le=86_400, description="Seconds that the job is good for")] | None
+    ) = None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """As `ChatRequest.providers`; of those that train."""
+        return (self.provider,) if self.provider else ()
+
+
 REQUESTS: dict[str, type[RequestBody]] = {
     "chat": ChatRequest, "embedding": EmbeddingRequest, "rag": RagRequest, "search": SearchRequest,
     "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
-    "example": ExampleRequest,
+    "example": ExampleRequest, "training": TrainingRequest,
 }  # fmt: skip
 # Fields that no other kind's request has, and after them those that decide where none of these is given.
 _TELLING = {
     "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
+    "name": "training",
     "speaker": "speech", "language": "speech", "instruct": "speech", "agent_id": "smart",
     "top_k": "search", "mode": "search", "among": "search",
 }  # fmt: skip
@@ -317,6 +356,7 @@ AnyRequest = Annotated[
     | Annotated[AgentRequest, Tag("agent")]
     | Annotated[SmartRequest, Tag("smart")]
     | Annotated[SpeechRequest, Tag("speech")]
-    | Annotated[ExampleRequest, Tag("example")],
+    | Annotated[ExampleRequest, Tag("example")]
+    | Annotated[TrainingRequest, Tag("training")],
     Discriminator(_which),
 ]

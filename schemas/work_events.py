@@ -3,7 +3,7 @@
 from schemas.agent_events import Decision
 from schemas.document_events import Retrieved
 from schemas.job_events import WorkEvent
-from schemas.requests import ChatRequest, EmbeddingRequest, ExampleRequest, SpeechRequest
+from schemas.requests import ChatRequest, EmbeddingRequest, ExampleRequest, SpeechRequest, TrainingRequest
 
 
 class CompletionRequested(WorkEvent):
@@ -43,3 +43,10 @@ class ExampleReceived(WorkEvent):
     """An example to learn from is to be kept."""
 
     request: ExampleRequest
+
+
+class TrainingRequested(WorkEvent):
+    """A provider's model is to learn from its user's examples."""
+
+    provider: str
+    request: TrainingRequest

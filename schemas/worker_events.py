@@ -13,7 +13,8 @@ class ProviderOffer(Event):
     """A provider that a worker has the key or address of.
 
     `models`: the first of them where there are many; `can`: `stream`, `images`, `embeddings`, or only `speech`: what
-    speaks is an offer of its own, with `speakers` and `languages`; `parameters`: of `generation_config`; `healthy`:
+    speaks is an offer of its own, with `speakers` and `languages`; so is what trains, with `training`, or with
+    `training-unavailable` and a `note` that says why not; `parameters`: of `generation_config`; `healthy`:
     whether it answered when it was last asked, None before; `code`: why it is not; `breaker`: whether this worker asks
     it for answers at all.
     """
@@ -30,6 +31,7 @@ class ProviderOffer(Event):
     breaker: Literal["closed", "half-open", "open"] | None = None
     speakers: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class StageLoad(Event):

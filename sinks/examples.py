@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from processors.adapter_ports import UsedExamples
 from processors.errors import PermanentError
 from processors.store_example import KeptExample, content_hash
+from processors.training_ports import TrainingExample
 from schemas.events import Job
 from schemas.requests import ExampleRequest
 from sinks.pool import Pool
@@ -37,6 +39,16 @@ WHERE user_id = $1 AND {HOLDS}
 ORDER BY number LIMIT $4
 """  # noqa: S608 of constants
 
+# The newest ones, until there are so many or so many characters of them.
+LESSONS = """
+SELECT instruction, input, output, number FROM (
+    SELECT instruction, input, output, number,
+           sum(length(instruction) + length(input) + length(output)) OVER (ORDER BY number DESC) AS chars
+    FROM (SELECT * FROM examples WHERE user_id = $1 ORDER BY number DESC LIMIT $2) AS newest
+) AS counted WHERE chars <= $3 ORDER BY number
+"""
+MAX_LESSON_CHARS = 2_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
@@ -61,9 +73,12 @@ class ExampleRow:
 class ExampleStore:
     """Every method raises RetryableError while Postgres is away."""
 
-    def __init__(self, pool: Pool, *, max_per_user: int = 10_000) -> None:
-        """`max_per_user`: as many as a user may have; counted before, so that several at once may get over it."""
-        self._pool, self._max = pool, max_per_user
+    def __init__(self, pool: Pool, *, max_per_user: int = 10_000, max_lessons: int = 1_000) -> None:
+        """`max_per_user`: as many as a user may have; counted before, so that several at once may get over it.
+
+        `max_lessons`: as many as a training takes.
+        """
+        self._pool, self._max, self._max_lessons = pool, max_per_user, max_lessons
 
     async def add(self, job: Job, example_id: UUID, example: ExampleRequest) -> KeptExample:
         """See `processors.store_example.ExampleStore.add`."""
@@ -91,6 +106,21 @@ class ExampleStore:
         """So many of them in the order in which they came."""
         async with self._pool.connection() as connection:
             return [ExampleRow(**row) for row in await connection.fetch(OLDEST, user_id, text, after, limit)]
+
+    async def lessons(self, user_id: str) -> UsedExamples:
+        """See `processors.adapter_ports.ExampleReader.lessons`."""
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(LESSONS, user_id, self._max_lessons, MAX_LESSON_CHARS)
+        total = await self.count(user_id)
+        return UsedExamples(
+            [TrainingExample(instruction=row[0], input=row[1], output=row[2]) for row in rows], max(total, len(rows))
+        )
+
+    async def count(self, user_id: str) -> int:
+        """How many the user has."""
+        async with self._pool.connection() as connection:
+            found: int = await connection.fetchval("SELECT count(*) FROM examples WHERE user_id = $1", user_id)
+        return found
 
     async def delete(self, example_id: UUID, *, user_id: str) -> bool:
         """True if the user had it."""

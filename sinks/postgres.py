@@ -240,6 +240,7 @@ class JobRow:
         retry_at: datetime | None = None,
         attempts: list[dict[str, Any]] | None = None,
         document: dict[str, Any] | None = None,
+        training: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """As its user sees it; the arguments are of one that still runs: where it is, and how often it was tried."""
         return job_view(
@@ -256,6 +257,7 @@ class JobRow:
             retry_at=retry_at,
             attempts=attempts if self.attempts is None else self.attempts,
             document=document,
+            training=training,
             timings=self.timings,
         )
 

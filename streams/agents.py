@@ -26,8 +26,10 @@ from processors.tools.registry import Tools
 from processors.tools.search import Search
 from processors.tools.tool import Tool
 from processors.tools.vector_search import VectorSearch
+from processors.with_adapter import with_adapter
 from schemas.events import AgentStepRequested, ToolCallRequested
 from schemas.topics import Catalog
+from sinks.adapters import AdapterStore
 from sinks.agent_calls import AgentCalls
 from sinks.agent_steps import AgentStepStore
 from sinks.documents import PostgresDocuments
@@ -73,6 +75,8 @@ async def declare_agent(
     of_steps: dict[str, Any] = {"providers": adapters, "guards": guards, "steps": steps}
     by_meaning = _recall(made, adapters, steps, has_vectors=has_vectors)
     remembered = partial(recall, steps=steps, by_meaning=by_meaning)
+    plan = partial(plan_agent_step, **of_steps, tools=tools, limits=limits, recall=remembered)
+    trained = AdapterStore(pool)
 
     async def plan_step(event: AgentStepRequested, *, now: datetime) -> StageResult:
         if event.is_undecided:
@@ -80,7 +84,7 @@ async def declare_agent(
             if not isinstance(decided, AgentStepRequested):
                 return decided
             event = decided
-        return await plan_agent_step(event, **of_steps, tools=tools, limits=limits, recall=remembered, now=now)
+        return await with_adapter(event, stage=plan, adapters=trained, now=now)
 
     @app.agent(step_requested, name="plan_agent_step")
     async def plan_agent_step_agent(stream: Stream) -> None:

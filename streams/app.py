@@ -102,10 +102,16 @@ class StreamApp(faust.App):
             TableManager=NoTables,
         )
 
-    def lane(self, topic: str, name: str, *, limit: int, at_entry: bool = False, is_sink: bool = False) -> Any:
-        """A topic for an agent, with at most `limit` of its records in work; `at_entry`: anyone may write to it."""
+    def lane(
+        self, topic: str, name: str, *, limit: int, at_entry: bool = False, is_sink: bool = False,
+        is_apart: bool = False,
+    ) -> Any:  # fmt: skip
+        """A topic for an agent, with at most `limit` of its records in work.
+
+        `at_entry`: anyone may write to it; `is_sink`, `is_apart`: see `Lane`.
+        """
         luck = BadLuck(name, at_entry=at_entry, cool_down_s=self._cool_down_s)
-        self.lanes[topic] = Lane(self, name, limit, luck, is_sink=is_sink)
+        self.lanes[topic] = Lane(self, name, limit, luck, is_sink=is_sink, is_apart=is_apart)
         return self.topic(topic)
 
     async def offer(self, record: Record) -> "asyncio.Future[Any]":

@@ -5,6 +5,7 @@
                                      │               └-> completion-streamed, piece by piece
                                      └-> completion-requested-<the next provider>, where this one fails
         -> embedding-requested-<provider> -> embed_texts -> job-finished
+        -> training-requested -> train_adapter -> job-finished (see training.py)
         -> retrieval-requested -> retrieve_context (see knowledge.py)
         -> agent-step-requested <-> tool-call-requested (see agents.py)
     what can never work, at any of them                -> dead-letters -> Postgres
@@ -19,6 +20,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from processors.adapter_ports import AdapterLookup
 from processors.answer_policy import AnswerPolicy
 from processors.embed_texts import embed_texts
 from processors.fall_over import FallOver
@@ -29,6 +31,7 @@ from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import no_classifier, sanitize_prompt
 from processors.stage import Emit, StageResult
+from processors.with_adapter import with_adapter
 from processors.with_image import with_image
 from schemas.events import (
     CompletionRequested,
@@ -155,10 +158,12 @@ def declare_completion(
     max_response_chars: int,
     answers: Callable[[], AnswerPolicy],
     link_hosts: Sequence[str] = (),
+    adapters: AdapterLookup | None = None,
 ) -> None:
     """The work: one topic, one lane and one agent per provider, so one that hangs holds up no other.
 
-    `images`: makes a reader of images, which holds no more than it has room for; each provider has its own.
+    `adapters`: who may be answered by which trained adapter, None where there is no database; `images`: makes a reader
+    of images, which holds no more than it has room for; each provider has its own.
     """
     for provider_name, provider in providers.items():
         topic = catalog.full_name("completion-requested-{provider}", provider=provider_name)
@@ -169,7 +174,8 @@ def declare_completion(
             _generate_completion, provider=provider, deltas=deltas, guard=guard, fall_over=fall_over,
             max_response_chars=max_response_chars, answers_now=answers, link_hosts=link_hosts,
         )  # fmt: skip
-        stage = partial(with_image, stage=generate, provider=provider, images=images(), fall_over=fall_over)
+        adapted = partial(with_adapter, stage=generate, adapters=adapters)
+        stage = partial(with_image, stage=adapted, provider=provider, images=images(), fall_over=fall_over)
 
         @app.agent(requested, name=f"generate_completion-{provider_name}")
         async def generate_completion_agent(stream: Stream, stage: Any = stage, guard: ProviderGuard = guard) -> None:

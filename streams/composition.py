@@ -17,6 +17,7 @@ from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import ROLES, Settings
+from sinks.adapters import AdapterStore
 from sinks.agent_steps import AgentStepStore
 from sinks.agent_steps import sweep as sweep_agent_steps
 from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
@@ -59,18 +60,29 @@ from streams.serve import StageServer
 from streams.serve_sink import as_dead_letters
 from streams.speech import declare_speech
 from streams.tables import Tables
+from streams.training import declare_training
 from streams.user_limits import UserLimits
 from streams.vectors import Vectors
 from transport.clients import KafkaAccess
 from transport.table import CompactedTable
 from transport.tokens import Tokens
-from transport.workers import EMBEDDINGS, SPEECH, kept, present_providers, seen_providers, silent_providers
+from transport.workers import (
+    EMBEDDINGS,
+    SPEECH,
+    TRAINING,
+    kept,
+    present_providers,
+    seen_providers,
+    silent_providers,
+    why_not_training,
+)
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
 
 Offers = Callable[[], Sequence[ProviderOffer]]
-WITH_RETRIES = ("completion", "speech", "retrieval", "agent", "ingestion", "sink")  # whose work may be put off
+# Whose work may be put off.
+WITH_RETRIES = ("completion", "speech", "retrieval", "agent", "ingestion", "training", "sink")
 
 
 class Composition:
@@ -171,6 +183,12 @@ class Composition:
                     continue
                 offering.append(speaking.offers)
                 self.beside.append(speaking.run)
+            elif role == "training":
+                training = await declare_training(app, server, self._catalog, made)
+                if training is None:
+                    logger.warning("no provider whose model can learn is here: the role training has nothing to do")
+                    continue
+                offering.append(training)
             else:
                 await self._declare_sink(app, stack, cancellations, users)
                 declare_examples(app, server, self._catalog, made)
@@ -179,7 +197,8 @@ class Composition:
             raise StartError(
                 "no provider has its key or address: set OPENAI_API_KEY, GEMINI_API_KEY, or one of "
                 "OLLAMA_BASE_URL, LMSTUDIO_BASE_URL, QWEN3_VL_BASE_URL, LOCAL_BASE_URL, LOCAL_EMBEDDING_URL; for the "
-                "role speech TTS_API_URL, QWEN_TTS_BASE_URL or LOCAL_SPEECH_URL"
+                "role speech TTS_API_URL, QWEN_TTS_BASE_URL or LOCAL_SPEECH_URL; for the role training "
+                "QWEN3_VL_BASE_URL, or allow local"
             )
         return lambda: [offer for offers in offering for offer in offers()]
 
@@ -234,6 +253,8 @@ class Composition:
             return KnownProviders(
                 present_providers(workers), seen_providers(workers), have, seen_providers(workers, can=EMBEDDINGS),
                 silent_providers(workers), present_providers(workers, can=SPEECH), seen_providers(workers, can=SPEECH),
+                present_providers(workers, can=TRAINING), seen_providers(workers, can=TRAINING),
+                why_not_training(workers),
             )  # fmt: skip
 
         limits = UserLimits(settings, self._access, self._catalog, users.values, pool=self._pool)
@@ -257,6 +278,7 @@ class Composition:
                 RedriveMarks(secrets),
                 expires_after_s=settings.expires_after_s,
                 document_expires_after_s=settings.document_expires_after_s,
+                training_expires_after_s=settings.training_expires_after_s,
                 tokens=Tokens(secrets, lifetime_s=settings.jwt_expires_min * 60)
                 if settings.event_token_required
                 else None,
@@ -306,7 +328,7 @@ class Composition:
             deltas=DeltaTopic(app.offer, self._catalog.full_name("completion-streamed")),
             images=lambda: StoredImages(payloads),
             max_response_chars=settings.max_response_length, answers=Newest(answer_rules, settings, self._live),
-            link_hosts=settings.answer_link_hosts,
+            link_hosts=settings.answer_link_hosts, adapters=AdapterStore(self._pool) if self._pool else None,
         )  # fmt: skip
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)

@@ -27,11 +27,13 @@ class Entry:
 
     def __init__(
         self, users: CompactedTable[UserUpdated], job_ids: JobIds, redrives: RedriveMarks, *, expires_after_s: float,
-        document_expires_after_s: float | None = None, tokens: Tokens | None = None,
+        document_expires_after_s: float | None = None, training_expires_after_s: float | None = None,
+        tokens: Tokens | None = None,
     ) -> None:  # fmt: skip
         """`tokens`: those that direct publishers must send; None where Kafka's ACLs are all that is asked."""
         self._users, self._job_ids, self._expires_after_s = users, job_ids, expires_after_s
         self._document_expires_after_s = document_expires_after_s
+        self._training_expires_after_s = training_expires_after_s
         self._redrives, self._tokens = redrives, tokens
 
     def __call__(self, record: ConsumerRecord) -> Envelope[JobAccepted] | Undecodable:
@@ -60,6 +62,7 @@ class Entry:
             job_ids=self._job_ids,
             expires_after_s=self._expires_after_s,
             document_expires_after_s=self._document_expires_after_s,
+            training_expires_after_s=self._training_expires_after_s,
             address=address_in(record.headers),
         )
         if (run := self._redrives.run(record.headers, event.job.job_id)) > 1:

@@ -30,13 +30,13 @@ from streams import metrics
 from streams.app import StreamApp
 from streams.chunk_writer import ChunkTopic
 from streams.decode import decoder
-from streams.document_progress import DocumentProgressTopic
 from streams.document_sweep import sweep_documents
 from streams.errors import StartError
 from streams.files import StoredFiles
 from streams.guards import partitions_share
 from streams.made import Made, adapters_of
 from streams.paced_embedding import paced
+from streams.progress import DocumentProgressTopic
 from streams.rules import Newest, prompt_rules
 from streams.serve import StageServer, Stream
 

@@ -42,12 +42,19 @@ HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` re
 class Lane:
     """The records that one stage has in hand: at most `limit` at work, a bounded number waiting."""
 
-    def __init__(self, app: "StreamApp", name: str, limit: int, luck: BadLuck, *, is_sink: bool = False) -> None:
+    def __init__(
+        self, app: "StreamApp", name: str, limit: int, luck: BadLuck, *, is_sink: bool = False,
+        is_apart: bool = False,
+    ) -> None:  # fmt: skip
         """`is_sink`: its records are not suspected of killing a process, for each is with many others in one call.
+
+        `is_apart`: they are worked on elsewhere, in a child or by a server, and that for hours: neither does a suspect
+        wait for them, nor does anything wait for one of them that is suspected.
 
         `pace`, to be set from outside: asked before each that is run at once; 0: now; else in how many seconds again.
         """
         self.app, self.name, self.limit, self.luck, self.is_sink = app, name, limit, luck, is_sink
+        self.is_apart = is_apart
         self._slots = asyncio.Semaphore(limit)
         # Delivered and not finished: at this many its topics are not polled until some are.
         self.high_water = max(2 * limit, 500)
@@ -63,7 +70,7 @@ class Lane:
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        if not is_sink:
+        if not (is_sink or is_apart):
             app.quarantine.watch(self)
         self._held = Held()
         self._outbox: Outbox[Work] = Outbox(app, self._spawn, self._answered)
@@ -134,7 +141,7 @@ class Lane:
                 batch.ledger.finish(record.offset)
             else:
                 self.pending += 1
-                if batch.ledger.is_suspect(record.offset):
+                if batch.ledger.is_suspect(record.offset) and not self.is_apart:
                     self._spawn(self._run_alone(work, handle))
                 elif self._at_work >= self.limit and ahead(record):
                     self._spawn(self._run_one(work, handle, ahead, in_turn=False))

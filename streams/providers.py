@@ -147,6 +147,7 @@ def _local(settings: Settings) -> Configured | None:
         return make_local(
             base_url=base_url, model=settings.local_model, embedding_url=embedding_url,
             embedding_model=settings.local_embedding_model, connections=slots + SPARE,
+            adapters=settings.local_adapters_path is not None,
         )  # fmt: skip
 
     return Configured(slots, make)

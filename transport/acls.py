@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from schemas.topics import Catalog, Topic
 
-WORKERS = ("gate", "completion", "retrieval", "agent", "ingestion", "speech", "sink")
+WORKERS = ("gate", "completion", "retrieval", "agent", "ingestion", "speech", "training", "sink")
 ROLES = ("ingress", *WORKERS, "admin", "recover", "publisher")
 # Producers and consumers of `topics.yaml`, and whose clients they use. `admin` is who runs `assistant setup`, `topics`
 # and `doctor`; `publisher` a direct client, which writes and does not read: answers of others are on the topics, too.
@@ -27,6 +27,7 @@ PARTIES: dict[str, tuple[str, ...]] = {
     "embed_chunks": ("ingestion",),
     "generate_speech": ("speech",),
     "store_example": ("sink",),
+    "train_adapter": ("training",),
     "store_pending": ("sink",),
     "store_outcome": ("sink",),
     "store_dead_letter": ("sink",),

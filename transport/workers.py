@@ -9,6 +9,8 @@ from transport.table import CompactedTable
 
 SILENT_WORKER_S = 15.0  # three beats
 EMBEDDINGS, SPEECH = "embeddings", "speech"
+TRAINING, NO_TRAINING = "training", "training-unavailable"
+APART = frozenset({SPEECH, TRAINING, NO_TRAINING})  # what these do is an offer of its own, and answers no prompts
 KEPT_S = 0.2  # a beat comes every 5 s
 T = TypeVar("T")
 
@@ -36,7 +38,7 @@ def seen_providers(beats: Heartbeats, *, can: str | None = None) -> list[str]:
 
 def silent_providers(beats: Heartbeats) -> list[str]:
     """Of those, who makes vectors and does nothing else, wherever they were seen."""
-    offers = [offer for beat in beats.values.values() for offer in beat.providers]
+    offers = [offer for beat in beats.values.values() for offer in beat.providers if answers_prompts(offer)]
     return sorted({offer.name for offer in offers} - {offer.name for offer in offers if offer.can != (EMBEDDINGS,)})
 
 
@@ -53,9 +55,20 @@ def offered_providers(beats: Heartbeats, *, can: str | None = None) -> dict[str,
     return {name: sorted(offers[name], key=_looked_at, reverse=True) for name in sorted(offers)}
 
 
+def answers_prompts(offer: ProviderOffer) -> bool:
+    """True of a provider that is asked for answers, or vectors."""
+    return APART.isdisjoint(offer.can)
+
+
+def why_not_training(beats: Heartbeats) -> dict[str, str]:
+    """Of providers that no live worker can train with, why not, by name."""
+    there = offered_providers(beats, can=NO_TRAINING)
+    trains = set(present_providers(beats, can=TRAINING))
+    return {name: offers[0].note or "" for name, offers in there.items() if name not in trains}
+
+
 def _is_meant(offer: ProviderOffer, can: str | None) -> bool:
-    """What speaks is an offer of its own, and answers no prompts."""
-    return SPEECH not in offer.can if can is None else can in offer.can
+    return answers_prompts(offer) if can is None else can in offer.can
 
 
 def _looked_at(offer: ProviderOffer) -> float:

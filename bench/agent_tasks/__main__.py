@@ -8,9 +8,11 @@ import argparse
 import asyncio
 import os
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.agent_tasks.runs import Bounds, PerfectModel, Reached, api, make_tools, run
@@ -40,20 +42,21 @@ async def reached(provider: Any, bounds: Bounds, *, is_told: bool = False) -> li
 @asynccontextmanager
 async def local() -> AsyncIterator[Any]:
     """The embedded model, with nothing else beside it."""
-    part, url = model_part(port=free_port(), slots=1, alias=MODEL)
-    process = subprocess.Popen(  # noqa: ASYNC220 nothing else runs here yet
-        part.argv, env=dict(os.environ), cwd=part.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    provider = make_local(base_url=url, model=MODEL, embedding_url=None, embedding_model="", connections=1)
-    try:
-        async with asyncio.timeout(START_S):
-            while not await part.healthy():
-                await asyncio.sleep(0.2)
-        yield provider
-    finally:
-        await provider.close()
-        process.terminate()
-        process.wait(10)
+    with tempfile.TemporaryDirectory() as folder:
+        part, url = model_part(port=free_port(), slots=1, alias=MODEL, adapters=Path(folder), most_adapters=0)
+        process = subprocess.Popen(  # noqa: ASYNC220 nothing else runs here yet
+            part.argv, env=dict(os.environ), cwd=part.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        provider = make_local(base_url=url, model=MODEL, embedding_url=None, embedding_model="", connections=1)
+        try:
+            async with asyncio.timeout(START_S):
+                while not await part.healthy():
+                    await asyncio.sleep(0.2)
+            yield provider
+        finally:
+            await provider.close()
+            process.terminate()
+            process.wait(10)
 
 
 def told(name: str, found: list[Reached]) -> str:

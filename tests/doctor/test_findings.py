@@ -128,7 +128,7 @@ def test_what_is_not_fetched_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch, tm
 # --- workers ---
 
 KNOWING = ("retrieval", "agent", "ingestion")
-WANTED = tuple(role for role in ROLES if role != "speech")  # which is optional
+WANTED = tuple(role for role in ROLES if role not in ("speech", "training"))  # which are optional
 
 
 def beat(worker: str, *roles: str, ago_s: float = 1, skew_s: float = 0, stopped: bool = False) -> Beat:
@@ -163,6 +163,11 @@ def test_roles_of_documents_are_wanted_where_there_is_a_place_for_them() -> None
 def test_the_role_speech_is_wanted_where_something_speaks() -> None:
     told = judge([beat("a", "gate", "completion", "sink", *KNOWING)], now=NOW, expected=True, speaks=True)[0]
     assert told.advice.endswith("--roles speech")
+
+
+def test_the_role_training_is_wanted_where_a_model_can_learn() -> None:
+    told = judge([beat("a", "gate", "completion", "sink", *KNOWING)], now=NOW, expected=True, trains=True)[0]
+    assert told.advice.endswith("--roles training")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
-"""How far a document is, as it is polled: the last word on it stays while others are said."""
+"""How far a document or a training is, as it is polled: the last word on it stays while others are said."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 from ingress.follower import Follower
-from schemas.events import DocumentProgress, JobProgressed
-from tests.factories import job, job_finished
+from schemas.events import DocumentProgress, JobProgressed, TrainingProgressed
+from sinks.postgres import JobRow
+from tests.factories import ACCEPTED_AT, job, job_finished
 from transport.clients import KafkaAccess
 
 JOB = job(kind="document")
@@ -36,3 +37,19 @@ def test_the_last_word_on_a_document_stays_until_its_job_ends() -> None:
     assert follower.progress(JOB.job_id) is None
     follower._take_progressed(KEY, told("started"))
     assert document() is None
+
+
+def test_a_training_is_polled_with_how_far_it_is() -> None:
+    follower = Follower(KafkaAccess("nowhere:1"), progressed="p", finished="f", store=None)
+    far = TrainingProgressed(epoch=1, epochs=3, step=4, steps=30, loss=2.5, elapsed_s=9.5)
+    follower._take_progressed(KEY, told("working", training=far))
+    follower._take_progressed(KEY, told("started"))
+    progress = follower.progress(JOB.job_id)
+    assert progress is not None
+    row = JobRow(
+        job_id=JOB.job_id, run=1, user_id="alice", kind="training", status="pending", result=None, error=None,
+        attempts=None, timings=None, metadata=None, accepted_at=ACCEPTED_AT, expires_at=ACCEPTED_AT, finished_at=None,
+    )  # fmt: skip
+    view = row.view(stage=progress.stage, state=progress.state, document=progress.document, training=progress.training)
+    assert view["training"] == {"epoch": 1, "epochs": 3, "step": 4, "steps": 30, "loss": 2.5, "elapsed_s": 9.5}
+    assert "document" not in view

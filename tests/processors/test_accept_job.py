@@ -9,6 +9,7 @@ from processors.accept_job import accept_job, job_id_of
 from schemas.envelope import Attributes
 from schemas.events import Job, JobAccepted, JobRequested
 from schemas.ids import JobIds, direct_job_id
+from schemas.requests import TrainingRequest
 from tests.conftest import SECRET
 from tests.factories import ACCEPTED_AT, chat_request, document_request, job_requested, user_updated
 
@@ -84,6 +85,18 @@ def test_an_id_of_before_a_rotation_is_still_known() -> None:
     job_id = JobIds(["the-former-secret-0123456789-abcdefghij"]).mint("alice")
     rotated = JobIds([SECRET, "the-former-secret-0123456789-abcdefghij"])
     assert job_id_of("alice", Attributes(str(job_id), "/ingress", "job-requested"), rotated) == job_id
+
+
+@pytest.mark.parametrize(("timeout", "good_for_s"), [(None, 14_400), (50_000.0, 50_000)])
+def test_a_training_is_good_for_as_long_as_trainings_are_unless_it_says_otherwise(
+    timeout: float | None, good_for_s: int
+) -> None:
+    request = TrainingRequest(name="polite", timeout=timeout)
+    made = accept_job(
+        JobRequested(user_id="alice", kind="training", request=request), Attributes("1", "/shop", "job-requested"),
+        accepted_at=ACCEPTED_AT, users={}, job_ids=JOB_IDS, expires_after_s=3600, training_expires_after_s=14_400,
+    )  # fmt: skip
+    assert (made.job.expires_at - ACCEPTED_AT).total_seconds() == good_for_s
 
 
 def test_a_document_is_good_for_as_long_as_documents_are_unless_it_says_otherwise() -> None:

@@ -13,6 +13,7 @@ from schemas.events import (
     JobProgressed,
     RetrievalRequested,
     SpeechRequested,
+    TrainingRequested,
 )
 from schemas.generation import GenerationConfig
 from schemas.requests import (
@@ -22,6 +23,7 @@ from schemas.requests import (
     RagRequest,
     SearchRequest,
     SpeechRequest,
+    TrainingRequest,
     kind_of,
 )
 from tests.factories import NOW, chat_request, job, job_admitted
@@ -30,8 +32,12 @@ from tests.factories import NOW, chat_request, job, job_admitted
 def routed(
     event, *, present=("openai", "local"), seen=(), configured=(), allowed=("openai", "local"), default=None,
     clock_is_right=True, cancelled=(), embedding=(), silent=(), default_embedding=None, speaking=(), spoke=(),
+    training=(), trained=(), not_training=None,
 ):  # fmt: skip
-    known = KnownProviders(present, (*present, *seen), configured, embedding, silent, speaking, (*speaking, *spoke))
+    known = KnownProviders(
+        present, (*present, *seen), configured, embedding, silent, speaking, (*speaking, *spoke), training,
+        (*training, *trained), not_training or {},
+    )  # fmt: skip
     result = route_job(
         event, providers=lambda: known, allowed=allowed, default=default, default_timeout_s=30,
         clock_is_right=lambda: clock_is_right, is_cancelled=lambda job: job.job_id in cancelled, now=NOW,
@@ -263,3 +269,35 @@ def test_a_text_that_nobody_says_ends_with_who_does() -> None:
         assert finished.error is not None
         assert finished.error.code == "no-such-provider"
         assert told in finished.error.message
+
+
+TRAINING_ALL = ("openai", "qwen3vl", "local")
+
+
+def to_be_trained(**fields):
+    return job_admitted(job=job(kind="training"), request=TrainingRequest(name="polite", **fields))
+
+
+def test_a_training_goes_to_a_provider_that_trains_whoever_answers_prompts() -> None:
+    requested, progressed = routed(to_be_trained(), allowed=TRAINING_ALL, training=("local", "qwen3vl"))
+    assert isinstance(requested, TrainingRequested)
+    assert requested.provider == "qwen3vl"  # the first of those that are allowed
+    assert requested.timeout_s > 3600
+    assert isinstance(progressed, JobProgressed)
+    chosen = routed(to_be_trained(), allowed=TRAINING_ALL, default="local", training=("local", "qwen3vl"))[0]
+    assert chosen.provider == "local"
+    assert routed(to_be_trained(provider="local"), allowed=TRAINING_ALL, trained=("local",))[0].provider == "local"
+
+
+@pytest.mark.parametrize(
+    ("asked", "training", "told"),
+    [("local", ("qwen3vl",), "do: make lora; those that train are: qwen3vl"), (None, (), "do: make lora"),
+     ("openai", ("qwen3vl",), "the provider openai does not train")],
+)  # fmt: skip
+def test_a_training_that_nobody_can_do_ends_with_what_to_do(asked, training, told) -> None:
+    (finished,) = routed(
+        to_be_trained(provider=asked), allowed=TRAINING_ALL, training=training, not_training={"local": "do: make lora"}
+    )
+    assert finished.error is not None
+    assert finished.error.code == "training-unavailable"
+    assert told in finished.error.message

@@ -23,6 +23,7 @@ from schemas.requests import (
     SearchRequest,
     SmartRequest,
     SpeechRequest,
+    TrainingRequest,
 )
 
 
@@ -157,7 +158,9 @@ def test_a_request_is_one_of_its_kind(kind: str, request_: Any) -> None:
      ("smart", {"query": "Why?", "agent_id": "a"}, SmartRequest(query="Why?", agent_id="a")),
      ("search", {"query": "Why?"}, SearchRequest(query="Why?")),
      ("agent", {"goal": "Find it", "agent_id": "a"}, AgentRequest(goal="Find it", agent_id="a")),
-     ("example", {"instruction": "a", "output": "b"}, ExampleRequest(instruction="a", output="b"))],
+     ("example", {"instruction": "a", "output": "b"}, ExampleRequest(instruction="a", output="b")),
+     ("training", {"name": "polite"}, TrainingRequest(name="polite")),
+     ("training", {"name": "a.b-c_1", "epochs": 5, "lr": 0.01}, TrainingRequest(name="a.b-c_1", epochs=5, lr=0.01))],
 )  # fmt: skip
 def test_every_kind_has_its_request_and_survives_the_way(kind: str, request_: Any, expected: Any) -> None:
     event = JobRequested.model_validate({"user_id": "a", "kind": kind, "request": request_})
@@ -204,3 +207,26 @@ def test_what_names_no_failures_is_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError):
         config(simulate_failure=wrong)
     assert config(simulate_failure="openai").simulate_failure == ("openai",)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "../x"}, {"name": ".x"}, {"name": "a/b"}, {"name": "x" * 65}, {"name": ""}, {"name": "a\n"},
+     {"name": "a", "epochs": 21}, {"name": "a", "epochs": 0}, {"name": "a", "lr": 0.1}, {"name": "a", "batch_size": 33},
+     {"name": "a", "epochs": "3"}, {"name": "a", "timeout": 90_000}, {"name": "a", "stray": 1}],
+)  # fmt: skip
+def test_a_training_that_does_not_fit_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TrainingRequest.model_validate(wrong)
+
+
+def test_an_adapter_is_named_with_mode_lora_and_for_one_provider() -> None:
+    modes: tuple[Any, ...] = (None, "base")
+    for mode in modes:
+        with pytest.raises(ValidationError, match="mode lora"):
+            GenerationConfig(mode=mode, adapter="polite")
+    wanted = GenerationConfig(mode="lora", adapter="polite")
+    assert wanted.named() == ("mode",)
+    assert wanted.without(["mode"]) == GenerationConfig()
+    with pytest.raises(ValidationError, match="one provider's"):
+        ChatRequest(prompt="x", provider=("local", "qwen3vl"), generation_config=wanted)

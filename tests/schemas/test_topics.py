@@ -16,7 +16,7 @@ OTHERS = {"ingress", "anyone", "worker", "operator", "setup", "doctor", "followe
 
 
 def stages() -> set[str]:
-    names = ("assistant", "knowledge", "speech", "examples", "agents")
+    names = ("assistant", "knowledge", "speech", "examples", "training", "agents")
     pipeline = "".join((ROOT / "streams" / f"{name}.py").read_text() for name in names)
     return set(re.findall(r'name="([a-z_]+)"', pipeline)) | set(
         re.findall(r'full_name\("[^"]+"\), "([a-z_]+)"', pipeline)

@@ -26,10 +26,10 @@ from sinks.payloads import FileFacts
 from streams import document_sweep
 from streams.cause import CAUSE
 from streams.chunk_writer import OUTSTANDING, ChunkTopic
-from streams.document_progress import DocumentProgressTopic
 from streams.document_sweep import sweep_documents, sweep_once
 from streams.encode import Encoder
 from streams.files import PREFIX, StoredFiles
+from streams.progress import DocumentProgressTopic
 from tests.document_fakes import FakeVectors
 from tests.factories import chunks_prepared, job
 from tests.waiting import until

@@ -38,9 +38,10 @@ class FakeApp:
 class Bench:
     """A lane whose handler waits until it is told to go on. `begun`: the offsets that it was called with."""
 
-    def __init__(self, limit: int = 10) -> None:
+    def __init__(self, limit: int = 10, *, is_apart: bool = False) -> None:
         self.app = FakeApp()
-        self.lane = Lane(self.app, "generate_completion-openai", limit, BadLuck("s"))  # type: ignore[arg-type]  # of the app as much as a lane needs
+        app: Any = self.app  # as much of it as a lane needs
+        self.lane = Lane(app, "generate_completion-openai", limit, BadLuck("s"), is_apart=is_apart)
         self.begun: list[int] = []
         self.go_on = asyncio.Event()
 
@@ -162,3 +163,30 @@ async def test_who_waits_for_a_place_does_not_wait_past_the_jobs_time(
     bench.go_on.set()
     await until(lambda: bench.lane.pending == 0)
     assert bench.begun == [1]
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+async def test_what_is_worked_on_elsewhere_for_hours_stands_in_nobodys_way(is_apart: bool) -> None:
+    bench = Bench(is_apart=is_apart)
+    bench.deliver(0)
+    await until(lambda: bench.begun == [0])
+    assert await alone(bench) is is_apart  # a suspect of another stage
+    ledger = Ledger(FakeRecord(5))
+    ledger._crashes[5] = 2  # it was in hand when two processes died
+    records: list[Any] = [FakeRecord(5)]
+    bench.lane.run_at_once(Batch(bench.lane, ledger, ledger.deliver(records)), bench.handle)
+    assert bench.app.quarantine.is_calm
+    await asyncio.sleep(0)
+    assert bench.app.quarantine.is_calm is is_apart
+    if is_apart:
+        await until(lambda: bench.begun == [0, 5])  # beside the other one
+    await bench.lane.cut()
+
+
+async def alone(bench: Bench) -> bool:
+    """Whether a suspect gets to be alone while the lane is at work."""
+    try:
+        async with asyncio.timeout(0.05), bench.app.quarantine.alone(wanted=lambda: True):
+            return True
+    except TimeoutError:
+        return False

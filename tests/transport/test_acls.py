@@ -59,6 +59,7 @@ def test_a_worker_has_its_own_groups_and_nobody_a_transaction() -> None:
         ("sink", "staging.assistant-sink", "Read", True), ("recover", "staging.assistant-sink", "Describe", True),
         ("retrieval", "staging.assistant-retrieval", "Read", True), ("agent", "staging.assistant-agent", "Read", True),
         ("ingestion", "staging.assistant-ingestion", "Read", True),
+        ("training", "staging.assistant-training", "Read", True),
         ("speech", "staging.assistant-speech", "Read", True),
     }  # fmt: skip
     assert {acl.resource for acl in FOUND} == {"topic", "group", "cluster"}

@@ -17,6 +17,7 @@ from transport.workers import (
     present_providers,
     seen_providers,
     silent_providers,
+    why_not_training,
 )
 
 
@@ -98,6 +99,18 @@ def test_what_live_workers_say_of_a_provider_is_told_the_newest_first(beats) -> 
     assert {name: [offer.code for offer in offers] for name, offers in offered.items()} == {
         "openai": ["late", "early", "unasked"]
     }
+
+
+def test_what_trains_is_no_provider_of_answers_and_what_cannot_says_why(beats) -> None:
+    beat(beats, "a", appended_s=100, provider="local", can=("embeddings",))
+    beat(beats, "b", appended_s=100, provider="qwen3vl", can=("training",))
+    beat(beats, "c", appended_s=100, provider="local", can=("training-unavailable",), note="do: make lora")
+    assert present_providers(beats) == seen_providers(beats) == ["local"]
+    assert silent_providers(beats) == ["local"]
+    assert present_providers(beats, can="training") == ["qwen3vl"]
+    assert why_not_training(beats) == {"local": "do: make lora"}
+    beat(beats, "d", appended_s=100, provider="local", can=("training",))  # on another machine
+    assert why_not_training(beats) == {}
 
 
 def test_what_speaks_is_no_provider_of_answers_and_the_other_way_round(beats) -> None:

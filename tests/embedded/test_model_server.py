@@ -1,0 +1,119 @@
+"""When the model's server is made anew, with a llama.cpp that loads nothing."""
+
+import argparse
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from embedded import handover, model_server
+from embedded.model_server import ModelServer
+
+
+class FakeLlama:
+    """xllamacpp as far as it is used; `loads`: of each server, the files and scales of its adapters."""
+
+    def __init__(self) -> None:
+        self.loads: list[list[tuple[str, float]]] = []
+        self.ggml_type = SimpleNamespace(GGML_TYPE_Q8_0=8)
+
+    def CommonParams(self) -> Any:  # noqa: N802 its name
+        return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), lora_adapters=[])
+
+    def CommonAdapterLoraInfo(self) -> Any:  # noqa: N802 as above
+        return SimpleNamespace()
+
+    def Server(self, params: Any) -> Any:  # noqa: N802 as above
+        adapters = [(Path(one.path).name, one.scale) for one in params.lora_adapters]
+        if any("broken" in name for name, _ in adapters):
+            raise RuntimeError("Failed to init server")
+        self.loads.append(adapters)
+        return SimpleNamespace(listening_address="here")
+
+
+@pytest.fixture
+def llama(monkeypatch: pytest.MonkeyPatch) -> FakeLlama:
+    llama = FakeLlama()
+    monkeypatch.setitem(sys.modules, "xllamacpp", llama)  # type: ignore[arg-type]
+    monkeypatch.setattr(handover, "held", lambda host, port: nullcontext())
+    monkeypatch.setattr(ModelServer, "_is_idle", lambda self: True)
+    return llama
+
+
+def started(folder: Path | None) -> ModelServer:
+    given = argparse.Namespace(port=1, slots=1, model="m", alias="a", threads=1, adapters=folder, most_adapters=2)
+    server = ModelServer(given)
+    server.start()
+    return server
+
+
+def put(folder: Path, name: str, at: int) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"GGUF")
+    os.utime(folder / name, ns=(at, at))
+
+
+def test_without_adapters_there_is_nothing_and_nothing_is_written(llama: FakeLlama, tmp_path: Path) -> None:
+    for folder in (None, tmp_path / "none"):
+        server = started(folder)
+        server.look()
+        assert llama.loads.pop() == []
+        assert not llama.loads
+    assert not os.listdir(tmp_path)
+
+
+def test_it_is_made_anew_for_what_has_changed_and_only_then(llama: FakeLlama, tmp_path: Path) -> None:
+    server = started(tmp_path)
+    put(tmp_path, "a.gguf", 1)
+    server.look()
+    server.look()
+    assert llama.loads == [[], [(".neutral.gguf", 1.0), ("a.gguf", 0.0)]]
+    put(tmp_path, "a.gguf", 2)  # trained again under its name
+    server.look()
+    server.look()
+    assert llama.loads[2:] == [[(".neutral.gguf", 1.0), ("a.gguf", 0.0)]]
+    (tmp_path / "a.gguf").unlink()
+    server.look()
+    assert llama.loads[3:] == [[]]
+
+
+def test_one_that_cannot_be_loaded_is_left_out_until_it_is_another(llama: FakeLlama, tmp_path: Path) -> None:
+    put(tmp_path, "a.gguf", 1)
+    server = started(tmp_path)
+    put(tmp_path, "broken.gguf", 2)
+    server.look()
+    server.look()
+    assert llama.loads == [[(".neutral.gguf", 1.0), ("a.gguf", 0.0)]] * 2
+    put(tmp_path, "b.gguf", 0)  # a broken one takes nobody's place
+    server.look()
+    assert llama.loads[2] == [(".neutral.gguf", 1.0), ("a.gguf", 0.0), ("b.gguf", 0.0)]
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error(llama: FakeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(params: Any) -> Any:
+        raise RuntimeError("no model")
+
+    monkeypatch.setattr(llama, "Server", fail)
+    with pytest.raises(RuntimeError):
+        started(None)
+
+
+def test_who_is_being_answered_is_waited_for_but_not_without_end(
+    llama: FakeLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(model_server.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ModelServer, "_is_idle", lambda self: False)
+    server = started(tmp_path)
+    put(tmp_path, "a.gguf", 1)
+    server.look()
+    now[0] += model_server.IDLE_WITHIN_S
+    server.look()
+    assert len(llama.loads) == 1
+    now[0] += 1
+    server.look()
+    assert len(llama.loads) == 2

@@ -1,0 +1,1 @@
+"""Trains LoRA adapters of the embedded model, in a process of its own: `python -m training`."""
