@@ -53,7 +53,8 @@ _HINT = _any_of(
 
 def hidden(text: str) -> Iterator[str]:
     """The texts that stand in it in another writing; nothing, after one look, for nearly all texts."""
-    if _HINT.search(text) is None:
+    encoded = text.encode()
+    if _HINT.search(encoded) is None:
         return
     ascii_only = text.encode("ascii", "replace")
     payloads = [*_of_base64(text, ascii_only), *_of_hex(text, ascii_only)]
@@ -70,7 +71,7 @@ def hidden(text: str) -> Iterator[str]:
         plain = _TAG.sub("", plain)
     if plain != text:
         yield plain
-    is_rot13, is_reversed = _IS_ROT13.search(text) is not None, _IS_REVERSED.search(text) is not None
+    is_rot13, is_reversed = _IS_ROT13.search(encoded) is not None, _IS_REVERSED.search(encoded) is not None
     if is_rot13 or is_reversed:
         latin = text if text.isascii() else text.encode("ascii", "ignore").decode()  # their words are English
         if is_rot13:

@@ -125,6 +125,8 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def _without_heaps(text: str) -> str:
+    if _HEAP_OF_MARKS.search(text.encode()) is None:
+        return text
     parts, at = [], 0
     for match in _HEAP_OF_MARKS.finditer(text):
         parts.append(text[at : match.start() + MAX_MARKS])
@@ -164,18 +166,18 @@ def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
         latin = folded
     else:
         yield Spelling(folded, "cyrillic")
-        latin = ""
-        if _NOT_RUSSIAN.search(folded) is not None:
+        latin, encoded = "", folded.encode()  # or RE2 would do it, and then count where the letters of a match are
+        if _NOT_RUSSIAN.search(encoded) is not None:
             latin = _LATIN.read(_unboxed(folded))
             yield Spelling(latin, "latin")
-        if _MIXED_SCRIPT.search(folded) is not None:
+        if _MIXED_SCRIPT.search(encoded) is not None:
             yield Spelling(_as_cyrillic(folded), "cyrillic")
-    if with_leet and _LEET_HINT.search(latin) is not None:
+    if with_leet and _LEET_HINT.search(latin.encode()) is not None:
         yield Spelling(_LEET_AT_AN_END.sub(" ", latin).translate(_LEET), "skeleton")
 
 
 def _unboxed(folded: str) -> str:
-    if len(folded.encode("utf-16-le")) == 2 * len(folded) or _A_BOXED_LETTER.search(folded) is None:
+    if len(folded.encode("utf-16-le")) == 2 * len(folded) or _A_BOXED_LETTER.search(folded.encode()) is None:
         return folded
     return folded.translate(_BOXED)
 

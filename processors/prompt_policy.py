@@ -22,6 +22,7 @@ from processors import default_rules
 from processors.hidden_text import hidden
 from processors.normalize_text import (
     Spelling,
+    clean,
     fold,
     has_words_of_other_scripts,
     skeleton,
@@ -35,7 +36,8 @@ from schemas.requests import without_unstorable
 FLAG_FROM, REFUSE_FROM = 0.3, 0.5
 REGEX_WEIGHT = 0.8  # of a regular expression that an operator set
 MIN_SQUEEZED_CHARS = 10  # shorter ones stand in harmless words
-SHORT_BYTES, RULES_AT_ONCE = 2_000, 6
+SHORT_BYTES, RULES_AT_ONCE = 2_000, 13
+KNOWN_LETTERS = 0x3100  # up to those of China and Korea, which are so many that they come as they are used
 WARMING = 4  # texts; after more of them no later one is quicker
 _WORDS = re.compile(r"[a-zа-я]{2,}")
 OBFUSCATED: Kind = "obfuscated-instruction"
@@ -143,7 +145,7 @@ class PromptPolicy:
             for patterns in (reader.text, reader.words, reader.squeezed, reader.apart):
                 patterns.compile()
         for text in _trying(self.max_prompt_chars):
-            self.verdict(text)
+            self.verdict(clean(text))
 
     def judge(self, text: str) -> Verdict | None:
         """What the text met that is reason to refuse it, or to tell of it; None where it passes."""
@@ -276,7 +278,8 @@ class _Patterns:
 
 
 def _trying(chars: int) -> Iterator[str]:
-    """Long texts of the rules' own words in any order, in each of the spellings that are read."""
+    """The letters of most scripts; and long texts of the rules' own words in any order, in each spelling."""
+    yield "".join(map(chr, range(ord(" "), KNOWN_LETTERS)))
     known = {word for rules in default_rules.RULES.values() for rule in rules for word in _WORDS.findall(rule.pattern)}
     dice = random.Random(WARMING)  # noqa: S311 it is no secret
     for number in range(WARMING):
