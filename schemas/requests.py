@@ -438,6 +438,7 @@ REQUESTS: dict[str, type[RequestBody]] = {
     "document": DocumentRequest, "agent": AgentRequest, "smart": SmartRequest, "speech": SpeechRequest,
     "example": ExampleRequest,
 }  # fmt: skip
+_KINDS = {one: kind for kind, one in REQUESTS.items()}
 # Fields that no other kind's request has, and after them those that decide where none of these is given.
 _TELLING = {
     "texts": "embedding", "question": "rag", "document": "document", "goal": "agent", "output": "example",
@@ -448,7 +449,7 @@ _TELLING = {
 
 def kind_of(request: RequestBody) -> JobKind:
     """The kind of job whose request this is."""
-    found: Any = next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
+    found = _KINDS.get(type(request)) or next(kind for kind, one in REQUESTS.items() if isinstance(request, one))
     return cast(JobKind, found)
 
 
@@ -470,9 +471,8 @@ def _which(request: Any) -> str:
     if isinstance(request, RequestBody):
         return kind_of(request)
     names = request if isinstance(request, dict) else {}
-    told = next((kind for name, kind in _TELLING.items() if name in names), None)
-    if told is not None:
-        return told
+    if not _TELLING.keys().isdisjoint(names):  # of most there is none
+        return next(kind for name, kind in _TELLING.items() if name in names)
     if "query" in names:
         return "smart" if "generation_config" in names else "search"
     return "chat"

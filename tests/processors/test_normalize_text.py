@@ -19,7 +19,7 @@ from processors.normalize_text import (
 )
 
 RUSSIAN = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
-LETTERS = st.characters(exclude_categories=("Cs",)) | st.sampled_from("ab \n\té\u0301\u0323\u200dя中🅰🇷_-")
+LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab \n\té\u0301\u0323\u200dя中🅰🇷_-")
 TEXTS = st.text(LETTERS, max_size=40)
 
 
