@@ -3,8 +3,9 @@
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 from uuid import UUID
 
 import typer
@@ -17,6 +18,9 @@ from client.training_commands import adapters, train
 from settings import ROLES, Settings, SettingsWithoutVault
 from transport.kafka_security import KafkaSecurityError
 from vault.errors import VaultStoreError
+
+if TYPE_CHECKING:
+    from transport.acls import Acl
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="An event-driven back end for AI assistants.")
 topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and those of the cluster.")
@@ -331,8 +335,9 @@ def topics_acls(
     principal_prefix: Annotated[str, typer.Option(help="In front of a role's name")] = "assistant-",
     principal: Annotated[str | None, typer.Option(help="All of it for this one user, whatever the role")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Make them, as a Kafka user who may")] = False,
 ) -> None:
-    """Print what each role may do, as lines for Kafka's own kafka-acls.sh; asks and changes nothing."""
+    """Print what each role may do, as lines for Kafka's own kafka-acls.sh; changes nothing without --apply."""
     from schemas.topics import Catalog
     from transport import acls
 
@@ -343,12 +348,30 @@ def topics_acls(
     found = acls.acls(Catalog.load(prefix=settings.kafka_topic_prefix), settings.allowed_providers, chosen)
     if principal is not None:
         found, principal_prefix = acls.for_one(found, principal), ""
+    if apply:
+        _make_acls(settings, found, principal_prefix)
+        return
     if as_json:
         print(json.dumps(acls.as_public(found, prefix=principal_prefix), indent=1))
         return
     there = settings.kafka_bootstrap_servers or "localhost:9092"
     for line in acls.as_commands(found, prefix=principal_prefix, bootstrap_servers=there):
         print(line)
+
+
+def _make_acls(settings: Settings, found: "Sequence[Acl]", prefix: str) -> None:
+    from transport import admin
+    from transport.clients import KafkaAccess
+    from transport.grants import grant
+
+    if settings.kafka_bootstrap_servers is None:
+        _fail("KAFKA_BOOTSTRAP_SERVERS is not set")
+    access = KafkaAccess(settings.kafka_bootstrap_servers, settings.kafka_security)
+    try:
+        made = asyncio.run(grant(access, found, prefix=prefix))
+    except admin.TopicsError as error:
+        _fail(error)
+    print(f"{made} ACLs are there now; none was taken away")
 
 
 def _topics(verb: str, partitions: int | None) -> None:

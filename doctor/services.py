@@ -81,7 +81,7 @@ async def kafka(settings: Settings, there: Addresses) -> list[Finding]:
         return [Finding("kafka", "wrong", f"{there.kafka} does not answer ({type(error).__name__})", advice)]
     found = f"{there.kafka}: {cluster.brokers} broker" + ("s" if cluster.brokers != 1 else "")
     found += f", {access.security.security_protocol}"
-    weak = unencrypted(access.security)
+    weak = unencrypted(access.security, access.bootstrap_servers)
     findings = [
         Finding("kafka", "ok", f"{found}, Produce API up to version {cluster.produce_api}"),
         topics([str(difference) for difference in differences], count=len(cluster.copies)),

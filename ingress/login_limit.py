@@ -1,10 +1,11 @@
 """How often one may guess: wrong passwords are counted per user and address, and per address."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from ingress.problems import Problem
+from sinks.login_failures import RECENT_S, RecentFailure
 
 PERIOD_S = 60.0
 PER_ADDRESS = 5  # times as many for one address as for one user from there: people share addresses
@@ -12,7 +13,12 @@ MAX_KEPT = 20_000
 
 
 class LoginLimit:
-    """Token buckets of this replica, so that guessing costs nobody a hash. A right password costs nothing."""
+    """Token buckets, so that guessing costs nobody a hash. A right password costs nothing.
+
+    They are this replica's own, and learn of the others' with each wrong password here (`learn`): an address that goes
+    from one replica to the next is told on its first wrong password at each. So of N replicas N - 1 wrong passwords
+    more than the limit are looked at, and what is under way at once; who knows the password asks nobody.
+    """
 
     def __init__(self, *, per_min: int, clock: Callable[[], float] = monotonic) -> None:
         """`per_min`: wrong passwords for one user from one address."""
@@ -40,6 +46,21 @@ class LoginLimit:
         """It was the right one."""
         self._add((address, user_id), 1.0)
         self._add((address, None), 1.0)
+
+    def learn(self, user_id: str, address: str, failures: Sequence[RecentFailure]) -> None:
+        """What all replicas have seen fail from this address, newest first: no bucket holds more than that leaves."""
+        self._lower((address, user_id), [failure.age_s for failure in failures if failure.of_the_user])
+        self._lower((address, None), [failure.age_s for failure in failures])
+
+    def _lower(self, key: tuple[str, str | None], ages_s: Sequence[float]) -> None:
+        most = self._most(key)
+        tokens, at = most, RECENT_S
+        for age_s in sorted(ages_s, reverse=True):
+            tokens = min(most, tokens + (at - age_s) * most / PERIOD_S) - 1.0
+            at = age_s
+        tokens = max(0.0, min(most, tokens + at * most / PERIOD_S))
+        if tokens < self._tokens(key):
+            self._add(key, tokens - self._tokens(key))
 
     def is_news(self, user_id: str, address: str) -> bool:
         """True of a refusal that nobody was told of for a minute: whoever writes them down has a bounded number."""

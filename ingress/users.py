@@ -148,7 +148,8 @@ async def _log_in(found: Services, user_id: str, password: str, address: str) ->
     fits, newer_hash = await found.passwords.verify(password, row.password_hash if row else None)
     if row is None or not fits or row.disabled:
         # Before the answer: who guesses hears nothing that is not written down.
-        await found.login_failures.add(user_id=user_id, address=address, reason=_reason(row, fits=fits))
+        failures = await found.login_failures.add(user_id=user_id, address=address, reason=_reason(row, fits=fits))
+        found.login_limit.learn(user_id, address, failures)
         raise Problem(401, "wrong-credentials", "the user or the password is wrong")
     found.login_limit.give_back(user_id, address)
     if newer_hash is not None:

@@ -15,7 +15,12 @@ import re2
 
 MIN_LETTERS = 8  # shorter payloads say nothing
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[A-Za-z0-9+/_-]{16,})*={0,2}")
-_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,]?){12,}|(?:\\x[0-9A-Fa-f]{2}|0x[0-9A-Fa-f]{2}[ ,]*){6,}")
+_HEX = re.compile(r"[0-9A-Fa-f]{2}(?:[ :,]?[0-9A-Fa-f]{2}){11,}")
+_MARKED_HEX = re.compile(r"(?:\\x[0-9A-Fa-f]{2}|0x[0-9A-Fa-f]{2}[ ,]*){6,}")
+# Where the first of them begins, in a text whose letters beyond ASCII are question marks.
+_FIRST_BASE64 = re2.compile(rb"[A-Za-z0-9+/_-]{16}")
+_FIRST_HEX = re2.compile(rb"[0-9A-Fa-f]{2}(?:[ :,]?[0-9A-Fa-f]{2}){11}")
+_FIRST_MARKED_HEX = re2.compile(rb"(?:\\x[0-9A-Fa-f]{2}|0x[0-9A-Fa-f]{2}[ ,]*){6}")
 _HEX_NOISE = re.compile(r"0x|\\x|[ :,]")
 _ESCAPES = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _ENTITIES = re.compile(r"&#(?:([0-9]{1,7})|[xX]([0-9A-Fa-f]{1,6}));?")
@@ -48,9 +53,11 @@ _HINT = _any_of(
 
 def hidden(text: str) -> Iterator[str]:
     """The texts that stand in it in another writing; nothing, after one look, for nearly all texts."""
-    if _HINT.search(text) is None:
+    encoded = text.encode()
+    if _HINT.search(encoded) is None:
         return
-    payloads = [*_of_base64(text), *_of_hex(text)]
+    ascii_only = text.encode("ascii", "replace")
+    payloads = [*_of_base64(text, ascii_only), *_of_hex(text, ascii_only)]
     if payloads:
         yield "\n".join(payloads)
     plain = text
@@ -64,7 +71,7 @@ def hidden(text: str) -> Iterator[str]:
         plain = _TAG.sub("", plain)
     if plain != text:
         yield plain
-    is_rot13, is_reversed = _IS_ROT13.search(text) is not None, _IS_REVERSED.search(text) is not None
+    is_rot13, is_reversed = _IS_ROT13.search(encoded) is not None, _IS_REVERSED.search(encoded) is not None
     if is_rot13 or is_reversed:
         latin = text if text.isascii() else text.encode("ascii", "ignore").decode()  # their words are English
         if is_rot13:
@@ -79,8 +86,15 @@ def _letter_of_entity(match: "re.Match[str]") -> str:
     return chr(code) if code < 0x110000 else ""
 
 
-def _of_base64(text: str) -> Iterator[str]:
-    for match in _BASE64.finditer(text):
+def _all_of(
+    pattern: "re.Pattern[str]", first: "re2._Regexp", text: str, ascii_only: bytes
+) -> "Iterator[re.Match[str]]":
+    found = first.search(ascii_only)
+    return iter(()) if found is None else pattern.finditer(text, found.start())
+
+
+def _of_base64(text: str, ascii_only: bytes) -> Iterator[str]:
+    for match in _all_of(_BASE64, _FIRST_BASE64, text, ascii_only):
         payload = _LINE_END.sub("", match.group()).rstrip("=").replace("-", "+").replace("_", "/")
         payload = payload[: len(payload) - (len(payload) % 4 == 1)]
         try:
@@ -90,8 +104,10 @@ def _of_base64(text: str) -> Iterator[str]:
         yield from _readable(raw)
 
 
-def _of_hex(text: str) -> Iterator[str]:
-    for match in _HEX.finditer(text):
+def _of_hex(text: str, ascii_only: bytes) -> Iterator[str]:
+    plain = _all_of(_HEX, _FIRST_HEX, text, ascii_only)
+    marked = _all_of(_MARKED_HEX, _FIRST_MARKED_HEX, text, ascii_only)
+    for match in sorted([*plain, *marked], key=lambda one: one.start()):
         digits = _HEX_NOISE.sub("", match.group())
         yield from _readable(bytes.fromhex(digits[: len(digits) & ~1]))
 

@@ -8,8 +8,9 @@ All patterns run under RE2, whose time is linear in the text whatever the patter
 and the copied; it does not stop somebody who tries: docs/filter.md says what it finds, and what it cannot.
 """
 
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -19,14 +20,26 @@ import re2
 
 from processors import default_rules
 from processors.hidden_text import hidden
-from processors.normalize_text import fold, skeleton, spaced_letters, spellings, words
+from processors.normalize_text import (
+    Spelling,
+    clean,
+    fold,
+    has_words_of_other_scripts,
+    skeleton,
+    spaced_letters,
+    spellings,
+    words,
+)
 from processors.rule import Kind, Rule
 from schemas.request_fields import without_unstorable
 
 FLAG_FROM, REFUSE_FROM = 0.3, 0.5
 REGEX_WEIGHT = 0.8  # of a regular expression that an operator set
 MIN_SQUEEZED_CHARS = 10  # shorter ones stand in harmless words
-SHORT_BYTES, RULES_AT_ONCE = 2_000, 6
+SHORT_BYTES, RULES_AT_ONCE = 2_000, 13
+KNOWN_LETTERS = 0x3100  # up to those of China and Korea, which are so many that they come as they are used
+WARMING = 4  # texts; after more of them no later one is quicker
+_WORDS = re.compile(r"[a-zа-я]{2,}")
 OBFUSCATED: Kind = "obfuscated-instruction"
 
 CLASSIFIER = "classifier"
@@ -120,8 +133,19 @@ class PromptPolicy:
         self._readers = _readers(
             given,
             [(kind, rule) for kind, rules in default_rules.RULES.items() if kind not in replaced for rule in rules],
-            ["".join(words(fold(phrase))) for phrase in (*instructions, *secrets)],
+            ["".join(words(Spelling(fold(phrase), "all"))) for phrase in (*instructions, *secrets)],
         )
+
+    def warm(self) -> None:
+        """Compile all that a text may need, and let RE2 build its automata: the first long text would wait for it.
+
+        Takes some tenths of a second; may run in a thread while others judge.
+        """
+        for reader in self._readers.values():
+            for patterns in (reader.text, reader.words, reader.squeezed, reader.apart):
+                patterns.compile()
+        for text in _trying(self.max_prompt_chars):
+            self.verdict(clean(text))
 
     def judge(self, text: str) -> Verdict | None:
         """What the text met that is reason to refuse it, or to tell of it; None where it passes."""
@@ -182,7 +206,8 @@ class PromptPolicy:
         """What a folded text meets; no more is read once it is enough."""
         met: list[_Met] = []
         for spelling in spellings(folded, with_leet=with_leet):
-            reader, found = self._readers[spelling.of], words(spelling.text)
+            reader = self._readers[spelling.of]
+            found = words(spelling, of_any_script=reader.of_any_script)
             here = reader.text.met_in(spelling.text) + reader.words.met_in(" ".join(found))
             met += [one for one in here or reader.squeezed.met_in("".join(found)) if one not in met]
             if self._of(met).action == "refuse":
@@ -233,6 +258,12 @@ class _Patterns:
     def _together(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
         return _grouped(self._rules, len(self._rules) or 1)
 
+    def compile(self) -> None:
+        """Now, rather than when a text is there."""
+        for compiled in (self._groups, self._together):
+            for any_of_them, _ in compiled:
+                any_of_them.search(b"")
+
     def met_in(self, text: str) -> list[_Met]:
         """Those that match; of a long text, the first ones that say enough."""
         encoded = text.encode()  # or RE2 would do it for each
@@ -244,6 +275,19 @@ class _Patterns:
                 if not is_short and any(one.weight >= REFUSE_FROM for one in met):
                     break
         return met
+
+
+def _trying(chars: int) -> Iterator[str]:
+    """The letters of most scripts; and long texts of the rules' own words in any order, in each spelling."""
+    yield "".join(map(chr, range(ord(" "), KNOWN_LETTERS)))
+    known = {word for rules in default_rules.RULES.values() for rule in rules for word in _WORDS.findall(rule.pattern)}
+    dice = random.Random(WARMING)  # noqa: S311 it is no secret
+    for number in range(WARMING):
+        text = " ".join(dice.choices(sorted(known), k=chars // 8))[:chars]
+        yield text
+        if number == 0:
+            yield text.translate(str.maketrans("aeopc", "аеорс"))
+            yield "".join(filter(str.isascii, text)).translate(str.maketrans("aeios", "43105"))
 
 
 def _grouped(rules: Sequence[_Compiled], size: int) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
@@ -263,12 +307,14 @@ class _Reader:
         words: In its words, with a space between them.
         squeezed: In its words without spaces: phrases whose words may be cut into pieces.
         apart: In letters that stood one by one, and left no spaces to go by.
+        of_any_script: Phrases from settings have letters that are neither Latin nor Cyrillic.
     """
 
     text: _Patterns
     words: _Patterns
     squeezed: _Patterns
     apart: _Patterns
+    of_any_script: bool
 
 
 def _readers(
@@ -278,6 +324,7 @@ def _readers(
     english = [(kind, rule) for kind, rule in own if rule.language == "english" and rule.over == "words"]
     russian = [(kind, rule) for kind, rule in own if rule.language == "russian"]
     over_text = [(kind, rule) for kind, rule in own if rule.over == "text"]
+    of_any_script = any(map(has_words_of_other_scripts, phrases))
 
     def reader(
         over: Sequence[tuple[Kind, Rule]], rules: Sequence[tuple[Kind, Rule]], spelt: Callable[[str], str] = str
@@ -289,6 +336,7 @@ def _readers(
             _Patterns([_own(*one, spelt) for one in rules]),
             _Patterns([_Compiled(APART, "|".join(long))] if long else []),
             _Patterns([_own(kind, rule, lambda pattern: spelt(_run_together(pattern)), APART) for kind, rule in sure]),
+            of_any_script,
         )
 
     latin = reader(over_text, english)

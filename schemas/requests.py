@@ -339,9 +339,8 @@ def _which(request: Any) -> str:
     if isinstance(request, RequestBody):
         return kind_of(request)
     names = request if isinstance(request, dict) else {}
-    told = next((kind for name, kind in _TELLING.items() if name in names), None)
-    if told is not None:
-        return told
+    if not _TELLING.keys().isdisjoint(names):  # of most there is none
+        return next(kind for name, kind in _TELLING.items() if name in names)
     if "query" in names:
         return "smart" if "generation_config" in names else "search"
     return "chat"

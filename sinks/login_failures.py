@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 Reason = Literal["unknown-user", "wrong-password", "user-disabled", "slowed-down"]
 MAX_NAME_CHARS = 128
 MAX_KEPT = 1_000_000  # some 150 MB; of more the oldest go before their time
+RECENT_S, MAX_RECENT = 120.0, 200
 SWEEP_EVERY_S, SWEEP_BATCH = 600.0, 1_000
 
 
@@ -32,20 +33,40 @@ class LoginFailure:
     reason: Reason
 
 
+@dataclass(frozen=True, slots=True)
+class RecentFailure:
+    """A wrong password from an address; `of_the_user`: for the user that was asked about."""
+
+    age_s: float
+    of_the_user: bool
+
+
 class LoginFailures:
     """Every method raises RetryableError while Postgres is away."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def add(self, *, user_id: str, address: str, reason: Reason) -> None:
-        """Write one down."""
+    async def add(self, *, user_id: str, address: str, reason: Reason) -> list[RecentFailure]:
+        """Write one down. What came from that address lately, whichever replica it came to, this one with it.
+
+        Newest first, at most 200, of the last two minutes; those that were refused for their number are not among them.
+        """
         name = without_unstorable(user_id)[:MAX_NAME_CHARS]
         async with self._pool.connection() as connection:
-            await connection.execute(
-                "INSERT INTO login_failures (user_id, address, reason) VALUES ($1, $2, $3)",
-                name, address[:MAX_NAME_CHARS], reason,
+            rows = await connection.fetch(
+                """WITH written AS (
+                       INSERT INTO login_failures (user_id, address, reason) VALUES ($1, $2, $3)
+                       RETURNING at, user_id, reason)
+                   SELECT extract(epoch FROM now() - at)::float8 AS age_s, user_id = $1 AS of_the_user
+                   FROM (SELECT at, user_id, reason FROM written
+                         UNION ALL
+                         SELECT at, user_id, reason FROM login_failures
+                         WHERE at > now() - make_interval(secs => $4) AND address = $2) AS found
+                   WHERE reason <> 'slowed-down' ORDER BY at DESC LIMIT $5""",
+                name, address[:MAX_NAME_CHARS], reason, RECENT_S, MAX_RECENT,
             )  # fmt: skip
+        return [RecentFailure(**row) for row in rows]
 
     async def page(
         self, *, user_id: str | None, address: str | None, since: datetime | None, to: datetime | None, limit: int,

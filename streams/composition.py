@@ -263,6 +263,12 @@ class Composition:
         self._told_of_users.append(limits.hear)
         stack.push_async_callback(limits.usage_log.stop)
         policy = Newest(prompt_rules, settings, self._live)
+        warming = asyncio.create_task(asyncio.to_thread(policy().warm))  # meanwhile there is enough to begin with
+
+        async def warmed() -> None:
+            await warming
+
+        stack.push_async_callback(warmed)
         classifying = None
         if settings.prompt_classifier_url is not None:
             timeout_s = settings.prompt_classifier_timeout_s

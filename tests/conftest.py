@@ -133,7 +133,7 @@ def new_prefix() -> str:
 
 async def delete_topics(kafka: KafkaForTests, prefix: str) -> None:
     """A broker with a small heap dies of some thousand partitions: what a test made, it takes away."""
-    async with admin._admin(kafka.access) as client:
+    async with admin.connected(kafka.access) as client:
         names = [name for name in await client.list_topics() if name.startswith(prefix)]
         if names:
             await client.delete_topics(names)

@@ -4,20 +4,13 @@ import os
 import subprocess
 from pathlib import Path
 
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it does not say what it exports
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
-)
+from typer.testing import CliRunner
 
+import cli
 from embedded import kafka
 from embedded.part import Part
 from embedded.ports import HOST, free_port
 from embedded.services import Running
-from schemas.topics import Catalog
 from tests.certificates import Authority
 from transport import acls
 
@@ -109,19 +102,15 @@ class SecuredKafka:
         logins = [JAAS.format(name=name) for name in ("sasl_ssl", "sasl_plaintext", "expired")]
         return "\n".join([*kept, secured, *logins])
 
-    def grant(self, catalog: Catalog, providers: tuple[str, ...]) -> None:
-        """Exactly what `assistant topics acls --json` prints."""
-        bindings = [
-            AclBinding(
-                ResourceType["BROKER" if one["resource_type"] == "CLUSTER" else one["resource_type"]],
-                one["resource_name"], ResourcePatternType[one["pattern_type"]], one["principal"], one["host"],
-                AclOperation[_constant(one["operation"])], AclPermissionType[one["permission"]],
-            )
-            for one in acls.as_public(acls.acls(catalog, providers), prefix=PREFIX)
-        ]  # fmt: skip
-        client = AdminClient({"bootstrap.servers": self.address("INTERNAL")})
-        for future in client.create_acls(bindings).values():
-            future.result(30)
+    def grant(self, prefix: str, providers: tuple[str, ...]) -> None:
+        """What `assistant topics acls --apply` makes for topics of this prefix, called as the operator."""
+        there = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.address("INTERNAL"), "KAFKA_TOPIC_PREFIX": prefix,
+            "ALLOWED_PROVIDERS": ",".join(providers),
+        }  # fmt: skip
+        words = ["topics", "acls", "--apply", "--principal-prefix", PREFIX]
+        done = CliRunner().invoke(cli.app, words, env=there)
+        assert done.exit_code == 0, done.output
 
     def settings(self, role: str, listener: str = "SASL_SSL", **other: str) -> dict[str, str]:
         """The environment of a process of this role."""
@@ -133,8 +122,3 @@ class SecuredKafka:
             "KAFKA_SASL_PASSWORD": PASSWORD,
             "KAFKA_SSL_CAFILE": str(self.authority.file),
         } | other
-
-
-def _constant(operation: str) -> str:
-    """`DescribeConfigs` -> `DESCRIBE_CONFIGS`."""
-    return "".join(f"_{letter}" if letter.isupper() and at else letter for at, letter in enumerate(operation)).upper()

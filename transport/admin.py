@@ -67,7 +67,7 @@ async def plan(
         TopicsError: The cluster cannot be reached.
     """
     wanted = catalog.deployed(providers)
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         return await _differences(admin, wanted_partitions(catalog, providers, partitions), {
             name: topic.config() for name, topic in wanted.items()
         })  # fmt: skip
@@ -121,7 +121,7 @@ async def apply(
     """
     configs = {name: topic.config() for name, topic in catalog.deployed(providers).items()}
     counts = wanted_partitions(catalog, providers, partitions)
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         differences = await _differences(admin, counts, configs)
         copies = replication or min(3, len((await admin.describe_cluster())["brokers"]))
         new = [
@@ -167,7 +167,7 @@ async def describe(access: KafkaAccess, catalog: Catalog, providers: Sequence[st
         TopicsError: The cluster cannot be reached.
     """
     wanted = catalog.deployed(providers)
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         brokers = (await admin.describe_cluster())["brokers"]
         connection = await admin._client._get_conn(brokers[0]["node_id"])
         versions = connection._versions if connection is not None else {}
@@ -191,7 +191,7 @@ async def lacking(access: KafkaAccess, catalog: Catalog, providers: Sequence[str
     Raises:
         TopicsError: The cluster cannot be reached.
     """
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         return await missing(admin, catalog, providers, roles)
 
 
@@ -201,20 +201,20 @@ async def committed(access: KafkaAccess, group: str) -> dict[TopicPartition, int
     Raises:
         TopicsError: The cluster cannot be reached.
     """
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         found = await admin.list_consumer_group_offsets(group)
     return {at: place.offset for at, place in found.items() if place.offset >= 0}
 
 
 async def delete(access: KafkaAccess, names: Sequence[str]) -> None:
     """Delete topics, as tests do with theirs."""
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         await admin.delete_topics(list(names))
 
 
 async def add_partitions(access: KafkaAccess, name: str, total: int) -> None:
     """Raise a topic's number of partitions; keys then move, which `apply` never does by itself."""
-    async with _admin(access) as admin:
+    async with connected(access) as admin:
         await admin.create_partitions({name: NewPartitions(total_count=total)})
 
 
@@ -270,7 +270,7 @@ async def _configure(admin: AIOKafkaAdminClient, configs: dict[str, dict[str, st
 
 
 @asynccontextmanager
-async def _admin(access: KafkaAccess) -> AsyncIterator[AIOKafkaAdminClient]:
+async def connected(access: KafkaAccess) -> AsyncIterator[AIOKafkaAdminClient]:
     """A client that is closed again.
 
     Raises:

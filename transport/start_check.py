@@ -30,7 +30,10 @@ async def wrongs(
         return [told(found, access.security.principal)]
     if not production and all(is_loopback(host) for host in hosts(access.bootstrap_servers)):
         return []
-    weak = [*unencrypted(access.security), *unsafe((await describe(access, catalog, providers)).copies)]
+    weak = [
+        *unencrypted(access.security, access.bootstrap_servers),
+        *unsafe((await describe(access, catalog, providers)).copies),
+    ]
     if production:
         return [f"PRODUCTION=true refuses this: {sentence}" for sentence in weak]
     if weak:
@@ -38,10 +41,16 @@ async def wrongs(
     return []
 
 
-def unencrypted(security: KafkaSecurity) -> list[str]:
-    """What proves who we are may be read on its way."""
+def unencrypted(security: KafkaSecurity, bootstrap_servers: str) -> list[str]:
+    """What may be read on its way: what proves who we are, and all that the topics carry."""
     if security.has_sasl and not security.has_tls:
         return ["KAFKA_SECURITY_PROTOCOL is SASL_PLAINTEXT, without TLS; set it to SASL_SSL"]
+    foreign = [host for host in hosts(bootstrap_servers) if not is_loopback(host)]
+    if foreign and not security.has_tls:
+        return [
+            f"KAFKA_SECURITY_PROTOCOL is PLAINTEXT, and {foreign[0]} is another machine: prompts and answers could be "
+            "read and changed on the way; set it to SASL_SSL or SSL"
+        ]
     return []
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -13,6 +13,7 @@ from vault.access import VaultAccess
 
 logger = logging.getLogger(__name__)
 PREFIX = "vault_"
+_BOOL = TypeAdapter(bool)
 
 
 class VaultSource(PydanticBaseSettingsSource):
@@ -69,9 +70,9 @@ def access_of(given: Mapping[str, Any], settings_cls: type[BaseSettings]) -> Vau
     if not given.get("vault_addr"):
         return None
     found: dict[str, Any] = {}
-    for name in VaultAccess.__dataclass_fields__:
+    for name in VaultAccess.__dataclass_fields__.keys() - {"production"}:
         value = given.get(PREFIX + name) or settings_cls.model_fields[PREFIX + name].default
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         found[name] = Path(value) if value is not None and name in ("cacert", "kubernetes_token_path") else value
-    return VaultAccess(**found)
+    return VaultAccess(**found, production=_BOOL.validate_python(given.get("production") or False))

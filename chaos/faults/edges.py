@@ -79,7 +79,7 @@ async def more_partitions(scene: Scene) -> None:
     catalog = scene.system.deployment.catalog
     access = KafkaAccess(scene.services.bootstrap)
     name = catalog.full_name("completion-requested-{provider}", provider="openai")
-    async with admin._admin(access) as client:
+    async with admin.connected(access) as client:
         (told,) = await client.describe_topics([name])
     await admin.add_partitions(access, name, len(told["partitions"]) + 1)
     for member in scene.system.workers:  # rolled, one after another, so that they look at once

@@ -50,7 +50,7 @@ async def deleted(scene: Scene) -> None:
     async with scene.load.paused():
         if waits := await waiting(scene, within_s=QUIET_WITHIN_S):
             raise Void(f"{len(waits)} jobs or partitions were at work")
-        async with admin._admin(KafkaAccess(scene.services.bootstrap)) as client:
+        async with admin.connected(KafkaAccess(scene.services.bootstrap)) as client:
             await client.delete_topics([catalog.full_name(TOPIC, provider=PROVIDER)])
     try:
         told = await _is_told(scene)
@@ -78,5 +78,5 @@ async def _is_told(scene: Scene) -> bool:
 
 
 async def _configure(scene: Scene, topic: str, config: dict[str, str]) -> None:
-    async with admin._admin(KafkaAccess(scene.services.bootstrap)) as client:
+    async with admin.connected(KafkaAccess(scene.services.bootstrap)) as client:
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=config)])

@@ -49,7 +49,7 @@ async def seen(deployment: Deployment) -> tuple[dict[Any, int], list[Any]]:
     ends: dict[Any, int] = {}
     for name in ("job-requested", "job-admitted", "job-finished", "user-updated"):
         ends |= await ends_of(deployment.kafka.access, deployment.prefix + name)
-    async with admin._admin(deployment.kafka.access) as client:
+    async with admin.connected(deployment.kafka.access) as client:
         groups = [group[0] for group in await client.list_consumer_groups()]
     return ends, sorted(groups)
 

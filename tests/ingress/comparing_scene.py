@@ -113,7 +113,11 @@ class Pipeline:
 
     def count(self, user: UserUpdated) -> None: ...
 
-    def check_offered(self, wanted: Sequence[str], generation: GenerationConfig) -> None:
+    @property
+    def asked(self) -> "Pipeline":
+        return self
+
+    def check_named(self, wanted: Sequence[str], generation: GenerationConfig) -> None:
         if not set(wanted) <= {"openai", "local"}:
             raise Problem(400, "no-such-provider", "present are: openai, local")
 

@@ -19,6 +19,7 @@ from ingress.services import current_user
 from ingress.users import _announced_token
 from processors.errors import RetryableError
 from schemas.events import UserUpdated
+from sinks.login_failures import RecentFailure
 from sinks.users import UserRow
 from tests.conftest import SECRET
 from tests.factories import user_updated
@@ -55,6 +56,43 @@ def test_wrong_passwords_are_counted_by_user_and_address() -> None:
     clock.s += 21
     assert refused(limit) is None
     assert refused(limit) is not None
+
+
+def test_replicas_learn_of_each_others_wrong_passwords() -> None:
+    """As if Postgres told them: every wrong password is seen by all who have one after it."""
+    clock, failures = Clock(), []
+    replicas = [LoginLimit(per_min=3, clock=clock) for _ in range(4)]
+    tried = []
+    for n in range(40):
+        limit = replicas[n % len(replicas)]
+        clock.s += 0.1
+        if refused(limit) is None:
+            tried.append(n)
+            failures.append(clock.s)
+            limit.learn("alice", "a", [RecentFailure(clock.s - at, of_the_user=True) for at in reversed(failures)])
+    assert len(tried) <= 3 + len(replicas) - 1
+    clock.s += 60  # all is forgiven
+    assert all(refused(limit) is None for limit in replicas)
+
+
+def test_what_is_learnt_is_no_stricter_than_one_replica_alone() -> None:
+    clock, failures = Clock(), []
+    alone, learning = (LoginLimit(per_min=3, clock=clock) for _ in range(2))
+    for _ in range(60):
+        clock.s += 7.0
+        told = [refused(limit) is None for limit in (alone, learning)]
+        assert told[0] == told[1]
+        if told[0]:
+            failures.append(clock.s)
+            recent = [RecentFailure(clock.s - at, of_the_user=True) for at in reversed(failures) if clock.s - at < 120]
+            learning.learn("alice", "a", recent)
+
+
+def test_an_address_is_known_by_its_failures_for_any_user() -> None:
+    limit = LoginLimit(per_min=3, clock=Clock())
+    limit.learn("alice", "a", [RecentFailure(0.0, of_the_user=False)] * 3 * PER_ADDRESS)
+    assert refused(limit, user_id="bob") is not None
+    assert refused(limit, user_id="bob", address="b") is None
 
 
 def test_an_address_that_tries_many_users_is_slowed_too() -> None:

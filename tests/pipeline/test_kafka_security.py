@@ -29,8 +29,9 @@ from tests.secured_kafka import PREFIX, SecuredKafka
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.waiting import until
 from transport import admin
-from transport.acls import as_public
+from transport.acls import acls, as_public
 from transport.clients import KafkaAccess
+from transport.grants import grant
 
 pytestmark = pytest.mark.integration
 TOPICS = "secured."
@@ -42,7 +43,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     secured = SecuredKafka(tmp_path_factory.mktemp("secured") / "kafka")
     secured.start()
     try:
-        secured.grant(CATALOG, TEST_PROVIDERS)
+        secured.grant(TOPICS, TEST_PROVIDERS)
         asyncio.run(admin.apply(access_of(secured, "admin"), CATALOG, TEST_PROVIDERS, partitions=2))
         yield secured
     finally:
@@ -131,6 +132,22 @@ async def test_a_worker_is_denied_topics_and_groups_that_are_not_its_own(secured
             await foreign.start()
     finally:
         await foreign.stop()
+
+
+async def test_acls_are_made_by_who_may_and_as_often_as_one_likes(secured: SecuredKafka) -> None:
+    found = acls(CATALOG, TEST_PROVIDERS)
+    operator = KafkaAccess(secured.address("INTERNAL"))
+    assert await grant(operator, found, prefix=PREFIX) == len(found)
+    with pytest.raises(admin.TopicsError, match="this Kafka user may not make ACLs"):
+        await grant(access_of(secured, "gate"), found, prefix="mine-")
+    with pytest.raises(TopicAuthorizationFailedError):
+        async with AIOKafkaProducer(**access_of(secured, "gate").options()) as producer:
+            await producer.send_and_wait(TOPICS + "user-updated", b"{}", key=b"root")
+
+
+async def test_brokers_without_an_authorizer_say_so(kafka: KafkaForTests) -> None:
+    with pytest.raises(admin.TopicsError, match="have no authorizer"):
+        await grant(KafkaAccess(kafka.bootstrap), acls(CATALOG, TEST_PROVIDERS, ["gate"]), prefix=PREFIX)
 
 
 async def test_what_a_principal_lacks_ends_the_start_and_is_told_by_name(

@@ -20,7 +20,7 @@ async def remove(deployment: Deployment) -> None:
 async def let_clients_choose_the_time(deployment: Deployment) -> None:
     config = {**deployment.catalog["job-requested"].config(), "message.timestamp.type": "CreateTime"}
     resource = ConfigResource(ConfigResourceType.TOPIC, deployment.prefix + "job-requested", configs=config)
-    async with admin._admin(deployment.kafka.access) as client:
+    async with admin.connected(deployment.kafka.access) as client:
         await client.alter_configs([resource])
 
 

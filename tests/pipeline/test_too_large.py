@@ -23,7 +23,7 @@ LONG = "x" * 10_000
 async def shrink(deployment: Deployment, topic: str, to_bytes: int, *, provider: str | None = None) -> None:
     config = {**deployment.catalog[topic].config(), "max.message.bytes": str(to_bytes)}
     name = deployment.catalog.full_name(topic, provider=provider)
-    async with admin._admin(deployment.kafka.access) as client:
+    async with admin.connected(deployment.kafka.access) as client:
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=config)])
 
 

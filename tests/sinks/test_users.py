@@ -221,6 +221,23 @@ async def test_failed_logins_are_listed_newest_first_page_by_page(pool: Pool) ->
             await failures.page(**everything, limit=2, cursor=bad)
 
 
+async def test_who_fails_hears_what_failed_from_there_before_at_any_replica(pool: Pool) -> None:
+    one, other = LoginFailures(pool), LoginFailures(pool)
+    await fail(one, "alice")
+    await fail(one, "bob")
+    await fail(one, "alice", "5.6.7.8")
+    await one.add(user_id="alice", address="1.2.3.4", reason="slowed-down")
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE login_failures SET at = at - interval '30 s' WHERE user_id = 'bob'")
+    await fail(other, "old")
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE login_failures SET at = at - interval '3 min' WHERE user_id = 'old'")
+    found = await other.add(user_id="alice", address="1.2.3.4", reason="unknown-user")
+    assert [(round(failure.age_s, -1), failure.of_the_user) for failure in found] == [
+        (0, True), (0, True), (30, False),
+    ]  # fmt: skip
+
+
 async def test_a_name_of_any_kind_is_written_down(pool: Pool) -> None:
     failures = LoginFailures(pool)
     for name in ("", "a\x00b", "x" * 5000, "Ñandú", "'; DROP TABLE users --"):

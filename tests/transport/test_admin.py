@@ -38,12 +38,12 @@ async def as_applied(kafka: KafkaForTests, catalog: Catalog) -> None:
 
 async def alter(kafka: KafkaForTests, name: str, config: dict[str, str]) -> None:
     """As an operator would: in place of all that was set."""
-    async with admin._admin(kafka.access) as client:
+    async with admin.connected(kafka.access) as client:
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=config)])
 
 
 async def found_on(kafka: KafkaForTests, name: str) -> dict[str, str]:
-    async with admin._admin(kafka.access) as client:
+    async with admin.connected(kafka.access) as client:
         return (await admin._configs(client, [name], set_on_the_topic=True))[name]
 
 
@@ -106,7 +106,7 @@ async def test_more_room_and_another_retention_are_the_operators_business(
 async def test_a_change_that_the_cluster_refuses_is_said(kafka: KafkaForTests, catalog: Catalog) -> None:
     await as_applied(kafka, catalog)
     name = catalog.full_name("job-finished")
-    async with admin._admin(kafka.access) as client:
+    async with admin.connected(kafka.access) as client:
         with pytest.raises(admin.TopicsError, match=r"job-finished: the cluster refused .*cleanup\.policy"):
             await admin._configure(client, {name: {"cleanup.policy": "burn"}})
 

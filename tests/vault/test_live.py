@@ -59,6 +59,18 @@ def test_without_an_address_the_environment_is_all(monkeypatch: pytest.MonkeyPat
     assert not vault.calls
 
 
+def test_production_sends_nothing_to_a_vault_elsewhere_over_http(
+    monkeypatch: pytest.MonkeyPatch, vault: VaultStandIn
+) -> None:
+    monkeypatch.setenv("VAULT_ADDR", "http://vault.example:8200")
+    monkeypatch.setenv("PRODUCTION", "true")
+    with pytest.raises(VaultStoreError, match="PRODUCTION=true refuses VAULT_ADDR over http"):
+        Settings(_env_file=None)
+    vault.put(OPENAI_API_KEY="of-vault")
+    monkeypatch.setenv("VAULT_ADDR", vault.url)
+    assert secret(Settings(_env_file=None).openai_api_key) == "of-vault"
+
+
 def test_a_vault_that_gives_nothing_at_start_is_a_clear_failure(
     vault: VaultStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,12 +125,23 @@ def test_a_wrong_login_a_seal_and_an_outage_are_told_apart(vault: VaultStandIn, 
         (VaultAccess("https://v", token="t", role_id="r", secret_id="s"), "VAULT_TOKEN and VAULT_ROLE_ID are set"),
         (VaultAccess("https://v", role_id="r"), "VAULT_SECRET_ID is not set"),
         (VaultAccess("v:8200", token="t"), "VAULT_ADDR must begin"),
+        (VaultAccess("http://vault.example:8200", token="t", production=True), "PRODUCTION=true refuses VAULT_ADDR"),
+        (VaultAccess("http://10.0.0.7:8200", token="t", production=True), "PRODUCTION=true refuses VAULT_ADDR"),
         (VaultAccess("https://v", token="t", cacert=Path("/no/such")), "VAULT_CACERT"),
     ],
 )
 def test_what_contradicts_itself_is_refused_by_name(access: VaultAccess, named: str) -> None:
     with pytest.raises(VaultStoreError, match=named):
         VaultStore(access)
+
+
+@pytest.mark.parametrize(
+    ("addr", "production"),
+    [("http://127.0.0.1:8200", True), ("http://localhost:8200", True), ("http://[::1]:8200", True),
+     ("https://vault.example", True), ("http://vault.example:8200", False)],
+)  # fmt: skip
+def test_http_is_taken_from_this_machine_and_elsewhere_outside_of_production(addr: str, production: bool) -> None:
+    VaultAccess(addr, token="t", production=production).check()
 
 
 def test_no_secret_is_in_what_is_printed() -> None:
