@@ -14,7 +14,8 @@ from openai import AsyncOpenAI
 
 from processors.errors import PermanentError, RetryableError
 from processors.ports import Capabilities, Completion, CompletionRequest, EmbeddingPurpose, Embeddings
-from providers.local_adapters import BARE, NAME, loaded_adapters, missing
+from providers.failures import UNREACHABLE
+from providers.local_adapters import BARE, loaded_adapters, missing
 from providers.openai_compatible import Dialect, OpenAICompatibleProvider, make_client
 
 DIALECT = Dialect(
@@ -24,6 +25,7 @@ DIALECT = Dialect(
         "repetition_penalty": "repeat_penalty",
     }
 )  # fmt: skip
+NAME = "local"
 LOADED_WITHIN_S, ASK_EVERY_S = 10.0, 0.25
 LOADING = "provider-http-503"  # nobody else says it of a server that is ours
 
@@ -57,13 +59,20 @@ class LocalProvider(OpenAICompatibleProvider):
         """See `CompletionProvider.complete`."""
         self._check_completes()
         asked, ask = await self._placed(request), super().complete
-        return await self._once_loaded(lambda: ask(asked), request)
+        return await self._once_loaded(lambda: ask(asked), request, has_told=lambda: False)
 
     async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
         """See `CompletionProvider.stream`."""
         self._check_completes()
         asked, ask = await self._placed(request), super().stream
-        return await self._once_loaded(lambda: ask(asked, on_delta), request)
+        told = False
+
+        async def tell(text: str) -> None:
+            nonlocal told
+            told = True
+            await on_delta(text)
+
+        return await self._once_loaded(lambda: ask(asked, tell), request, has_told=lambda: told)
 
     async def embed(self, texts: Sequence[str], *, purpose: EmbeddingPurpose, timeout_s: float) -> Embeddings:
         """See `EmbeddingProvider.embed`."""
@@ -85,15 +94,20 @@ class LocalProvider(OpenAICompatibleProvider):
             body["lora"] = BARE
         return body
 
-    async def _once_loaded(self, ask: Callable[[], Awaitable[Completion]], request: CompletionRequest) -> Completion:
-        """A server that takes another adapter says 503 for a second or two: for the caller that is a wait."""
-        waits_until = time.monotonic() + min(LOADED_WITHIN_S, request.timeout_s / 2)
+    async def _once_loaded(
+        self, ask: Callable[[], Awaitable[Completion]], request: CompletionRequest, *, has_told: Callable[[], bool]
+    ) -> Completion:
+        """A server that takes another adapter hangs up, and says 503 for a second or two: for the caller a wait."""
+        waits_until, was_cut_off = time.monotonic() + min(LOADED_WITHIN_S, request.timeout_s / 2), False
         while True:
             try:
                 return await ask()
             except RetryableError as error:
-                if not self._adapters or error.code != LOADING or time.monotonic() > waits_until:
+                cut_off = error.code == UNREACHABLE and not was_cut_off  # a connection that was kept; not a second time
+                loads = error.code == LOADING and time.monotonic() < waits_until
+                if not self._adapters or has_told() or not (cut_off or loads):
                     raise
+                was_cut_off = was_cut_off or cut_off
             await asyncio.sleep(ASK_EVERY_S)
 
     async def _placed(self, request: CompletionRequest) -> CompletionRequest:

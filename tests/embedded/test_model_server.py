@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +39,7 @@ class FakeLlama:
 @pytest.fixture
 def llama(monkeypatch: pytest.MonkeyPatch) -> FakeLlama:
     llama = FakeLlama()
-    monkeypatch.setitem(sys.modules, "xllamacpp", llama)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "xllamacpp", llama)
     monkeypatch.setattr(handover, "held", lambda host, port: nullcontext())
     monkeypatch.setattr(ModelServer, "_is_idle", lambda self: True)
     return llama
@@ -106,7 +107,7 @@ def test_who_is_being_answered_is_waited_for_but_not_without_end(
     llama: FakeLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(model_server.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(ModelServer, "_is_idle", lambda self: False)
     server = started(tmp_path)
     put(tmp_path, "a.gguf", 1)

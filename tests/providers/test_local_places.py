@@ -1,6 +1,5 @@
 """Which place of its server's list the local model is asked with, and what it does while the server loads."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +29,7 @@ class Script:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script()
 
     async def loaded(client: object, base_url: str) -> dict[str, int]:
@@ -89,13 +88,39 @@ async def test_a_server_that_loads_is_a_wait(script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fails", "adapters"), [("provider-http-503", False), ("provider-unreachable", True), ("provider-http-500", True)]
+    ("fails", "adapters"), [("provider-http-503", False), ("provider-unreachable", False), ("provider-http-500", True)]
 )
 async def test_other_failures_are_told_at_once(script: Script, fails: str, adapters: bool) -> None:
     script.fails = [RetryableError(fails, "")]
     with pytest.raises(RetryableError):
         await provider(adapters=adapters).complete(ASKED)
     assert len(script.bodies) == 1
+
+
+async def test_a_server_that_hangs_up_is_asked_once_more(script: Script) -> None:
+    script.fails = [RetryableError("provider-unreachable", ""), RetryableError("provider-http-503", "")]
+    assert await provider().complete(ASKED) == ANSWER
+    script.bodies.clear()
+    script.fails = [RetryableError("provider-unreachable", "")] * 2
+    with pytest.raises(RetryableError):
+        await provider().complete(ASKED)
+    assert len(script.bodies) == 2
+
+
+async def test_what_was_told_already_is_not_told_again(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    async def stream(self: LocalProvider, request: CompletionRequest, on_delta: Any) -> Completion:
+        await on_delta("Hel")
+        raise RetryableError("provider-unreachable", "")
+
+    async def on_delta(text: str) -> None:
+        told.append(text)
+
+    monkeypatch.setattr(OpenAICompatibleProvider, "stream", stream)
+    with pytest.raises(RetryableError):
+        await provider().stream(ASKED, on_delta)
+    assert told == ["Hel"]
 
 
 async def test_a_server_that_goes_on_loading_is_told_of(script: Script) -> None:
@@ -137,4 +162,5 @@ async def test_places_are_read_from_the_servers_list() -> None:
 async def test_what_is_no_list_is_an_error(reply: httpx.Response | Exception, code: str) -> None:
     with pytest.raises((PermanentError, RetryableError)) as raised:
         await loaded_adapters(answered(reply), BASE_URL)
+    assert isinstance(raised.value, PermanentError | RetryableError)
     assert raised.value.code == code

@@ -40,7 +40,7 @@ class Bench:
 
     def __init__(self, limit: int = 10, *, is_apart: bool = False) -> None:
         self.app = FakeApp()
-        app: Any = self.app  # as much of it as a lane needs
+        app: Any = self.app  # as much of one as a lane needs
         self.lane = Lane(app, "generate_completion-openai", limit, BadLuck("s"), is_apart=is_apart)
         self.begun: list[int] = []
         self.go_on = asyncio.Event()
