@@ -3,7 +3,6 @@
 import contextlib
 import os
 import struct
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +53,8 @@ def neutral_adapter(folder: Path) -> Path:
     """
     path = folder / NEUTRAL
     if not path.exists():
+        import tempfile  # only now: a server without adapters is to take no more memory for them
+
         folder.mkdir(parents=True, exist_ok=True)
         descriptor, draft = tempfile.mkstemp(dir=folder, suffix=".draft")
         with os.fdopen(descriptor, "wb") as file:

@@ -68,6 +68,10 @@ class ModelServer:
             loaded, places = {path: _age(path) for path in left}, placed(self._places, left)
             try:
                 self._server = xllamacpp.Server(self._params(places))
+            except OSError as error:  # the one that changes nothing cannot be written: better none than no model
+                self._broken |= loaded
+                left = []
+                print(f"no adapters: {error.strerror}", flush=True)  # noqa: T201 as above
             except RuntimeError:
                 if not left:
                     raise

@@ -51,7 +51,8 @@ class LocalProvider(OpenAICompatibleProvider):
         self._embedding_client, self._completes = embedding_client, completes
         self._adapters = adapters
         self._asking: httpx.AsyncClient | None = None  # from the first request with an adapter on
-        self.capabilities = replace(self.capabilities, parameters=self.capabilities.parameters | {"mode"})
+        if adapters:
+            self.capabilities = replace(self.capabilities, parameters=self.capabilities.parameters | {"mode"})
         if not completes:
             self.capabilities = Capabilities(frozenset(), streams=False, embeds=True)
 

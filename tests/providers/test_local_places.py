@@ -129,8 +129,9 @@ async def test_a_server_that_goes_on_loading_is_told_of(script: Script) -> None:
         await provider().complete(ASKED)
 
 
-async def test_it_says_that_it_has_mode_lora() -> None:
+async def test_it_says_that_it_has_mode_lora_where_adapters_are_served() -> None:
     assert "mode" in provider().capabilities.parameters
+    assert "mode" not in provider(adapters=False).capabilities.parameters
 
 
 def answered(reply: httpx.Response | Exception) -> httpx.AsyncClient:

@@ -170,7 +170,8 @@ async def test_an_adapter_that_is_forgotten_is_gone(make: Make, tmp_path: Path) 
 async def test_it_is_trained_once_the_server_has_it(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replies: list[dict[str, int] | RetryableError] = [{}, {ADAPTER_ID: 3}]
+    away = RetryableError("provider-unreachable", "away")
+    replies: list[dict[str, int] | RetryableError] = [{}, away, {}, {ADAPTER_ID: 3}]
 
     async def loaded(client: object, base_url: str) -> dict[str, int]:
         reply = replies.pop(0)
@@ -183,8 +184,9 @@ async def test_it_is_trained_once_the_server_has_it(
     trainer = make(WRITE + DONE, base_url="http://127.0.0.1:1/v1", bounds=TrainingBounds(served_within_s=0.3))
     await trained(trainer)
     assert replies == []
-    replies += [RetryableError("provider-unreachable", "away")]  # it will find it when it is back
+    replies += [away] * local_training.AWAY_AFTER  # it will find it when it is back
     await trained(trainer)
+    assert replies == []
     assert left(tmp_path) == [f"{ADAPTER_ID}.gguf"]
     replies += [{"another": 1}] * 1000
     assert (await refusal(trainer)).code == "adapter-not-loaded"

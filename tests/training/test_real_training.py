@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -76,10 +77,10 @@ def _distance(found: list[dict[str, float]], expected: list[dict[str, float]]) -
 
 def _python(server: Server) -> Path:
     """Of the environment that has torch; skips where there is none."""
-    python = Settings().local_training_python
+    python = Path(os.environ.get("LORA_PYTHON") or Settings().local_training_python)
     trainer = LocalTrainer(folder=server.adapters, python=python, model=model_file)
     if (why_not := trainer.unavailable()) is not None:
-        pytest.skip(f"{why_not} (or LOCAL_TRAINING_PYTHON names it elsewhere)")
+        pytest.skip(f"{why_not} (or LORA_PYTHON names its Python elsewhere)")
     return python
 
 
