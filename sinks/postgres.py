@@ -165,11 +165,8 @@ class OutcomeSink:
                 return
             async with connection.transaction():
                 written = await connection.fetch(STORE_OUTCOMES, *zip(*rows, strict=True))
-                due = [
-                    due_webhook(webhooks[row["job_id"]], audio_links=self._audio_links)
-                    for row in written
-                    if row["job_id"] in webhooks
-                ]
+                ended = [webhooks[row["job_id"]] for row in written if row["job_id"] in webhooks]
+                due = [due_webhook(finished, audio_links=self._audio_links) for finished in ended]
                 if due:
                     state = "due" if self._give_up is None else "given-up"
                     await connection.execute(INSERT_WEBHOOKS, *zip(*due, strict=True), state)
