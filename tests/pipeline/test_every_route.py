@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from processors.document_ports import HeldFile
+from processors.document_ports import ChunkSize, HeldFile
 from sinks.documents import PostgresDocuments
 from sinks.pool import Pool
 from tests.deployment import PASSWORD, client_of, register
@@ -107,7 +107,7 @@ async def a_document(alice: httpx.AsyncClient, running: Running) -> str:
     pool = Pool(running.deployment.dsn, size=1)
     file = HeldFile(Path("/nowhere"), 1, "a" * 64, "text/plain")
     begun = await PostgresDocuments(pool).begin(
-        of, source="mine", payload_id=uuid.uuid4(), file=file, provider="openai", model="m"
+        of, source="mine", payload_id=uuid.uuid4(), file=file, provider="openai", model="m", size=ChunkSize(512)
     )
     await pool.close()
     return str(begun.document_id)

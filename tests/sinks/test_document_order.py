@@ -1,7 +1,7 @@
 """What comes before what, on a real Postgres: ends of jobs, deletions, chunk sizes, and a Kafka that was lost."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -231,7 +231,7 @@ class Stages:
 
     async def embed(self, batch: ChunksPrepared) -> Any:
         return await embed_chunks(
-            batch, providers={"openai": self.provider}, vectors=self.vectors, ledger=self.ledger,
+            batch, providers={"openai": self.provider}, vectors=cast("Any", self.vectors), ledger=self.ledger,
             progress=FakeTeller(), max_chunks=60, max_tokens=40_000, now=datetime.now(UTC),
         )  # fmt: skip
 

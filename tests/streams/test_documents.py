@@ -212,10 +212,15 @@ class FakeOld:
     """Versions that are to go. `cleared`: those that are told to be without vectors."""
 
     def __init__(self, *versions: OldVersion) -> None:
-        self.versions, self.cleared, self.failed, self.forgotten = list(versions), list[OldVersion](), 0, 0
+        self.versions, self.cleared = list(versions), list[OldVersion]()
+        self.failed = self.forgotten = self.settled = 0
 
     async def fail_ended(self) -> int:
         self.failed += 1
+        return 0
+
+    async def settle(self) -> int:
+        self.settled += 1
         return 0
 
     async def with_vectors(self) -> list[OldVersion]:

@@ -126,8 +126,9 @@ async def test_a_document_is_read_once_the_database_is_back() -> None:
         return await begin(*given, **more)
 
     ledger.begin = begin_if_there  # type: ignore[method-assign]
+    ports: dict[str, Any] = {"chunking": LineChunker}
     stage = partial(
-        partition_document, files=FakeFiles(), parser=FakeParser(), chunk_size=lambda _: SIZE, chunking=LineChunker,
+        partition_document, **ports, files=FakeFiles(), parser=FakeParser(), chunk_size=lambda _: SIZE,
         providers={"openai": FakeEmbedder()}, ledger=ledger, writer=writer, progress=FakeTeller(),
     )  # fmt: skip
     later = await run(stage, event := document_received())
