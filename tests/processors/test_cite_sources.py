@@ -1,7 +1,7 @@
 """What of an answer from documents is told: citations that point somewhere, and no address that leads outside."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processors.answer_links import LinkRules
@@ -125,6 +125,7 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=25), st.lists(st.integers(1, 6), min_size=1, max_size=30))
+@example(parts=["word", "[9]", "www.", "[1]"], steps=[1])
 def test_piece_by_piece_it_is_what_its_whole_is(parts: list[str], steps: list[int]) -> None:
     answer = "".join(parts)
     cited, told, at = CitedText(3, RULES), "", 0
