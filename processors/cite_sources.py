@@ -288,7 +288,9 @@ class CitedText:
         return stop + 1 - at, said or " "
 
     def _address(self, text: str, at: int, is_end: bool) -> tuple[int, str] | None:
-        if at == 0 and (self._last or self._tail[-1:]).isalnum():  # as it was read, like what is not the first of a piece
+        if (
+            at == 0 and (self._last or self._tail[-1:]).isalnum()
+        ):  # as it was read, like what is not the first of a piece
             return 1, text[at]
         head = text[at : at + 8].casefold()
         if not any(head.startswith(begins) for begins in BEGINNINGS):
