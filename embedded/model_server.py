@@ -17,6 +17,7 @@ from embedded.adapters import neutral_adapter, newest, placed
 
 HOST = "127.0.0.1"
 LOOK_EVERY_S = 1.0
+GONE_WITHIN_S = 10
 IDLE_WITHIN_S = 60.0  # then it is made anew under requests, too: their jobs ask again
 
 
@@ -48,7 +49,11 @@ class ModelServer:
             from embedded.handover import held
 
             with held(HOST, self._given.port):
+                # llama.cpp may wait for ever for a call that came as it was going: then this process ends by the
+                # kernel's hand, for nothing of Python runs meanwhile, and the supervisor starts it again.
+                signal.alarm(GONE_WITHIN_S)
                 self._server = None  # it is gone before the next one takes its memory
+                signal.alarm(0)
                 self._load(wanted)
             self._changed_at = 0.0
 
