@@ -8,6 +8,8 @@ are ingested at once. All of it on a real Kafka, Postgres, embedding model and t
 import argparse
 import asyncio
 import random
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -208,6 +210,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=50, help="at once; 0: none")
     parser.add_argument("--calls", type=int, default=200, help="of POST /chat/, alone and beside them")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with it
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-documents-")))
         here = stack.enter_context(place())
