@@ -370,11 +370,13 @@ class Composition:
         releaser = Releaser(app, DueStore(pool), cancellations=cancellations)
         self.beside += [releaser.run, deadlines.run, disabled.run]
         kept_ms = self._catalog["dead-letters"].retention_ms
+        slow = Pool(settings.postgres_dsn or "", size=1)  # one at a time, beside those whose work cannot wait
+        stack.push_async_callback(slow.close)
         for sweeping in (
-            sweep(DeadLetterStore(pool), kept_ms=kept_ms), sweep_payloads(PayloadStore(pool)),
-            sweep_login_failures(LoginFailures(pool), kept_days=settings.login_failures_kept_days),
-            sweep_incidents(IncidentStore(pool), kept_days=settings.incident_ttl_days),
-            sweep_agent_steps(AgentStepStore(pool), kept_days=settings.agent_memory_ttl_days),
+            sweep(DeadLetterStore(slow), kept_ms=kept_ms), sweep_payloads(PayloadStore(slow)),
+            sweep_login_failures(LoginFailures(slow), kept_days=settings.login_failures_kept_days),
+            sweep_incidents(IncidentStore(slow), kept_days=settings.incident_ttl_days),
+            sweep_agent_steps(AgentStepStore(slow), kept_days=settings.agent_memory_ttl_days),
         ):  # fmt: skip
             stack.push_async_callback(end, asyncio.create_task(sweeping))
         declare_sink(
