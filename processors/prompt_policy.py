@@ -247,8 +247,9 @@ class _Patterns:
     Long ones are read some rules at a time: the automaton of all has more states than is good for an attacker to visit.
     """
 
-    def __init__(self, rules: Sequence[_Compiled]) -> None:
-        self._rules = rules
+    def __init__(self, rules: Sequence[_Compiled], *, is_rare: bool = False) -> None:
+        """`is_rare`: few texts are read by them, so that an automaton more, for short ones, is not worth its memory."""
+        self._rules, self._is_rare = rules, is_rare
 
     @cached_property
     def _groups(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
@@ -256,7 +257,7 @@ class _Patterns:
 
     @cached_property
     def _together(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
-        return _grouped(self._rules, len(self._rules) or 1)
+        return self._groups if self._is_rare else _grouped(self._rules, len(self._rules) or 1)
 
     def compile(self) -> None:
         """Now, rather than when a text is there."""
@@ -333,9 +334,12 @@ def _readers(
         sure = [(kind, rule) for kind, rule in rules if rule.weight >= REFUSE_FROM]
         return _Reader(
             _Patterns([*(_spelt(one, spelt) for one in given), *(_own(*one, spelt) for one in over)]),
-            _Patterns([_own(*one, spelt) for one in rules]),
+            _Patterns([_own(*one, spelt) for one in rules], is_rare=spelt is not str),
             _Patterns([_Compiled(APART, "|".join(long))] if long else []),
-            _Patterns([_own(kind, rule, lambda pattern: spelt(_run_together(pattern)), APART) for kind, rule in sure]),
+            _Patterns(
+                [_own(kind, rule, lambda pattern: spelt(_run_together(pattern)), APART) for kind, rule in sure],
+                is_rare=True,
+            ),
             of_any_script,
         )
 
