@@ -14,6 +14,8 @@ import httpx
 import pytest
 
 from processors.document_ports import ChunkSize, HeldFile
+from schemas.requests import TrainingRequest
+from sinks.adapters import AdapterStore
 from sinks.documents import PostgresDocuments
 from sinks.pool import Pool
 from tests.deployment import PASSWORD, client_of, register
@@ -100,10 +102,23 @@ async def a_memory(alice: httpx.AsyncClient, _: Running) -> str:
     return agent_id
 
 
+def user_id_of(alice: httpx.AsyncClient) -> str:
+    claims = alice.headers["authorization"].split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"])
+
+
+async def an_adapter(alice: httpx.AsyncClient, running: Running) -> str:
+    """As the stage of trainings begins one."""
+    pool, name = Pool(running.deployment.dsn, size=1), f"polite-{uuid.uuid4().hex[:6]}"
+    of = job(kind="training", user_id=user_id_of(alice))
+    await AdapterStore(pool).begin(of, TrainingRequest(name=name), provider="local", is_shared=False)
+    await pool.close()
+    return name
+
+
 async def a_document(alice: httpx.AsyncClient, running: Running) -> str:
     """As the stages of documents begin one."""
-    claims = alice.headers["authorization"].split(".")[1]
-    of = job(kind="document", user_id=json.loads(base64.urlsafe_b64decode(claims + "=="))["sub"])
+    of = job(kind="document", user_id=user_id_of(alice))
     pool = Pool(running.deployment.dsn, size=1)
     file = HeldFile(Path("/nowhere"), 1, "a" * 64, "text/plain")
     begun = await PostgresDocuments(pool).begin(
@@ -126,7 +141,7 @@ async def an_example(alice: httpx.AsyncClient, _: Running) -> str:
 # What an id in a path is of: somebody's, who makes one here; or the admins', whom everybody else hears nothing from.
 OWNED: dict[str, Callable[[httpx.AsyncClient, Running], Awaitable[str]]] = {
     "job_id": a_job, "comparison_id": a_comparison, "payload_id": a_payload, "key_id": an_api_key,
-    "document_id": a_document, "example_id": an_example, "agent_id": a_memory,
+    "document_id": a_document, "example_id": an_example, "agent_id": a_memory, "name": an_adapter,
 }  # fmt: skip
 OF_ADMINS, OF_EVERYBODY = {"user_id", "partition", "offset"}, {"model"}
 KNOWN = OWNED.keys() | OF_ADMINS | OF_EVERYBODY
@@ -198,7 +213,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
         for path in (
             f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/documents/{theirs['document_id']}",
             f"/instruction/examples/{theirs['example_id']}",
-            f"/agents/memory/{theirs['agent_id']}",
+            f"/agents/memory/{theirs['agent_id']}", f"/instruction/adapters/{theirs['name']}",
         ):  # fmt: skip
             assert (await alice.delete(path)).status_code == 204
 
