@@ -22,7 +22,8 @@ from tests.adapter_files import write_adapter
 from tests.providers.adapters import request
 from tests.waiting import until
 
-pytestmark = pytest.mark.integration
+# Long: llama.cpp may hang as it is made anew, and the process then ends to be started again, which nobody does here.
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 MODEL = "SmolLM2-135M-Instruct"
 ASKED = request("Name three colours.", max_tokens=8, temperature=0.0)
 
