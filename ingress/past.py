@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord
 from prometheus_client import Counter
 
 from transport.clients import KafkaAccess
+from transport.closing import close
 
 logger = logging.getLogger(__name__)
 
@@ -118,4 +119,4 @@ class PastDeltas:
 
 async def _close(reader: AIOKafkaConsumer) -> None:
     with contextlib.suppress(KafkaError, OSError):
-        await reader.stop()
+        await close(reader)

@@ -17,6 +17,7 @@ from schemas.envelope import Envelope, first_header
 from schemas.events import JobAdmitted, PromptSanitized, ms_from_utc
 from streams.batch import Batch
 from transport.clients import KafkaAccess
+from transport.closing import close
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class AdmissionLog:
                     _remember(memory, record)
                 position = max(position, await reader.position(at))  # past markers and gaps
         finally:
-            await reader.stop()
+            await close(reader)
         return memory
 
 

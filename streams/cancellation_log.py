@@ -19,6 +19,7 @@ from schemas.events import JobCancelRequested
 from streams import metrics
 from streams.cancellations import KEPT_MS, Cancellations
 from transport.clients import KafkaAccess
+from transport.closing import close
 
 logger = logging.getLogger(__name__)
 
@@ -144,4 +145,4 @@ class CancellationLog:
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
     with contextlib.suppress(KafkaError, OSError):
-        await consumer.stop()
+        await close(consumer)

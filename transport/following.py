@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from transport.clients import KafkaAccess
+from transport.closing import close
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Following:
                 await asyncio.sleep(RETRY_S)
             finally:
                 with contextlib.suppress(KafkaError, OSError):
-                    await consumer.stop()
+                    await close(consumer)
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         partitions: list[TopicPartition] = []

@@ -67,7 +67,6 @@ def access_of(secured: SecuredKafka, role: str, listener: str = "SASL_SSL", **ot
     return KafkaAccess(settings.kafka_bootstrap_servers or "", settings.kafka_security)
 
 
-@pytest.mark.long  # its first job was once not answered in time, beside others; why is not known yet
 async def test_a_job_goes_the_whole_way_with_exactly_the_generated_rights(
     secured: SecuredKafka, deployment: Deployment, api: OpenAIStandIn
 ) -> None:
