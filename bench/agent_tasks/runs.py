@@ -74,7 +74,7 @@ class PerfectModel:
 
     async def stream(self, request: CompletionRequest, on_delta: Any) -> Completion:
         """Never: nobody listens to an agent's thoughts."""
-        raise NotImplementedError
+        raise NotImplementedError  # a part of the port that this bench has no use for
 
     async def models(self) -> tuple[str, ...]:
         """Its own."""

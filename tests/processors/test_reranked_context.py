@@ -7,12 +7,12 @@ import pytest
 from processors.errors import PermanentError, RetryableError
 from processors.ports import Capabilities, Completion, CompletionRequest
 from tests.factories import question
-from tests.processors.library import ASKED, BEES, Library
+from tests.processors.shelf import ASKED, BEES, Shelf
 
 
 @pytest.fixture
-def library() -> Library:
-    return Library()
+def shelf() -> Shelf:
+    return Shelf()
 
 
 class Reranker:
@@ -45,19 +45,19 @@ REPLIES: Mapping[str, tuple[str | Exception, list[int]]] = {
 
 
 @pytest.mark.parametrize("case", REPLIES)
-async def test_a_provider_puts_them_in_order_and_nonsense_changes_nothing(library: Library, case: str) -> None:
+async def test_a_provider_puts_them_in_order_and_nonsense_changes_nothing(shelf: Shelf, case: str) -> None:
     reply, order = REPLIES[case]
     texts = [f"Bees, part {number}." for number in range(3)]
-    await library.add(*texts)
+    await shelf.add(*texts)
     reranker = Reranker(reply)
-    library.rerankers = {"openai": reranker}
-    assert await library.answered_from(question(ASKED, rerank_provider="openai")) == [texts[place] for place in order]
+    shelf.rerankers = {"openai": reranker}
+    assert await shelf.answered_from(question(ASKED, rerank_provider="openai")) == [texts[place] for place in order]
     (request,) = reranker.asked
     assert request.generation.temperature == 0
     assert request.timeout_s == 10
     assert all(text in request.prompt for text in texts)
 
 
-async def test_who_is_not_there_to_put_them_in_order_is_not_missed(library: Library) -> None:
-    await library.add(BEES)
-    assert await library.answered_from(question(ASKED, rerank_provider="gemini")) == [BEES]
+async def test_who_is_not_there_to_put_them_in_order_is_not_missed(shelf: Shelf) -> None:
+    await shelf.add(BEES)
+    assert await shelf.answered_from(question(ASKED, rerank_provider="gemini")) == [BEES]

@@ -20,7 +20,7 @@ ASKED = "How do bees find their way home?"
 TOWARDS_BEES = (1.0, 0.0, 0.0)
 
 
-class Library:
+class Shelf:
     """Documents of users, and whoever asks for them."""
 
     def __init__(self) -> None:
