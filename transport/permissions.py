@@ -80,10 +80,7 @@ async def missing(
     needed = acls(catalog, providers, roles)
     try:
         answer: dict[str, Any] = (await admin._send_request(_Ask(sorted(catalog.deployed(providers))))).to_object()
-    except (
-        IncompatibleBrokerVersion,
-        NotImplementedError,
-    ):  # aiokafka says either of versions that it has no words for
+    except (IncompatibleBrokerVersion, NotImplementedError):  # aiokafka says either of versions it has not
         return []
     allowed = {
         topic["topic"]: 0 if topic["error_code"] == TopicAuthorizationFailedError.errno else topic["allowed"]
