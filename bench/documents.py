@@ -25,7 +25,7 @@ from bench.measure import one_at_a_time
 from bench.place import Place, place
 from embedded.services import Running, start_embeddings, start_vectors
 from parsing.parser import ChildParser
-from processors.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
+from processors.documents.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
 from providers.token_counters import chunk_tokens, token_counter
 from schemas.events import Chunk
 from tests.deployment import Deployment, client_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from embedded.model import model_file
-from processors.training_ports import TrainingParameters, TrainingProgress
+from processors.learning.training_ports import TrainingParameters, TrainingProgress
 from providers.local_training import LocalTrainer
 from settings import Settings
 from tests.training.examples import EXAMPLES

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from time import thread_time
 
 from bench.measure import Row
-from processors.normalize_text import clean
-from processors.prompt_policy import PromptPolicy
+from processors.filter.normalize_text import clean
+from processors.filter.prompt_policy import PromptPolicy
 
 CHARS = 20_000
 AGAIN = 50

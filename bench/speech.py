@@ -17,8 +17,8 @@ from bench.cpu import Cpu
 from embedded.ports import free_port
 from embedded.speech import speech_part
 from processors.generate_speech import generate_speech
-from processors.join_audio import read_wav
-from processors.speech_ports import KeptAudio
+from processors.speech.join_audio import read_wav
+from processors.speech.speech_ports import KeptAudio
 from processors.stage import Emit
 from providers.qwen_tts import LOCAL, make_qwen_tts
 from schemas.events import Job, JobFinished, SpeechRequested

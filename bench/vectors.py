@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 
 from embedded.services import start_vectors
-from processors.document_ports import Collection, EmbeddedChunk
+from processors.documents.document_ports import Collection, EmbeddedChunk
 from schemas.events import Chunk
 from schemas.requests import SearchMode
 from vectors.opening import open_folder, open_server

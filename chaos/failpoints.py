@@ -100,7 +100,7 @@ def install(hit: Hit) -> None:
 
 def install_poison() -> None:
     """Have prompts that say so end their process: while the gate judges them, or before the provider is asked."""
-    from processors.prompt_policy import PromptPolicy
+    from processors.filter.prompt_policy import PromptPolicy
     from providers.openai_compatible import OpenAICompatibleProvider
 
     judge, stream = PromptPolicy.judge, OpenAICompatibleProvider.stream

@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ingress.problems import Problem
-from processors.adapter_ports import (
+from ingress.http.problems import Problem
+from processors.completion.with_adapter import NO_SUCH_ADAPTER, another_providers, no_such_adapter
+from processors.errors import RetryableError
+from processors.learning.adapter_ports import (
     ADAPTER_EXISTS,
     TOO_MANY_ADAPTERS,
     FoundAdapter,
     adapter_exists,
     too_many_adapters,
 )
-from processors.errors import RetryableError
-from processors.hold_out import MIN_EXAMPLES
+from processors.learning.hold_out import MIN_EXAMPLES
 from processors.route_job import NO_SUCH_PROVIDER, not_present, not_training
 from processors.train_adapter import NO_TRAINING, TOO_FEW, too_few
-from processors.with_adapter import NO_SUCH_ADAPTER, another_providers, no_such_adapter
 from schemas.events import UserUpdated
 from schemas.generation import GenerationConfig
 from schemas.requests import (

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from processors.agent_ports import OutwardReply
+from processors.agents.ports import OutwardReply
 from processors.errors import PermanentError
 from processors.tools.external_api import ExternalApi
 from processors.tools.registry import Tools

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Path, Query, Response
 
 from ingress.agent_runs import shown, waiting_call
 from ingress.chat import JOBS, as_job
-from ingress.idempotency import Key
+from ingress.http.problems import Problem, not_found
 from ingress.jobs import WAITS_FOR_USER, view_of
-from ingress.problems import Problem, not_found
 from ingress.services import CostingUser, CurrentUser, Found, Services
+from ingress.submitting.idempotency import Key
 from schemas.events import UserUpdated
 from schemas.request_fields import CallbackUrl
 from schemas.requests import AgentId, AgentRequest

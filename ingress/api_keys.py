@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, Field
 
-from ingress.access import Scope
+from ingress.access.credentials import Scope
+from ingress.access.key_ring import new_key
 from ingress.cancelling import When
-from ingress.key_ring import new_key
-from ingress.problems import Problem, not_found
+from ingress.http.problems import Problem, not_found
 from ingress.services import CurrentUser, Found, LoggedInUser
 from schemas.events import UserUpdated
 from schemas.request_fields import RequestBody, Text, UserId

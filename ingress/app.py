@@ -13,74 +13,45 @@ from aiokafka.errors import KafkaError
 from fastapi import FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
-from ingress import (
-    agents,
-    api_keys,
-    cancelling,
-    chat,
-    compare,
-    dead_letters,
-    documents,
-    examples,
-    export,
-    incidents,
-    ingestion,
-    jobs,
-    login_failures,
-    openai_chat,
-    openai_embeddings,
-    openai_models,
-    operations,
-    payloads,
-    providers,
-    rag,
-    search,
-    smart,
-    speech,
-    streaming,
-    training,
-    user_admin,
-    users,
-    webhooks,
-    workers,
-)
-from ingress.access import Access
+from ingress.access.credentials import Access
+from ingress.access.key_ring import KeyRing
+from ingress.access.login_limit import LoginLimit
+from ingress.access.passwords import Passwords
+from ingress.access.standings import Standings, UserRules
 from ingress.adapters import AdapterChecks
 from ingress.agent_runs import Agents
 from ingress.announcer import Announcer
-from ingress.backpressure import Backpressure
-from ingress.bodies import LARGEST_BODY_BYTES, Bodies
-from ingress.cancel_requests import CancelRequests
-from ingress.channels import Channels
 from ingress.cluster import ClusterWatch
-from ingress.compare_table import CompareRules
-from ingress.comparing import Comparing, Pace
-from ingress.cors import install_cors
+from ingress.comparisons.compare_table import CompareRules
+from ingress.comparisons.comparing import Comparing, Pace
 from ingress.export_limit import Exports
 from ingress.files import LARGEST_UPLOAD_BYTES, Files
 from ingress.follower import Follower, Outcome, outcome_of
-from ingress.idempotency import Idempotency
-from ingress.images import Images
-from ingress.json_limits import BoundedJson, JsonLimits
-from ingress.key_ring import KeyRing
+from ingress.following.channels import Channels
+from ingress.following.live import LiveDeltas
+from ingress.following.past import PastDeltas
+from ingress.http.bodies import LARGEST_BODY_BYTES, Bodies
+from ingress.http.cors import install_cors
+from ingress.http.json_limits import BoundedJson, JsonLimits
+from ingress.http.middleware import Edge
+from ingress.http.problems import install as install_problems
+from ingress.http.uploads import Places
 from ingress.limits import Limits
-from ingress.live import LiveDeltas
-from ingress.login_limit import LoginLimit
-from ingress.middleware import Edge
-from ingress.model_names import Models
-from ingress.passwords import Passwords
-from ingress.past import PastDeltas
-from ingress.problems import install as install_problems
+from ingress.openai_api.model_names import Models
+from ingress.operations import install_docs, install_metrics
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
+from ingress.routes import ROUTERS, WITH_SHORTCUTS
 from ingress.services import Services
 from ingress.shortcuts import install_shortcuts
-from ingress.standings import Standings, UserRules
-from ingress.submission import Rules, Submissions
-from ingress.uploads import Places
+from ingress.submitting.backpressure import Backpressure
+from ingress.submitting.cancel_requests import CancelRequests
+from ingress.submitting.idempotency import Idempotency
+from ingress.submitting.images import Images
+from ingress.submitting.submission import Rules, Submissions
 from ingress.voices import SpeechOffers
 from processors.errors import RetryableError
-from processors.usage import MAX_RECALLED, Usage
+from processors.limits.usage import MAX_RECALLED, Usage
 from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
@@ -175,17 +146,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.services, app.state.live = made, LiveSettings(settings)
     app.state.cluster = ClusterWatch(settings)
     install_problems(app)
-    for router in (  # looked through in this order: first what is called most
-        chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
-        dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
-        streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-        login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
-        speech.router, examples.router, training.router, agents.router, smart.router,
-    ):  # fmt: skip
+    for router in ROUTERS:
         app.include_router(router)
-    operations.install_metrics(app, public=settings.public_metrics)
-    operations.install_docs(app, public=settings.public_docs)
-    install_shortcuts(app, (chat.router, openai_chat.router))
+    install_metrics(app, public=settings.public_metrics)
+    install_docs(app, public=settings.public_docs)
+    install_shortcuts(app, WITH_SHORTCUTS)
     large = dict.fromkeys(("/chat/", "/chat/async", "/v1/chat/completions"), LARGEST_BODY_BYTES)
     large |= dict.fromkeys(("/payloads", "/ingestion/ingest"), LARGEST_UPLOAD_BYTES)  # who reads them says how much
     app.add_middleware(BoundedJson, limits=_json_limits(settings), but=frozenset(large))

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
+from ingress.access.passwords import Passwords
 from ingress.app import MissingSettingError
-from ingress.passwords import Passwords
 from ingress.publisher import Publisher
 from ingress.users import ensure_root
 from schemas.topics import Catalog

@@ -9,11 +9,11 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, Field
 
-from ingress.cancel_requests import ended_as
+from ingress.http.problems import Problem, not_found
 from ingress.jobs import is_fresh, seen_by
-from ingress.problems import Problem, not_found
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError
 from ingress.services import CurrentUser, Found, Services
+from ingress.submitting.cancel_requests import ended_as
 from processors.errors import RetryableError
 from schemas.events import UserUpdated
 from schemas.request_fields import Metadata, RequestBody, UserId

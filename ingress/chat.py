@@ -8,17 +8,17 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ingress.asking import ask_and_listen
-from ingress.bodies import LARGEST_BODY_BYTES, Sent
-from ingress.described import described_body
 from ingress.follower import Outcome
-from ingress.idempotency import REPLAYED, Key, KeyHeader
-from ingress.leaving import left
-from ingress.problems import Problem, rate_limit_headers
+from ingress.http.bodies import LARGEST_BODY_BYTES, Sent
+from ingress.http.described import described_body
+from ingress.http.leaving import left
+from ingress.http.problems import Problem, rate_limit_headers
 from ingress.services import CostingUser, Found, Services
 from ingress.streaming import STREAM, EventStream, canceller
-from processors.documents import OF_DOCUMENTS
-from processors.quarantine import QUARANTINED
+from ingress.submitting.asking import ask_and_listen
+from ingress.submitting.idempotency import REPLAYED, Key, KeyHeader
+from processors.documents.document_outcome import OF_DOCUMENTS
+from processors.limits.quarantine import QUARANTINED
 from schemas.events import RateLimit, UserUpdated
 from schemas.generation import GenerationConfig, Temperature
 from schemas.request_fields import CallbackUrl, Prompt, ProviderName, RequestBody

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from ingress.problems import Problem, not_found
+from ingress.http.problems import Problem, not_found
 from ingress.publisher import NotAcceptedError
 from ingress.redrive import MAX_PER_CALL
 from ingress.services import Admin, Found

@@ -6,8 +6,8 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Query, Response
 
+from ingress.http.problems import Problem, not_found
 from ingress.jobs import seen_by, shown_of
-from ingress.problems import Problem, not_found
 from ingress.services import CurrentUser, Found
 from processors.errors import PermanentError
 from sinks.postgres import MAX_PAGE, InvalidCursorError

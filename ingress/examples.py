@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from ingress.chat import JOBS, as_job
-from ingress.idempotency import Key
-from ingress.paced import PacedResponse
-from ingress.problems import not_found
+from ingress.http.paced import PacedResponse
+from ingress.http.problems import not_found
 from ingress.services import CostingUser, CurrentUser, Found
+from ingress.submitting.idempotency import Key
 from processors.errors import RetryableError
 from schemas.requests import ExampleRequest
 from sinks.examples import ExampleRow, ExampleStore

@@ -8,8 +8,8 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from ingress.cancelling import When
-from ingress.paced import PacedResponse
-from ingress.problems import Problem
+from ingress.http.paced import PacedResponse
+from ingress.http.problems import Problem
 from ingress.services import CostingUser, Found
 from processors.errors import RetryableError
 from schemas.request_fields import ProviderName

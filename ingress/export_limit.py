@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from sinks.job_export import JobExport
 
 

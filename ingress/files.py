@@ -11,8 +11,8 @@ from uuid import UUID
 
 from fastapi import Request
 
-from ingress.file_forms import FileForm
-from ingress.problems import Problem
+from ingress.http.file_forms import FileForm
+from ingress.http.problems import Problem
 from processors.errors import PermanentError, RetryableError
 from schemas.events import UserUpdated
 from schemas.ids import uuid7

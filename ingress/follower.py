@@ -17,7 +17,7 @@ from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
 from processors.errors import RetryableError
-from processors.usage import Usage
+from processors.limits.usage import Usage
 from schemas.events import JobFinished, JobProgressed, RateLimit, StreamedRange
 from sinks.postgres import JobRow, JobStore
 from transport.clients import KafkaAccess

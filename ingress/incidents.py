@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from ingress.cancelling import When
-from ingress.paced import PacedResponse
-from ingress.problems import Problem, not_found
+from ingress.http.paced import PacedResponse
+from ingress.http.problems import Problem, not_found
 from ingress.services import Admin, Found, UserAdmin
 from ingress.users import tell
 from processors.errors import RetryableError

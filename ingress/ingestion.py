@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 
-from ingress.bodies import FORM
 from ingress.chat import ANSWERS, as_job, failed_call
 from ingress.files import LARGEST_UPLOAD_BYTES, source_of
-from ingress.idempotency import REPLAYED, Keyed, KeyHeader, checked_key, fingerprint
-from ingress.leaving import left
-from ingress.problems import invalid_body, rate_limit_headers
+from ingress.http.bodies import FORM
+from ingress.http.leaving import left
+from ingress.http.problems import invalid_body, rate_limit_headers
 from ingress.services import CostingUser, Found
+from ingress.submitting.idempotency import REPLAYED, Keyed, KeyHeader, checked_key, fingerprint
 from schemas.request_fields import ProviderName
 from schemas.requests import DocumentRequest, SourceName
 

@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from ingress.follower import Progress
-from ingress.problems import Problem, not_found
+from ingress.http.problems import Problem, not_found
 from ingress.services import AskingUser, CurrentUser, Found, Services
 from processors.errors import RetryableError
 from processors.retries import MAX_BACKOFF_S

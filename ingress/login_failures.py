@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from ingress.cancelling import When
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.services import Admin, Found
 from schemas.request_fields import RequestBody, Text
 from sinks.login_failures import LoginFailure, Reason

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
-from ingress.openapi import document
+from ingress.http.openapi import document
 from ingress.services import Services, admin, current_user, services
 from transport.workers import live_workers
 from vault.live import told_of

@@ -6,14 +6,14 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from ingress.bodies import FORM, LARGEST_BODY_BYTES
-from ingress.described import described_body
-from ingress.file_forms import FIELD
+from ingress.access.standings import check_quarantine
 from ingress.files import LARGEST_UPLOAD_BYTES
-from ingress.peeking import first_field, with_at_most
-from ingress.problems import invalid_body, not_found
+from ingress.http.bodies import FORM, LARGEST_BODY_BYTES
+from ingress.http.described import described_body
+from ingress.http.file_forms import FIELD
+from ingress.http.peeking import first_field, with_at_most
+from ingress.http.problems import invalid_body, not_found
 from ingress.services import CostingUser, CurrentUser, Found, Services
-from ingress.standings import check_quarantine
 from schemas.events import UserUpdated
 from schemas.request_fields import RequestBody
 from schemas.requests import ImageReference

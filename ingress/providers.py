@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.services import CurrentUser, Found, Services
 from schemas.events import ProviderOffer
 from transport.workers import offered_providers

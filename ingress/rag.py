@@ -6,14 +6,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field, JsonValue
 
-from ingress.asking import ask_and_listen
-from ingress.bodies import Sent
 from ingress.chat import ANSWERS, JOBS, as_job, failed_call, json_reply, raise_if_refused
-from ingress.idempotency import REPLAYED, Key
-from ingress.leaving import left
-from ingress.problems import rate_limit_headers
+from ingress.http.bodies import Sent
+from ingress.http.leaving import left
+from ingress.http.problems import rate_limit_headers
 from ingress.services import CostingUser, Found
 from ingress.streaming import STREAM, EventStream, canceller
+from ingress.submitting.asking import ask_and_listen
+from ingress.submitting.idempotency import REPLAYED, Key
 from schemas.request_fields import CallbackUrl
 from schemas.requests import RagRequest
 

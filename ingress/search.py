@@ -12,8 +12,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from ingress.chat import ANSWERS, failed_call, json_reply
-from ingress.leaving import left
-from ingress.problems import invalid_body, rate_limit_headers
+from ingress.http.leaving import left
+from ingress.http.problems import invalid_body, rate_limit_headers
 from ingress.rag import MISMATCH
 from ingress.services import CostingUser, Found, Services
 from schemas.events import UserUpdated

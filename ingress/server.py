@@ -7,8 +7,8 @@ from types import FrameType
 import uvicorn
 
 from ingress.app import create_app
-from ingress.bounded_http import bounded_http
 from ingress.cluster import check_cluster
+from ingress.http.bounded_http import bounded_http
 from settings import Settings
 from transport import garbage
 from transport.ports import why_not

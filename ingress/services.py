@@ -10,29 +10,29 @@ from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from starlette.types import Scope as ASGIScope
 
-from ingress.access import Access, Scope, Session
+from ingress.access.credentials import Access, Scope, Session
+from ingress.access.key_ring import KeyRing
+from ingress.access.login_limit import LoginLimit
+from ingress.access.passwords import Passwords
+from ingress.access.standings import Standings
 from ingress.agent_runs import Agents
 from ingress.announcer import Announcer
-from ingress.bodies import Bodies
-from ingress.cancel_requests import CancelRequests
-from ingress.channels import Channels
-from ingress.compare_table import CompareRules
-from ingress.comparing import Comparing
+from ingress.comparisons.compare_table import CompareRules
+from ingress.comparisons.comparing import Comparing
 from ingress.export_limit import Exports
 from ingress.files import Files
 from ingress.follower import Follower
-from ingress.idempotency import Idempotency
-from ingress.images import Images
-from ingress.key_ring import KeyRing
+from ingress.following.channels import Channels
+from ingress.http.bodies import Bodies
+from ingress.http.problems import STANDING, Problem
 from ingress.limits import Limits
-from ingress.login_limit import LoginLimit
-from ingress.model_names import Models
-from ingress.passwords import Passwords
-from ingress.problems import STANDING, Problem
+from ingress.openai_api.model_names import Models
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
-from ingress.standings import Standings
-from ingress.submission import Submissions
+from ingress.submitting.cancel_requests import CancelRequests
+from ingress.submitting.idempotency import Idempotency
+from ingress.submitting.images import Images
+from ingress.submitting.submission import Submissions
 from ingress.voices import SpeechOffers
 from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat

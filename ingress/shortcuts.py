@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from ingress.idempotency import KeyHeader
 from ingress.services import CostingUser, Found, bearer, costing_user, current_user, services
+from ingress.submitting.idempotency import KeyHeader
 
 TAKEN = {"user": CostingUser, "found": Found, "request": Request, "key": KeyHeader, "return": Response}
 

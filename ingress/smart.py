@@ -8,9 +8,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from ingress.chat import JOBS, as_job
-from ingress.described import described_body
-from ingress.idempotency import Key, Keyed, fingerprint
+from ingress.http.described import described_body
 from ingress.services import CostingUser, Found
+from ingress.submitting.idempotency import Key, Keyed, fingerprint
 from schemas.generation import GenerationConfig
 from schemas.request_fields import CallbackUrl, Prompt, ProviderName, RequestBody, Timeout
 from schemas.requests import AgentId, SmartRequest

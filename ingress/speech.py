@@ -10,15 +10,15 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from ingress.access import Session
+from ingress.access.credentials import Session
 from ingress.chat import ANSWERS, JOBS, as_job, failed_call
-from ingress.idempotency import REPLAYED, Key
+from ingress.http.leaving import left
+from ingress.http.problems import Problem, not_found, rate_limit_headers
 from ingress.jobs import view_of
-from ingress.leaving import left
-from ingress.problems import Problem, not_found, rate_limit_headers
 from ingress.services import CostingUser, CurrentUser, Found, Services, Token, services, session_of
+from ingress.submitting.idempotency import REPLAYED, Key
 from processors.route_job import NO_SUCH_PROVIDER, not_speaking
-from processors.speech_ports import Voices
+from processors.speech.speech_ports import Voices
 from schemas.request_fields import CallbackUrl, ProviderName
 from schemas.requests import SpeechRequest
 

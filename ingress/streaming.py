@@ -14,12 +14,12 @@ import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from ingress.bounded_http import abort
-from ingress.channels import TooManyListenersError, TooManyOfUserError
+from ingress.following.channels import TooManyListenersError, TooManyOfUserError
+from ingress.following.listener import DROPPED, Listener
+from ingress.following.live import NotFollowedError
+from ingress.http.bounded_http import abort
+from ingress.http.problems import Problem
 from ingress.jobs import visible
-from ingress.listener import DROPPED, Listener
-from ingress.live import NotFollowedError
-from ingress.problems import Problem
 from ingress.services import CurrentUser, Found, Services, require, until_revoked
 from schemas.events import UserUpdated
 

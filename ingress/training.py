@@ -6,11 +6,11 @@ import orjson
 from fastapi import APIRouter, Path, Response
 
 from ingress.chat import JOBS, as_job
-from ingress.idempotency import Key
+from ingress.http.problems import Problem, not_found
 from ingress.loss_picture import POLICY, loss_picture
-from ingress.problems import Problem, not_found
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError
 from ingress.services import CostingUser, CurrentUser, Found
+from ingress.submitting.idempotency import Key
 from schemas.request_fields import AdapterName, CallbackUrl
 from schemas.requests import TrainingRequest
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from ingress.problems import Problem, not_found
+from ingress.http.problems import Problem, not_found
 from ingress.services import Found, UserAdmin
 from ingress.users import Password, tell
 from schemas.request_fields import RequestBody, Role, UserId

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
+from ingress.access.passwords import Passwords
 from ingress.announcer import NotKnownError, announce
-from ingress.passwords import Passwords
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.publisher import Publisher
 from ingress.services import Found, LoggedInUser, Services, UserAdmin
 from schemas.request_fields import RequestBody, Role, UserId

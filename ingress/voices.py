@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from processors.generate_speech import NO_SUCH_SPEAKER, TOO_LONG, VoiceError, chosen_voice, too_long
 from processors.route_job import NO_SUCH_PROVIDER, not_speaking, speech_time_s
-from processors.speech_ports import Voices
+from processors.speech.speech_ports import Voices
 from schemas.events import ProviderOffer
 from schemas.requests import SpeechRequest
 

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, Field
 
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.services import CurrentUser, Found
 from schemas.request_fields import RequestBody, UserId
 

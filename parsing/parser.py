@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from parsing.bounds import MAX_LINE_BYTES, MAX_PORTION_LETTERS, MAX_PORTION_PIECES, MIB, Bounds
 from parsing.refusals import too_large, unreadable
-from processors.document_ports import Block, Pages
+from processors.documents.document_ports import Block, Pages
 from processors.errors import PermanentError, RetryableError
 
 ROOT = Path(__file__).resolve().parent.parent

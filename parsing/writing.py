@@ -9,7 +9,7 @@ from parsing.bounds import LETTERS_PER_PAGE, MAX_PORTION_LETTERS, MAX_PORTION_PI
 from parsing.pieces import Piece, Portion
 from parsing.refusals import too_large
 from processors.errors import PermanentError
-from processors.normalize_text import clean
+from processors.filter.normalize_text import clean
 
 _LINE_ENDS = re.compile("[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")

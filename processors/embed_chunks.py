@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from processors.document_ports import (
+from processors.documents.document_outcome import ingested, is_of_document, not_ingested
+from processors.documents.document_ports import (
     Collection,
     DocumentLedger,
     DocumentProgressWriter,
@@ -11,7 +12,6 @@ from processors.document_ports import (
     VectorRepository,
     VersionState,
 )
-from processors.documents import ingested, is_of_document, not_ingested
 from processors.errors import PermanentError
 from processors.partition_document import embedder
 from processors.ports import EmbeddingProvider

@@ -11,15 +11,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from processors.answer_policy import AnswerPolicy, Reason, Sent, WithheldError
-from processors.cite_sources import Counts
+from processors.completion.fall_over import FILTERED, TIMEOUT, FallOver
+from processors.completion.fit_generation import UNSUPPORTED, fitted, refusal
+from processors.completion.watched_execution import WatchedExecution
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import FILTERED, TIMEOUT, FallOver
-from processors.fit_generation import UNSUPPORTED, fitted, refusal
+from processors.filter.answer_policy import AnswerPolicy, Reason, Sent, WithheldError
 from processors.ports import Completion, CompletionProvider, CompletionRequest, DeltaWriter, Execution, Guard, Image
-from processors.rag_answer import RagAnswer
+from processors.retrieval.cite_sources import Counts
+from processors.retrieval.rag_answer import RagAnswer
 from processors.stage import DeadLetter, Emit, StageResult
-from processors.watched_execution import WatchedExecution
 from schemas.events import CompletionRequested, JobError, JobFinished, Risk
 from schemas.request_fields import without_unstorable
 

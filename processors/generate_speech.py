@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from processors.errors import PermanentError
-from processors.join_audio import InvalidAudioError, Sound, join, read_wav, write_wav
 from processors.route_job import NO_SUCH_PROVIDER
-from processors.speech_ports import AudioStore, KeptAudio, SpeechProvider, Voices
-from processors.split_speech import split_speech
+from processors.speech.join_audio import InvalidAudioError, Sound, join, read_wav, write_wav
+from processors.speech.speech_ports import AudioStore, KeptAudio, SpeechProvider, Voices
+from processors.speech.split_speech import split_speech
 from processors.stage import Emit, StageResult
 from schemas.events import JobError, JobFinished, SpeechRequested
 from schemas.requests import SpeechRequest

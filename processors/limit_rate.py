@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from processors.soft_limits import Excess, SoftLimiter
+from processors.limits.soft_limits import Excess, SoftLimiter
 from processors.stage import Emit, RecordFacts, StageResult
 from schemas.events import Job, JobAdmitted, JobError, JobFinished, PromptSanitized, RateLimit, ms_from_utc
 

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from processors.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
-from processors.document_ports import (
+from processors.completion.with_image import NO_SUCH_PAYLOAD
+from processors.documents.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
+from processors.documents.document_outcome import ingested, is_of_document, not_ingested
+from processors.documents.document_ports import (
     ChunkSize,
     ChunkWriter,
     DocumentLedger,
@@ -16,11 +18,9 @@ from processors.document_ports import (
     Pages,
     Version,
 )
-from processors.documents import ingested, is_of_document, not_ingested
 from processors.errors import PermanentError
 from processors.ports import EmbeddingProvider
 from processors.stage import Drop, StageResult
-from processors.with_image import NO_SUCH_PAYLOAD
 from schemas.events import Chunk, ChunksPrepared, DocumentReceived
 
 GONE = (

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from processors.agent_history import counted, redeemed, spent_with
-from processors.agent_plan import Plan, parse_plan
-from processors.agent_ports import Observed, PlannedStep, StepStore
-from processors.agent_progress import progress
-from processors.agent_prompt import REPAIR, instruction, prompt, response_format
-from processors.ask_model import ask
+from processors.agents.history import counted, redeemed, spent_with
+from processors.agents.plan import Plan, parse_plan
+from processors.agents.ports import Observed, PlannedStep, StepStore
+from processors.agents.progress import progress
+from processors.agents.prompt import REPAIR, instruction, prompt, response_format
+from processors.completion.ask_model import ask
+from processors.completion.fall_over import CONTEXT_TOO_LONG
+from processors.completion.fit_generation import UNSUPPORTED, fitted, refusal
 from processors.errors import PermanentError
-from processors.fall_over import CONTEXT_TOO_LONG
-from processors.fit_generation import UNSUPPORTED, fitted, refusal
 from processors.ports import Completion, CompletionProvider, CompletionRequest, Guard
 from processors.stage import DeadLetter, Emit, StageResult
 from processors.tools.registry import Tools

@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from processors.choose_collection import MISMATCH, choose_collection
-from processors.document_ports import Collection, DocumentLedger, Found, VectorRepository
-from processors.estimate_tokens import estimate_tokens
-from processors.nothing_found import Why, nothing_found
-from processors.passages import distinct, judged, packed, scores_of
+from processors.completion.estimate_tokens import estimate_tokens
+from processors.documents.choose_collection import MISMATCH, choose_collection
+from processors.documents.document_ports import Collection, DocumentLedger, Found, VectorRepository
+from processors.filter.prompt_policy import PromptPolicy
 from processors.ports import CompletionProvider, EmbeddingProvider
-from processors.prompt_policy import PromptPolicy
-from processors.rag_prompt import FRAME_TOKENS
-from processors.relevance import bounds_of, relevant
-from processors.rerank import rerank
+from processors.retrieval.nothing_found import Why, nothing_found
+from processors.retrieval.passages import distinct, judged, packed, scores_of
+from processors.retrieval.rag_prompt import FRAME_TOKENS
+from processors.retrieval.relevance import bounds_of, relevant
+from processors.retrieval.rerank import rerank
 from processors.stage import Emit, StageResult
 from schemas.events import CompletionRequested, JobError, JobFinished, RetrievalRequested, Retrieved
 from schemas.requests import Among, ChatRequest, RagRequest, SearchMode, SearchRequest

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from processors.agents.classify_query import as_chat, by_rules
 from processors.cancelled import USER_DISABLED, cancelled
-from processors.classify_query import as_chat, by_rules
 from processors.stage import Emit, StageResult
 from processors.train_adapter import NO_TRAINING
 from schemas.events import (

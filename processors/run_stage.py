@@ -8,8 +8,8 @@ from datetime import datetime
 from random import Random
 from time import monotonic
 
+from processors.completion.fall_over import BREAKER_OPEN, TIMEOUT, Onward
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import BREAKER_OPEN, TIMEOUT, Onward
 from processors.retries import LONG_FIRST_S, MAX_BACKOFF_S, latest, long_wait_s, quick_wait_s
 from processors.stage import AsyncStage, DeadLetter, Emit, Hop, Later, PlainStage, StageResult
 from schemas.events import Attempt, Event, Job, JobError, JobFinished

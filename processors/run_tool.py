@@ -10,14 +10,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from processors.agent_history import redeemed, with_step
-from processors.agent_ports import Observed, PlannedStep, StepStore, StoredStep
-from processors.agent_progress import progress
-from processors.answer_policy import AnswerPolicy, Sent
+from processors.agents.history import redeemed, with_step
+from processors.agents.ports import Observed, PlannedStep, StepStore, StoredStep
+from processors.agents.progress import progress
 from processors.errors import PermanentError, RetryableError
+from processors.filter.answer_policy import AnswerPolicy, Sent
+from processors.filter.normalize_text import clean
+from processors.filter.prompt_policy import PromptPolicy
 from processors.generate_completion import FILTERED_ANSWER
-from processors.normalize_text import clean
-from processors.prompt_policy import PromptPolicy
 from processors.stage import Emit, Later, StageResult
 from processors.tools.finish import FINISH
 from processors.tools.registry import Tools

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from processors.mask_secrets import excerpt
-from processors.normalize_text import clean
-from processors.prompt_policy import HARMLESS, PromptPolicy, Verdict
-from processors.quarantine import quarantined
+from processors.filter.mask_secrets import excerpt
+from processors.filter.normalize_text import clean
+from processors.filter.prompt_policy import HARMLESS, PromptPolicy, Verdict
+from processors.limits.quarantine import quarantined
 from processors.stage import DeadLetter, Emit, StageResult
 from schemas.caller import as_address
 from schemas.events import (

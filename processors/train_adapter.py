@@ -9,13 +9,12 @@ from time import monotonic
 from typing import Any, NoReturn, Protocol
 from uuid import UUID
 
-from processors.adapter_ports import SHARED, AdapterLedger, ExampleReader, NotBegunError
-from processors.answer_policy import AnswerPolicy, Sent
 from processors.errors import PermanentError, RetryableError
+from processors.filter.answer_policy import AnswerPolicy, Sent
 from processors.generate_completion import FILTERED_ANSWER
-from processors.hold_out import MIN_EXAMPLES, hold_out
-from processors.stage import Drop, Emit, StageResult
-from processors.training_ports import (
+from processors.learning.adapter_ports import SHARED, AdapterLedger, ExampleReader, NotBegunError
+from processors.learning.hold_out import MIN_EXAMPLES, hold_out
+from processors.learning.training_ports import (
     AdapterTrainer,
     HeldOutAnswer,
     LossPoint,
@@ -24,6 +23,7 @@ from processors.training_ports import (
     TrainingParameters,
     TrainingProgress,
 )
+from processors.stage import Drop, Emit, StageResult
 from schemas.events import Job, JobError, JobFinished, TrainingProgressed, TrainingRequested
 from schemas.request_fields import without_unstorable
 from schemas.requests import TrainingRequest

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Collection, Mapping
 
+from processors.completion.fall_over import CONTEXT_TOO_LONG
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import CONTEXT_TOO_LONG
 from processors.ports import Capabilities, CompletionRequest
 from processors.retries import is_passing_status
 from providers.retry_after import retry_after_s

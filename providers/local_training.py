@@ -15,8 +15,8 @@ import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from processors.errors import PermanentError, RetryableError
-from processors.hold_out import hold_out
-from processors.training_ports import (
+from processors.learning.hold_out import hold_out
+from processors.learning.training_ports import (
     HeldOutAnswer,
     LossPoint,
     TrainedAdapter,

@@ -13,9 +13,8 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from processors.errors import PermanentError, RetryableError
-from processors.hold_out import hold_out
-from processors.ports import CompletionRequest
-from processors.training_ports import (
+from processors.learning.hold_out import hold_out
+from processors.learning.training_ports import (
     HeldOutAnswer,
     LossPoint,
     TrainedAdapter,
@@ -23,6 +22,7 @@ from processors.training_ports import (
     TrainingParameters,
     TrainingProgress,
 )
+from processors.ports import CompletionRequest
 from providers.plain_http import asked, make_http_client, read
 from providers.qwen3vl import NAME, Qwen3VlProvider
 from schemas.generation import GenerationConfig

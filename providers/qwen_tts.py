@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from processors.speech_ports import Voices
+from processors.speech.speech_ports import Voices
 from providers.failures import senseless
 from providers.plain_http import asked, make_http_client, read
 

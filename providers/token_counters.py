@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Any, Protocol
 
-from processors.document_ports import TokenCounter
+from processors.documents.document_ports import TokenCounter
 from providers.local_adapters import NAME
 
 # Letters per token, by kind: words of ASCII letters; of other alphabets that put spaces between words; of scripts in

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from processors.adapter_ports import (
+from processors.errors import RetryableError
+from processors.learning.adapter_ports import (
     ADAPTER_EXISTS,
     TOO_MANY_ADAPTERS,
     FoundAdapter,
@@ -18,8 +19,7 @@ from processors.adapter_ports import (
     adapter_exists,
     too_many_adapters,
 )
-from processors.errors import RetryableError
-from processors.training_ports import LossPoint, TrainedAdapter
+from processors.learning.training_ports import LossPoint, TrainedAdapter
 from schemas.events import Job
 from schemas.requests import TrainingRequest
 from sinks.pool import Pool

@@ -5,7 +5,7 @@ from typing import Literal
 
 import httpx
 
-from processors.agent_ports import OutwardReply
+from processors.agents.ports import OutwardReply
 from processors.errors import PermanentError
 from sinks.egress import EgressClient
 from sinks.egress_targets import Allowed, EgressRefusedError, check_url

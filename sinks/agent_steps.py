@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from processors.agent_ports import Approval, Observed, PlannedStep, Remembered, StoredStep
+from processors.agents.ports import Approval, Observed, PlannedStep, Remembered, StoredStep
 from processors.errors import RetryableError
 from processors.run_tool import NAME as RUN_TOOL
 from processors.run_tool import REQUIRES_ACTION

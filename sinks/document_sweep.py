@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 from sinks.documents import HAS_ERROR
 from sinks.pool import Pool
 

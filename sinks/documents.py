@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from processors.document_ports import (
+from processors.documents.document_ports import (
     BatchState,
     ChunkSize,
     Collection,

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from processors.adapter_ports import UsedExamples
 from processors.errors import PermanentError
+from processors.learning.adapter_ports import UsedExamples
+from processors.learning.training_ports import TrainingExample
 from processors.store_example import KeptExample, content_hash
-from processors.training_ports import TrainingExample
 from schemas.events import Job
 from schemas.requests import ExampleRequest
 from sinks.pool import Pool
@@ -108,7 +108,7 @@ class ExampleStore:
             return [ExampleRow(**row) for row in await connection.fetch(OLDEST, user_id, text, after, limit)]
 
     async def lessons(self, user_id: str) -> UsedExamples:
-        """See `processors.adapter_ports.ExampleReader.lessons`."""
+        """See `processors.learning.adapter_ports.ExampleReader.lessons`."""
         async with self._pool.connection() as connection:
             rows = await connection.fetch(LESSONS, user_id, self._max_lessons, MAX_LESSON_CHARS)
         total = await self.count(user_id)

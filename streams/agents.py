@@ -13,12 +13,13 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from processors.agent_memory import recall
-from processors.decide_query import decide_query
-from processors.document_ports import VectorRepository
+from processors.agents.decide_query import decide_query
+from processors.agents.memory import recall
+from processors.agents.recall_by_meaning import RecallByMeaning, tenant
+from processors.completion.with_adapter import with_adapter
+from processors.documents.document_ports import VectorRepository
 from processors.errors import PermanentError, RetryableError
 from processors.plan_agent_step import AgentLimits, plan_agent_step
-from processors.recall_by_meaning import RecallByMeaning, tenant
 from processors.run_tool import TOOL_TIMEOUT_S, run_tool
 from processors.stage import StageResult
 from processors.tools.external_api import ExternalApi
@@ -26,7 +27,6 @@ from processors.tools.registry import Tools
 from processors.tools.search import Search
 from processors.tools.tool import Tool
 from processors.tools.vector_search import VectorSearch
-from processors.with_adapter import with_adapter
 from schemas.events import AgentStepRequested, ToolCallRequested
 from schemas.topics import Catalog
 from sinks.adapters import AdapterStore

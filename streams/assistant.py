@@ -20,19 +20,19 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from processors.adapter_ports import AdapterLookup
-from processors.answer_policy import AnswerPolicy
+from processors.completion.fall_over import FallOver
+from processors.completion.with_adapter import with_adapter
+from processors.completion.with_image import with_image
 from processors.embed_texts import embed_texts
-from processors.fall_over import FallOver
+from processors.filter.answer_policy import AnswerPolicy
+from processors.filter.prompt_policy import PromptPolicy
 from processors.generate_completion import generate_completion
+from processors.learning.adapter_ports import AdapterLookup
 from processors.limit_rate import RateLimiter
 from processors.ports import CompletionProvider, DeltaWriter, EmbeddingProvider, ImageReader
-from processors.prompt_policy import PromptPolicy
 from processors.route_job import KnownProviders, route_job
 from processors.sanitize_prompt import no_classifier, sanitize_prompt
 from processors.stage import Emit, StageResult
-from processors.with_adapter import with_adapter
-from processors.with_image import with_image
 from schemas.events import (
     CompletionRequested,
     EmbeddingRequested,

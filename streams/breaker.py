@@ -10,8 +10,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Literal
 
+from processors.completion.fall_over import BREAKER_OPEN
 from processors.errors import RetryableError
-from processors.fall_over import BREAKER_OPEN
 from streams import metrics
 
 logger = logging.getLogger(__name__)

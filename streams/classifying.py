@@ -13,8 +13,8 @@ from time import monotonic
 from uuid import UUID
 
 from processors.errors import PermanentError, RetryableError
+from processors.filter.prompt_policy import PromptPolicy
 from processors.ports import PromptClassifier
-from processors.prompt_policy import PromptPolicy
 from processors.sanitize_prompt import texts_of
 from schemas.envelope import Envelope
 from schemas.events import JobAccepted

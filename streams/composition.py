@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from processors.fall_over import FallOver
+from processors.completion.fall_over import FallOver
 from processors.route_job import KnownProviders
 from providers.prompt_classifier import HttpPromptClassifier
 from schemas.audio_links import AudioLinks

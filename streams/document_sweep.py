@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from processors.document_ports import VectorRepository
+from processors.documents.document_ports import VectorRepository
 from processors.errors import PermanentError, RetryableError
 from sinks.document_sweep import OldVersions
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from processors.document_ports import HeldFile
+from processors.documents.document_ports import HeldFile
 from processors.errors import PermanentError
 from schemas.requests import DocumentReference
 from sinks.payloads import PayloadStore

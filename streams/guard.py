@@ -17,8 +17,8 @@ from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 
+from processors.completion.fall_over import TIMEOUT, error_class
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import TIMEOUT, error_class
 from processors.ports import Execution
 from streams import metrics
 from streams.breaker import Breaker

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 from parsing.parser import ChildParser
-from processors.chunk_document import Chunker
-from processors.document_ports import ChunkSize
+from processors.documents.chunk_document import Chunker
+from processors.documents.document_ports import ChunkSize
 from processors.embed_chunks import embed_chunks
+from processors.filter.prompt_policy import PromptPolicy
 from processors.partition_document import partition_document
 from processors.ports import EmbeddingProvider
-from processors.prompt_policy import PromptPolicy
 from processors.retrieve_context import RetrievalRules, retrieve_context
 from processors.stage import Emit, StageResult
 from providers.token_counters import chunk_tokens, token_counter

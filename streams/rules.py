@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from processors.answer_policy import AnswerPolicy
-from processors.prompt_policy import PromptPolicy
+from processors.filter.answer_policy import AnswerPolicy
+from processors.filter.prompt_policy import PromptPolicy
 from settings import Settings
 from vault.live import LiveSettings
 

@@ -16,8 +16,8 @@ from uuid import UUID
 from aiokafka.structs import ConsumerRecord
 
 from processors.cancelled import CANCELLED, cancelled
+from processors.completion.fall_over import FallOver
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import FallOver
 from processors.ports import DueWriter
 from processors.retries import LONG_FIRST_S, MAX_ATTEMPTS_ON_THE_WAY, latest
 from processors.run_stage import Limits, Past, run_plain_stage, run_stage

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Protocol, cast
 
 from processors.errors import PermanentError, RetryableError
-from processors.speech_ports import SpeechProvider, Voices
+from processors.speech.speech_ports import SpeechProvider, Voices
 from schemas.events import ProviderOffer
 from settings import Settings
 from streams.live_providers import LiveProvider

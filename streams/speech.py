@@ -10,8 +10,8 @@ from uuid import UUID, uuid5
 
 from processors.errors import PermanentError
 from processors.generate_speech import generate_speech
-from processors.join_audio import read_wav
-from processors.speech_ports import KeptAudio
+from processors.speech.join_audio import read_wav
+from processors.speech.speech_ports import KeptAudio
 from schemas.events import Job, SpeechRequested
 from schemas.topics import Catalog
 from sinks.payloads import Payload, PayloadStore

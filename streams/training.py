@@ -13,11 +13,11 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from processors.answer_policy import AnswerPolicy
 from processors.errors import PermanentError, RetryableError
+from processors.filter.answer_policy import AnswerPolicy
+from processors.learning.training_ports import AdapterTrainer
 from processors.stage import StageResult
 from processors.train_adapter import train_adapter
-from processors.training_ports import AdapterTrainer
 from schemas.events import ProviderOffer, TrainingRequested
 from schemas.topics import Catalog
 from settings import Settings

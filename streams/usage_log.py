@@ -15,7 +15,7 @@ import orjson
 from aiokafka.structs import ConsumerRecord
 
 from processors.errors import RetryableError
-from processors.usage import Usage
+from processors.limits.usage import Usage
 from schemas.events import ms_from_utc
 from transport.clients import KafkaAccess
 from transport.following import Following

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from processors.limit_rate import RateLimiter
-from processors.soft_limits import SoftLimiter, SoftLimits, limits_of_role
-from processors.usage import MAX_RECALLED, Usage
+from processors.limits.soft_limits import SoftLimiter, SoftLimits, limits_of_role
+from processors.limits.usage import MAX_RECALLED, Usage
 from schemas.events import Job, UserUpdated
 from schemas.request_fields import Role
 from schemas.topics import Catalog

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from processors.agent_ports import Approval, Observed, OutwardReply, PlannedStep, Remembered, StoredStep
-from processors.answer_policy import AnswerPolicy
+from processors.agents.ports import Approval, Observed, OutwardReply, PlannedStep, Remembered, StoredStep
+from processors.filter.answer_policy import AnswerPolicy
+from processors.filter.prompt_policy import PromptPolicy
 from processors.plan_agent_step import AgentLimits, plan_agent_step
 from processors.ports import Capabilities, Completion, CompletionRequest, Execution, Usage
-from processors.prompt_policy import PromptPolicy
 from processors.run_tool import run_tool
 from processors.stage import Emit, StageResult
 from processors.tools.external_api import ExternalApi

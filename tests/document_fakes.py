@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from processors.document_ports import (
+from processors.documents.document_ports import (
     Block,
     ChunkSize,
     Collection,

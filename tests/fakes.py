@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID, uuid4
 
-from processors.document_ports import Collection, EmbeddedChunk, Found, VersionState
+from processors.documents.document_ports import Collection, EmbeddedChunk, Found, VersionState
 from processors.ports import EmbeddingPurpose, Embeddings, Execution
 from schemas.events import Job, StreamedRange
 from schemas.requests import Among, SearchMode

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ingress.access.standings import DEFAULT_MAX_PENDING
 from ingress.limits import DEFAULT_LISTENERS
-from ingress.standings import DEFAULT_MAX_PENDING
 from settings import Settings
 
 PAGE = Path(__file__).parent.parent / "docs" / "limits.md"

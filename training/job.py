@@ -42,7 +42,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """As `processors.training_ports.TrainingExample`."""
+    """As `processors.learning.training_ports.TrainingExample`."""
 
     instruction: str
     input: str

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import pstdev
 from typing import Any, Protocol
 
-from processors.document_ports import Found
+from processors.documents.document_ports import Found
 from schemas.requests import SearchMode
 from vectors.keywords import query_vector
 
@@ -30,7 +30,7 @@ class Read(Protocol):
     def __call__(
         self, payload: dict[str, Any], /, *, score: float, similarity: float | None, has_keyword: bool
     ) -> Found:
-        """See `processors.document_ports.Found`."""
+        """See `processors.documents.document_ports.Found`."""
         ...
 
 

@@ -5,7 +5,7 @@ import re
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 
 SLUG_CHARS = 60
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from qdrant_client import AsyncQdrantClient, models
 
-from processors.document_ports import Collection, EmbeddedChunk, Found
+from processors.documents.document_ports import Collection, EmbeddedChunk, Found
 from processors.errors import PermanentError
 from schemas.events import Chunk
 from schemas.requests import Among, SearchMode

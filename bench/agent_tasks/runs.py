@@ -11,9 +11,9 @@ from uuid import uuid4
 from aiohttp import web
 
 from bench.agent_tasks.tasks import API, DOCUMENTS, Task
-from processors.answer_policy import AnswerPolicy
-from processors.document_ports import Collection, EmbeddedChunk
+from processors.documents.document_ports import Collection, EmbeddedChunk
 from processors.errors import PermanentError, RetryableError
+from processors.filter.answer_policy import AnswerPolicy
 from processors.plan_agent_step import AgentLimits, plan_agent_step
 from processors.ports import Capabilities, Completion, CompletionRequest, Usage
 from processors.run_tool import run_tool

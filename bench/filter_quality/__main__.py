@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.filter_quality.sets import Half, Sample, attacks, harmless
-from processors.prompt_policy import PromptPolicy, Verdict
+from processors.filter.prompt_policy import PromptPolicy, Verdict
 
 Judge = Callable[[str], Verdict]
 

@@ -12,7 +12,7 @@ from bench.retrieval_quality.corpus import Corpus, Embedder, document_of
 from bench.retrieval_quality.manuals import Language, Question
 from bench.retrieval_quality.relevance import tell_relevance
 from bench.retrieval_quality.scores import ndcg, recall
-from processors.document_ports import Found
+from processors.documents.document_ports import Found
 from schemas.requests import SearchMode
 from vectors import fusion
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from bench.retrieval_quality.index import Index
 from bench.retrieval_quality.manuals import Language, Question, blocks, questions
-from processors.chunk_document import Chunker
-from processors.document_ports import Found, Pages
-from processors.passages import distinct
+from processors.documents.chunk_document import Chunker
+from processors.documents.document_ports import Found, Pages
+from processors.retrieval.passages import distinct
 from schemas.events import Chunk
 from schemas.requests import SearchMode
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 
-from processors.document_ports import Found
+from processors.documents.document_ports import Found
 from schemas.events import Chunk
 from schemas.requests import SearchMode
 from vectors import fusion

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from processors.document_ports import Block
+from processors.documents.document_ports import Block
 
 Language = Literal["en", "ru"]
 MOST_LETTERS = 2_400  # of a page: some 600 tokens; the model makes vectors of some hundred tokens a second

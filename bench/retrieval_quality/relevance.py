@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from bench.retrieval_quality.corpus import MODEL, Corpus
 from bench.retrieval_quality.manuals import Question
-from processors.document_ports import Found
-from processors.relevance import BOUNDS, Bounds, is_to_the_point
+from processors.documents.document_ports import Found
+from processors.retrieval.relevance import BOUNDS, Bounds, is_to_the_point
 
 FIRST = 15  # of what is found, as `retrieve_context` looks at with five passages wanted
 SURE = tuple(round(0.78 + step * 0.005, 3) for step in range(21))

@@ -4,7 +4,7 @@ Where the rules are not sure, a model is asked; here what they would say then is
 """
 
 from bench.smart_quality import queries_held_out, queries_tuning
-from processors.classify_query import by_rules
+from processors.agents.classify_query import by_rules
 
 SETS = {"tuning": queries_tuning, "held-out": queries_held_out}
 

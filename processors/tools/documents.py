@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from processors.document_ports import Collection, DocumentLedger, Found, VectorRepository
+from processors.documents.document_ports import Collection, DocumentLedger, Found, VectorRepository
 from processors.ports import EmbeddingProvider
 from processors.tools.tool import Tool, ToolArguments, ToolContext, ToolResult
 from schemas.request_fields import Text

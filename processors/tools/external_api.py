@@ -8,7 +8,7 @@ from uuid import uuid5
 
 from pydantic import Field
 
-from processors.agent_ports import OutwardCalls
+from processors.agents.ports import OutwardCalls
 from processors.tools.tool import Tool, ToolArguments, ToolContext, ToolResult
 from schemas.request_fields import Text
 

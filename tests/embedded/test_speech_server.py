@@ -15,7 +15,7 @@ from embedded.errors import EmbeddedError
 from embedded.ports import free_port
 from embedded.speech import speech_part, voice_file
 from processors.errors import PermanentError
-from processors.speech_ports import Voices
+from processors.speech.speech_ports import Voices
 from providers.qwen_tts import LOCAL, QwenTtsProvider, make_qwen_tts
 from tests.waiting import until
 from tests.wav import hear

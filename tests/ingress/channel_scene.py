@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
-from ingress.channels import Channels
 from ingress.follower import Follower, Outcome
-from ingress.listener import Listener
-from ingress.live import Place
-from ingress.past import PastUnreadableError
+from ingress.following.channels import Channels
+from ingress.following.listener import Listener
+from ingress.following.live import Place
+from ingress.following.past import PastUnreadableError
 from schemas.events import CompletionStreamed, StreamedRange
 from transport.clients import KafkaAccess
 

@@ -12,17 +12,17 @@ import asyncpg
 import httpx
 from fastapi import FastAPI
 
-from ingress import compare as module
-from ingress.cancel_requests import CancelRequests
-from ingress.compare_table import CompareRules
-from ingress.comparing import Comparing, Pace
+from ingress.access.standings import Standings, UserRules
+from ingress.comparisons import compare as module
+from ingress.comparisons.compare_table import CompareRules
+from ingress.comparisons.comparing import Comparing, Pace
 from ingress.export_limit import Exports
-from ingress.middleware import Edge
-from ingress.problems import Problem
-from ingress.problems import install as install_problems
+from ingress.http.middleware import Edge
+from ingress.http.problems import Problem
+from ingress.http.problems import install as install_problems
 from ingress.services import current_user
-from ingress.standings import Standings, UserRules
-from processors.usage import Usage
+from ingress.submitting.cancel_requests import CancelRequests
+from processors.limits.usage import Usage
 from schemas.events import RateLimit, UserUpdated
 from schemas.generation import GenerationConfig
 from schemas.ids import JobIds

@@ -2,7 +2,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ingress import comparing
+from ingress.comparisons import comparing
+from tests.ingress.channel_scene import close_all
 from tests.ingress.comparing_scene import Pipeline, Scene
 from tests.ingress.desk import Desk
 
@@ -23,3 +24,10 @@ async def scene(database: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     return Desk(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+async def replicas_closed() -> AsyncIterator[None]:
+    """In the loop that they were made in: nothing of one test is left for the next."""
+    yield
+    await close_all()

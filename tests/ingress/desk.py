@@ -6,18 +6,18 @@ from uuid import UUID
 
 import pytest
 
-from ingress import standings
-from ingress.backpressure import Backpressure
+from ingress.access import standings
+from ingress.access.standings import Standings, UserRules
 from ingress.files import Files
 from ingress.follower import Follower
-from ingress.idempotency import Idempotency
-from ingress.images import Images
-from ingress.problems import Problem
+from ingress.http.problems import Problem
+from ingress.http.uploads import Place, Upload, upload_of
 from ingress.publisher import Publisher
-from ingress.standings import Standings, UserRules
-from ingress.submission import Rules, Submissions
-from ingress.uploads import Place, Upload, upload_of
-from processors.usage import Usage
+from ingress.submitting.backpressure import Backpressure
+from ingress.submitting.idempotency import Idempotency
+from ingress.submitting.images import Images
+from ingress.submitting.submission import Rules, Submissions
+from processors.limits.usage import Usage
 from schemas.envelope import Record
 from schemas.events import ProviderOffer, UserUpdated
 from schemas.ids import JobIds

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 import pytest
 
 from ingress.adapters import AdapterChecks
+from ingress.http.problems import Problem
 from ingress.loss_picture import loss_picture
-from ingress.problems import Problem
-from processors.adapter_ports import FoundAdapter
 from processors.errors import RetryableError
+from processors.learning.adapter_ports import FoundAdapter
 from schemas.generation import GenerationConfig
 from schemas.requests import TrainingRequest
 from sinks.adapters import AdapterRow

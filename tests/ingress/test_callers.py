@@ -7,14 +7,14 @@ from uuid import UUID
 
 import pytest
 
-from ingress.backpressure import Backpressure
-from ingress.cancel_requests import CancelRequests
+from ingress.access.standings import Standings, UserRules
 from ingress.follower import Follower, Outcome
-from ingress.idempotency import Idempotency
-from ingress.problems import Problem
-from ingress.standings import Standings, UserRules
-from ingress.submission import Rules, Submissions
-from processors.usage import Usage
+from ingress.http.problems import Problem
+from ingress.submitting.backpressure import Backpressure
+from ingress.submitting.cancel_requests import CancelRequests
+from ingress.submitting.idempotency import Idempotency
+from ingress.submitting.submission import Rules, Submissions
+from processors.limits.usage import Usage
 from schemas.envelope import Record
 from schemas.events import JobCancelRequested
 from schemas.ids import JobIds

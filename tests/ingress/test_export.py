@@ -14,13 +14,13 @@ import pytest
 from fastapi import FastAPI
 
 from ingress import export as module
+from ingress.access.standings import Standings, UserRules
 from ingress.export_limit import Exports
-from ingress.middleware import Edge
-from ingress.problems import install as install_problems
+from ingress.http.middleware import Edge
+from ingress.http.problems import install as install_problems
 from ingress.services import current_user
-from ingress.standings import Standings, UserRules
 from processors.errors import RetryableError
-from processors.usage import Usage
+from processors.limits.usage import Usage
 from schemas.events import UserUpdated
 from sinks.job_export import JobExport, Page, Position, Wanted
 from sinks.pool import Pool

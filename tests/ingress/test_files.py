@@ -13,8 +13,8 @@ from fastapi import Request
 
 from ingress import files
 from ingress.files import MIB, Files, source_of
-from ingress.peeking import first_field, with_at_most
-from ingress.problems import Problem
+from ingress.http.peeking import first_field, with_at_most
+from ingress.http.problems import Problem
 from processors.errors import RetryableError
 from sinks.payloads import PART_BYTES, PayloadQuotaError
 from tests.factories import user_updated

@@ -1,9 +1,9 @@
 from starlette.types import Receive, Scope, Send
 
+from ingress.http.middleware import Edge
 from ingress.limits import DEFAULT_LISTENERS, Limits
-from ingress.middleware import Edge
 from tests.factories import user_updated
-from tests.ingress.test_middleware import call
+from tests.ingress.http.test_middleware import call
 
 
 def test_a_page_holds_no_more_than_the_setting_says() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from ingress.access import Access
+from ingress.access.credentials import Access
+from ingress.access.key_ring import KeyRing
+from ingress.access.login_limit import MAX_KEPT, PER_ADDRESS, LoginLimit
+from ingress.access.passwords import AT_ONCE, MAX_WAITING, Passwords
 from ingress.announcer import Announcer
-from ingress.key_ring import KeyRing
-from ingress.login_limit import MAX_KEPT, PER_ADDRESS, LoginLimit
-from ingress.passwords import AT_ONCE, MAX_WAITING, Passwords
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.services import current_user
 from ingress.users import _announced_token
 from processors.errors import RetryableError

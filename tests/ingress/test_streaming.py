@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 import uvicorn
 
-from ingress.bounded_http import ABORT, BoundedHttp
-from ingress.listener import Listener
+from ingress.following.listener import Listener
+from ingress.http.bounded_http import ABORT, BoundedHttp
 from ingress.streaming import EventStream, Listening
 from tests.waiting import until
 

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from ingress.access.standings import FLOOD_FACTOR
 from ingress.chat import status_of
 from ingress.files import ReceivedFile
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.publisher import NotAcceptedError
-from ingress.standings import FLOOD_FACTOR
 from schemas.envelope import Record
 from schemas.events import JobRequested, UserUpdated
 from schemas.requests import ChatRequest, EmbeddingRequest, ImageReference

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ingress import standings
-from ingress.caller import note_caller
-from ingress.problems import Problem
+from ingress.access import standings
+from ingress.access.caller import note_caller
+from ingress.http.problems import Problem
 from ingress.publisher import NotAcceptedError
 from schemas.envelope import Record, first_header
 from tests.factories import user_updated

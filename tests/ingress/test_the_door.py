@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from ingress.app import create_app
-from ingress.openapi import document
+from ingress.http.openapi import document
 from ingress.services import asking_user, current_user, logged_in_user, user_admin
 from settings import Settings
 from tests.conftest import SECRET

@@ -9,9 +9,9 @@ from time import perf_counter, process_time
 import psutil
 import pytest
 
-from ingress.passwords import AT_ONCE, Passwords
+from ingress.access.passwords import AT_ONCE, Passwords
 from processors.errors import RetryableError
-from tests.ingress.test_bounded_http import port as port
+from tests.ingress.http.test_bounded_http import port as port
 
 SLOW, ASKED = 200, 150
 WAITING = 4  # fewer than there may be: each takes its time
@@ -78,7 +78,7 @@ async def test_two_hundred_slow_connections_slow_down_no_ordinary_request(port: 
 async def test_fifty_logins_at_once_take_the_memory_of_two_and_leave_the_loop_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ingress.passwords.MAX_WAITING", WAITING)
+    monkeypatch.setattr("ingress.access.passwords.MAX_WAITING", WAITING)
     passwords = Passwords()
     stored = await passwords.hash("right")
     process = psutil.Process()

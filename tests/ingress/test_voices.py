@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ingress.problems import Problem
+from ingress.http.problems import Problem
 from ingress.voices import SpeechOffers
 from schemas.events import ProviderOffer
 from schemas.requests import SpeechRequest

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from parsing.bounds import Bounds
 from parsing.parser import ChildParser
-from processors.document_ports import Block, Pages
+from processors.documents.document_ports import Block, Pages
 from processors.errors import PermanentError
 
 

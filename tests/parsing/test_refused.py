@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from processors.document_ports import Block
+from processors.documents.document_ports import Block
 from tests.parsing import bombs
 from tests.parsing.office_files import docx_of, epub_of, kept, with_entries, zip_of
 from tests.parsing.pdf_files import pdf_of, pdf_with_content, scanned_pdf

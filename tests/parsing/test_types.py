@@ -9,7 +9,7 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 
 from parsing.parser import ROOT
-from processors.document_ports import Block
+from processors.documents.document_ports import Block
 from tests.parsing.bombs import huge_png
 from tests.parsing.office_files import docx_of, epub_of, kept, pptx_of, with_entries
 from tests.parsing.pdf_files import pdf_of

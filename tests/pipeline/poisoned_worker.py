@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from cli import main
-from processors.prompt_policy import PromptPolicy
+from processors.filter.prompt_policy import PromptPolicy
 from providers.openai_compatible import OpenAICompatibleProvider
 
 judge, stream = PromptPolicy.judge, OpenAICompatibleProvider.stream

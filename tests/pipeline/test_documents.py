@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from embedded.services import Running, start_vectors
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 from schemas.ids import direct_job_id
 from sinks.documents import PostgresDocuments
 from sinks.pool import Pool

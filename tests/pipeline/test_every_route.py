@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from processors.document_ports import ChunkSize, HeldFile
+from processors.documents.document_ports import ChunkSize, HeldFile
 from schemas.requests import TrainingRequest
 from sinks.adapters import AdapterStore
 from sinks.documents import PostgresDocuments

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from ingress.idempotency import fingerprint
+from ingress.submitting.idempotency import fingerprint
 from schemas.ids import JobIds
 from tests.conftest import SECRET, PostgresForTests
 from tests.deployment import Deployment, client_of, register

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from processors.document_ports import ChunkSize, Collection, EmbeddedChunk, HeldFile, Version
+from processors.documents.document_ports import ChunkSize, Collection, EmbeddedChunk, HeldFile, Version
 from sinks.documents import PostgresDocuments
 from sinks.pool import Pool
 from tests.deployment import Deployment, Process, client_of, plain_client, register

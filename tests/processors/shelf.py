@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import UUID, uuid4
 
-from processors.document_ports import Collection, EmbeddedChunk
+from processors.documents.document_ports import Collection, EmbeddedChunk
+from processors.filter.prompt_policy import PromptPolicy
 from processors.ports import EmbeddingProvider
-from processors.prompt_policy import PromptPolicy
 from processors.retrieve_context import RetrievalRules, retrieve_context
 from processors.stage import Emit
 from schemas.events import Chunk, CompletionRequested, JobFinished, RetrievalRequested

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from processors.agent_history import MAX_STATE_BYTES, MAX_WHOLE_STEPS, bounded, redeemed
-from processors.agent_memory import recall
-from processors.agent_ports import Observed, PlannedStep, Remembered, StoredStep
-from processors.agent_prompt import fence_key
+from processors.agents.history import MAX_STATE_BYTES, MAX_WHOLE_STEPS, bounded, redeemed
+from processors.agents.memory import recall
+from processors.agents.ports import Observed, PlannedStep, Remembered, StoredStep
+from processors.agents.prompt import fence_key
 from processors.errors import PermanentError, RetryableError
-from processors.normalize_text import clean
+from processors.filter.normalize_text import clean
 from processors.plan_agent_step import AgentLimits
 from processors.run_tool import REQUIRES_ACTION
 from processors.stage import DeadLetter, Later

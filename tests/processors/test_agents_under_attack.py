@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 from bastioncorpus import load_corpus
 
-from processors.agent_memory import recall
-from processors.agent_ports import Remembered
+from processors.agents.memory import recall
+from processors.agents.ports import Remembered
 from processors.stage import Later
 from schemas.events import AgentStepRequested, ToolCallRequested
 from tests.agents_scene import FakeCalls, MemorySteps, Scene, ScriptedModel, answer_of, call, finish, requested

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 from processors.embed_chunks import embed_chunks
 from processors.errors import PermanentError, RetryableError
 from processors.stage import Drop, Emit

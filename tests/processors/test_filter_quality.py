@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bench.filter_quality.__main__ import by_family, share
 from bench.filter_quality.sets import attacks, harmless
-from processors import normalize_text, prompt_policy
-from processors.normalize_text import Spelling
-from processors.prompt_policy import PromptPolicy
+from processors.filter import normalize_text, prompt_policy
+from processors.filter.normalize_text import Spelling
+from processors.filter.prompt_policy import PromptPolicy
 
 POLICY = PromptPolicy()
 HELD_OUT_RECALL, HELD_OUT_FALSE = 0.85, 0.01

@@ -7,8 +7,8 @@ import pytest
 from processors import generate_speech as stage_module
 from processors.errors import PermanentError, RetryableError
 from processors.generate_speech import generate_speech
-from processors.join_audio import read_wav
-from processors.speech_ports import KeptAudio, Voices
+from processors.speech.join_audio import read_wav
+from processors.speech.speech_ports import KeptAudio, Voices
 from processors.stage import Emit
 from schemas.events import Job, JobFinished, SpeechRequested
 from schemas.requests import SpeechRequest

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from processors.document_ports import ChunkSize, Same
+from processors.documents.document_ports import ChunkSize, Same
 from processors.errors import PermanentError, RetryableError
 from processors.partition_document import partition_document
 from processors.stage import Drop, Emit

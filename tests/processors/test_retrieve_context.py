@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 from processors.errors import RetryableError
 from processors.retrieve_context import RetrievalRules
 from schemas.events import CompletionRequested, JobFinished

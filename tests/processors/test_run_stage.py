@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from processors.completion.fall_over import FallOver
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.ports import Capabilities, Completion, CompletionRequest, Usage
 from processors.retries import is_passing_status

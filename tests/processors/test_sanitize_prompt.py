@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from processors.normalize_text import clean
-from processors.prompt_policy import PromptPolicy
+from processors.filter.normalize_text import clean
+from processors.filter.prompt_policy import PromptPolicy
 from processors.sanitize_prompt import sanitize_prompt
 from processors.stage import DeadLetter, Emit
 from schemas.events import FOREVER, JobFinished, PromptSanitized, Risk, SecurityIncidentDetected

@@ -5,8 +5,8 @@ from time import thread_time
 import pytest
 
 from bench.sanitizing import CHARS, hostile
-from processors.normalize_text import clean
-from processors.prompt_policy import PromptPolicy
+from processors.filter.normalize_text import clean
+from processors.filter.prompt_policy import PromptPolicy
 
 POLICY = PromptPolicy()
 KINDS = [name for name, _ in hostile()]

@@ -8,14 +8,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from processors.adapter_ports import NotBegunError, UsedExamples
-from processors.answer_policy import AnswerPolicy
 from processors.errors import PermanentError, RetryableError
+from processors.filter.answer_policy import AnswerPolicy
 from processors.generate_completion import FILTERED_ANSWER
-from processors.hold_out import MAX_HELD_OUT, hold_out
-from processors.stage import Drop, Emit
-from processors.train_adapter import MAX_ANSWER_CHARS, MAX_POINTS, thinned, train_adapter
-from processors.training_ports import (
+from processors.learning.adapter_ports import NotBegunError, UsedExamples
+from processors.learning.hold_out import MAX_HELD_OUT, hold_out
+from processors.learning.training_ports import (
     HeldOutAnswer,
     LossPoint,
     TrainedAdapter,
@@ -23,6 +21,8 @@ from processors.training_ports import (
     TrainingParameters,
     TrainingProgress,
 )
+from processors.stage import Drop, Emit
+from processors.train_adapter import MAX_ANSWER_CHARS, MAX_POINTS, thinned, train_adapter
 from schemas.events import Job, JobFinished, TrainingProgressed, TrainingRequested
 from schemas.requests import TrainingRequest
 from tests.factories import NOW, job

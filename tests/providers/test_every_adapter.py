@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from processors.completion.fall_over import FallOver
 from processors.errors import PermanentError, RetryableError
-from processors.fall_over import FallOver
 from processors.generate_completion import generate_completion
 from processors.ports import MAX_TEXTS, Image
 from processors.run_stage import Limits, run_stage

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from processors.errors import PermanentError, RetryableError
-from processors.training_ports import TrainedAdapter, TrainingExample, TrainingParameters, TrainingProgress
+from processors.learning.training_ports import TrainedAdapter, TrainingExample, TrainingParameters, TrainingProgress
 from providers import local_training
 from providers.local_training import ROOT, LocalTrainer
 from providers.local_training_bounds import TrainingBounds

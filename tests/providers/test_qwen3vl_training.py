@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from processors.errors import PermanentError, RetryableError
-from processors.hold_out import hold_out
-from processors.training_ports import TrainedAdapter, TrainingExample, TrainingParameters, TrainingProgress
+from processors.learning.hold_out import hold_out
+from processors.learning.training_ports import TrainedAdapter, TrainingExample, TrainingParameters, TrainingProgress
 from providers.qwen3vl_training import Qwen3VlTrainer
 from tests.stand_ins.qwen3vl_api import Qwen3VlStandIn
 from tests.waiting import until

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from processors.errors import PermanentError, RetryableError
-from processors.speech_ports import Voices
+from processors.speech.speech_ports import Voices
 from providers.qwen_tts import QwenTtsProvider, make_qwen_tts
 from tests.stand_ins.qwen_tts_api import LANGUAGES, SPEAKERS, QwenTtsStandIn
 from tests.wav import hear

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from processors.adapter_ports import NotBegunError
 from processors.errors import RetryableError
-from processors.training_ports import HeldOutAnswer, LossPoint, TrainedAdapter
+from processors.learning.adapter_ports import NotBegunError
+from processors.learning.training_ports import HeldOutAnswer, LossPoint, TrainedAdapter
 from schemas.events import Job
 from schemas.requests import ExampleRequest, TrainingRequest
 from sinks.adapters import AdapterStore

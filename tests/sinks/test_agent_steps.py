@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from processors.agent_ports import Observed, PlannedStep, StoredStep
+from processors.agents.ports import Observed, PlannedStep, StoredStep
 from processors.errors import PermanentError
 from processors.ports import DueEvent
 from processors.run_tool import NAME, REQUIRES_ACTION

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from processors.document_ports import ChunkSize, Same, Version
+from processors.documents.document_ports import ChunkSize, Same, Version
 from processors.embed_chunks import embed_chunks
 from processors.errors import PermanentError
 from processors.partition_document import partition_document

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from processors.document_ports import ChunkSize, Collection, HeldFile, Same, Version
+from processors.documents.document_ports import ChunkSize, Collection, HeldFile, Same, Version
 from processors.errors import PermanentError
 from schemas.envelope import Attributes, Envelope
 from schemas.events import Job

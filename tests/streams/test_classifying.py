@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from processors.errors import PermanentError, RetryableError
-from processors.prompt_policy import PromptPolicy
+from processors.filter.prompt_policy import PromptPolicy
 from providers.prompt_classifier import HttpPromptClassifier
 from schemas.envelope import Attributes, Envelope
 from schemas.events import JobAccepted

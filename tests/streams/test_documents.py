@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 from processors.errors import PermanentError, RetryableError
 from schemas.envelope import Attributes, Record, first_header
 from schemas.events import ChunksPrepared, DocumentProgress, JobProgressed

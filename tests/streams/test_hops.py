@@ -12,7 +12,7 @@ from streams.cancellations import Cancellations
 from streams.encode import Encoder
 from streams.serve import StageServer
 from tests.factories import NOW, completion_requested
-from tests.processors.test_fall_over import of_several
+from tests.processors.completion.test_fall_over import of_several
 
 CAUSE = Attributes("e-1", "/s", "completion-requested")
 

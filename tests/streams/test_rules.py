@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from processors.answer_policy import Sent
+from processors.filter.answer_policy import Sent
 from settings import Settings
 from streams.rules import Newest, answer_rules, prompt_rules
 from vault.live import LiveSettings

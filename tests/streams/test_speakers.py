@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from processors.errors import RetryableError
-from processors.speech_ports import Voices
+from processors.speech.speech_ports import Voices
 from settings import Settings
 from streams.speakers import KnownVoices, LiveSpeakers, SpeechWatch, addresses
 from tests.stand_ins.qwen_tts_api import QwenTtsStandIn

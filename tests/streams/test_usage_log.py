@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from processors.errors import RetryableError
-from processors.usage import GRACE_MS, Usage
+from processors.limits.usage import GRACE_MS, Usage
 from schemas.events import JobFinished, ms_from_utc
 from streams.usage_log import UsageLog
 from tests.factories import ACCEPTED_AT, chat_request, job, job_admitted, job_finished

@@ -1,6 +1,6 @@
 """Fifty examples whose answers have a style that nobody misses: short, and with a code word at the end."""
 
-from processors.training_ports import TrainingExample
+from processors.learning.training_ports import TrainingExample
 
 CODE_WORD = "BLUE HERON"
 CITIES = (

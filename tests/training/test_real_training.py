@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from embedded.model import model_file
-from processors.hold_out import hold_out
-from processors.training_ports import TrainedAdapter, TrainingParameters, TrainingProgress
+from processors.learning.hold_out import hold_out
+from processors.learning.training_ports import TrainedAdapter, TrainingParameters, TrainingProgress
 from providers.local import make_local
 from providers.local_training import ROOT, LocalTrainer
 from settings import Settings

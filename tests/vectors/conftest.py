@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from embedded.services import Running, start_vectors
-from processors.document_ports import Collection, EmbeddedChunk, Found
+from processors.documents.document_ports import Collection, EmbeddedChunk, Found
 from schemas.events import Chunk
 from vectors.opening import open_folder, open_server
 from vectors.qdrant import QdrantRepository

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from processors.document_ports import Found
+from processors.documents.document_ports import Found
 from schemas.requests import SearchMode
 from tests.factories import chunk
 from vectors.fusion import fuse

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from processors.document_ports import Collection
+from processors.documents.document_ports import Collection
 from processors.errors import PermanentError
 from schemas.requests import Among
 from tests.vectors.conftest import COLLECTION, DOCUMENT, VERSION, embedded, search, store, texts

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from processors.document_ports import Collection, EmbeddedChunk
+from processors.documents.document_ports import Collection, EmbeddedChunk
 from processors.tools.documents import NO_DOCUMENTS, NOTHING
 from processors.tools.registry import Tools
 from processors.tools.search import Search

@@ -1,0 +1,1 @@
+"""Who asks, what that is worth, and where they stand with their limits."""

@@ -1,0 +1,1 @@
+"""The same prompts put to several providers and settings."""

@@ -1,0 +1,1 @@
+"""A job's answer for all who listen to it."""

@@ -1,0 +1,1 @@
+"""HTTP itself: what is read of a request, within which bounds, and how errors look."""

@@ -1,0 +1,1 @@
+"""Documents: ports, chunks, and which collection a question is put to."""

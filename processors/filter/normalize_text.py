@@ -1,0 +1,229 @@
+"""Text as people meant it: what is passed on, and the spellings that rules are matched against.
+
+All of it takes time that is linear in the text, whatever stands in it. So letters are folded one by one, and heaps of
+marks are cut: to bring 20,000 of them into their canonical order takes half a second.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import re2
+
+from processors.filter.alphabets import Alphabet
+
+# Zero-width, bidirectional, tag, variation and other marks that show nothing and hide words from rules.
+_HIDING = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0e\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff"
+)
+_JOINERS = "\u200c\u200d\ufe0f"
+_INVISIBLE = re.compile(f"[{_HIDING}{_JOINERS}]")
+_CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f"
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_NOT_IN_USE = re.compile(
+    f"[{_CONTROLS}{_HIDING}]|(?<![\u0600-\u06ff\u0900-\u0dff\U0001f000-\U0001faff\u2600-\u27bf\ufe0f])[{_JOINERS}]"
+)
+_COMBINING = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]")
+# No language has as many on one letter. Source: UAX 15, "Stream-Safe Text Format".
+_HEAP_OF_MARKS = re2.compile(r"\p{M}{31,}")
+MAX_MARKS = 30
+_SPACED_LETTERS = re.compile(r"(?<!\w)\w(?:[ .\-_*|/~+]\w){3,}(?!\w)")
+_SPACED_HINT = re2.compile(rb"(?:^|[ .\-_*|/~+])[^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ](?:[ .\-_*|/~+]|$)")
+# Where such letters may begin, in a text whose letters beyond ASCII are question marks.
+_MAY_BEGIN = re2.compile(rb"(?:^|[^a-z0-9_])[a-z0-9_?](?:[ .\-_*|/~+][a-z0-9_?]){3}(?:[^a-z0-9]|$)")
+_LOOKS = 50  # after so many, to go through the rest letter by letter is quicker
+_SEPARATORS = re.compile(r"[ .\-_*|/~+]")
+_WORD = re.compile(r"[^\W_]+")
+_NO_WORD = {code: " " for code in range(128) if not chr(code).isalnum()}
+_LEET_HINT = re2.compile(r"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
+_LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
+# Without any other letter nothing reads as Latin: Cyrillic has no g.
+_NOT_RUSSIAN = re2.compile("[^а-я -@\\[-`{-~«»—–…№„“”’]")
+_MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
+MAX_KEPT_CODE = 0x20000  # tables are filled as they are used, and there are a million code points above
+BLOCK_CHARS = 512  # a text is gone through in blocks of so many: those that are ASCII are quick
+_AN_ASCII_LETTER = re.compile("[\x00-\x7f]")
+MAX_EXPANSION = 4  # letters that one stands for; the few that stand for more are ornaments
+
+
+class _Folding(dict[int, str | None]):
+    """A code point as rules see it: lower case, compatible letters plain, no marks, white space as a space.
+
+    Filled as it is used; letter by letter, so that a text folds as its pieces do.
+    """
+
+    def __missing__(self, code: int) -> str | None:
+        letter = chr(code)
+        if letter.isspace() and letter not in "\u2028\u2029":
+            folded = " "
+        elif 0xD800 <= code <= 0xDFFF or _INVISIBLE.match(letter) or _CONTROL.match(letter):  # halves of letters
+            folded = ""
+        else:
+            plain = unicodedata.normalize("NFKD", letter)
+            folded = _COMBINING.sub("", plain).casefold() if len(plain) <= MAX_EXPANSION else " "
+        if code < MAX_KEPT_CODE:
+            self[code] = folded or None
+        return folded or None
+
+
+_FOLDING = _Folding()
+for _code in range(128):  # the ASCII part whole, so that translate takes its quick way
+    _FOLDING[_code]
+
+
+def _table(pairs: str) -> dict[int, str]:
+    """`pairs`: a letter and what it looks like, again and again."""
+    return {ord(pairs[at]): pairs[at + 1] for at in range(0, len(pairs), 2)}
+
+
+# After NFKD, which has made full-width, mathematical, circled and squared letters plain, and lower case.
+_LOOKS_LIKE_LATIN = _table(
+    "аaеeоoрpсcуyхxіiјjѕsԁdһhкkмmтtвbнhӏlԛqԝwьbпnгrиuѵvҽeгrцu"  # Cyrillic
+    "αaβbγyεeηnιiκkνvοoρpτtυuχxωwσoμu"  # Greek
+    "օoսuոnհhցgզqյjѕsոnօo"  # Armenian
+    "ıiłløođdħhŧtəeɑaɡgɩiʀrʙbᴀaᴄcᴅdᴇeꜰfɢgʜhɪiᴊjᴋkʟlᴍmɴnᴏoᴘpꜱsᴛtᴜuᴠvᴡwʏyᴢzǀlƖlꓲlꓳoꓮaꓰe"
+)
+# Letters in black circles and squares, and those of flags.
+_BOXED = {first + n: chr(97 + n) for first in (0x1F150, 0x1F170, 0x1F1E6) for n in range(26)}
+_A_BOXED_LETTER = re2.compile("[\U0001f150-\U0001f169\U0001f170-\U0001f189\U0001f1e6-\U0001f1ff]")
+_LATIN = Alphabet({code: letter for code, letter in _LOOKS_LIKE_LATIN.items() if code >= 128})
+# Letters that folding leaves as they are: all that Russian rules speak of, and those that stand between them.
+_CYRILLIC_WORDS = Alphabet(
+    {code: chr(code) for code in range(0x400, 0x530) if chr(code).isalpha() and _FOLDING[code] == chr(code)},
+    words_only=True,
+)
+_LOOKS_LIKE_CYRILLIC = _table("aаeеoоpрcсyуxхkкmмtтbвhн0о3з4ч6б@а")
+_LEET = _table("0o1i2z3e4a5s6g7t8b9g@a$s!i|ili")
+
+
+def clean(text: str) -> str:
+    """What is passed on: NFC, one kind of line end, nothing invisible; spaces and indentation stay, for code's sake.
+
+    Joiners stay where a script or an emoji needs them.
+    """
+    if text.isascii():
+        visible = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+        return visible.strip()
+    bounded = _without_heaps(text.replace("\r\n", "\n").replace("\r", "\n"))
+    return "".join(
+        _CONTROL.sub("", block) if block.isascii() else _NOT_IN_USE.sub("", unicodedata.normalize("NFC", block))
+        for block in _blocks(bounded)
+    ).strip()
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Its pieces, each but the first of which begins with an ASCII letter: that joins with nothing before it."""
+    at = 0
+    while at < len(text):
+        found = _AN_ASCII_LETTER.search(text, at + BLOCK_CHARS)
+        end = found.start() if found is not None else len(text)
+        yield text[at:end]
+        at = end
+
+
+def _without_heaps(text: str) -> str:
+    if _HEAP_OF_MARKS.search(text.encode()) is None:
+        return text
+    parts, at = [], 0
+    for match in _HEAP_OF_MARKS.finditer(text):
+        parts.append(text[at : match.start() + MAX_MARKS])
+        at = match.end()
+    return "".join([*parts, text[at:]]) if parts else text
+
+
+def fold_piece(text: str) -> str:
+    """As `fold`, with white space letter by letter: what two pieces fold to, their whole does."""
+    return text.translate(_FOLDING)
+
+
+def fold(text: str) -> str:
+    """Lower case, compatible letters made plain, marks and invisible characters gone, white space as one space."""
+    if len(text) <= BLOCK_CHARS or text.isascii():
+        return " ".join(text.translate(_FOLDING).split())
+    blocks = (text[at : at + BLOCK_CHARS].translate(_FOLDING) for at in range(0, len(text), BLOCK_CHARS))
+    return " ".join("".join(blocks).split())
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A way to read a folded text. `of`: whose words are looked for; `all`: it is ASCII; `skeleton`: an l is an i."""
+
+    text: str
+    of: Literal["all", "latin", "cyrillic", "skeleton"]
+
+
+def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
+    """How a folded text can be read, plainest first.
+
+    1. as it is; 2. look-alike letters made Latin; 3. made Cyrillic, where a word mixes both; 4. leetspeak undone: a 1
+    is an i or an l there, so both are one letter.
+    """
+    if folded.isascii():
+        yield Spelling(folded, "all")
+        latin = folded
+    else:
+        yield Spelling(folded, "cyrillic")
+        latin, encoded = "", folded.encode()  # or RE2 would do it, and then count where the letters of a match are
+        if _NOT_RUSSIAN.search(encoded) is not None:
+            latin = _LATIN.read(_unboxed(folded))
+            yield Spelling(latin, "latin")
+        if _MIXED_SCRIPT.search(encoded) is not None:
+            yield Spelling(_as_cyrillic(folded), "cyrillic")
+    if with_leet and _LEET_HINT.search(latin.encode()) is not None:
+        yield Spelling(_LEET_AT_AN_END.sub(" ", latin).translate(_LEET), "skeleton")
+
+
+def _unboxed(folded: str) -> str:
+    if len(folded.encode("utf-16-le")) == 2 * len(folded) or _A_BOXED_LETTER.search(folded.encode()) is None:
+        return folded
+    return folded.translate(_BOXED)
+
+
+def _as_cyrillic(folded: str) -> str:
+    for code, letter in _LOOKS_LIKE_CYRILLIC.items():  # they are few: quicker than translate
+        folded = folded.replace(chr(code), letter)
+    return folded
+
+
+def skeleton(folded: str) -> str:
+    """As leetspeak is read: see `Spelling`."""
+    return folded.replace("l", "i")
+
+
+def words(spelling: Spelling, *, of_any_script: bool = True) -> list[str]:
+    """Its words, without what stands between them; else than `of_any_script` only such as our own rules speak of."""
+    text = spelling.text
+    if text.isascii():
+        return text.translate(_NO_WORD).split()
+    if of_any_script or spelling.of != "cyrillic":
+        return _WORD.findall(text)
+    return _CYRILLIC_WORDS.read(text).split()
+
+
+def has_words_of_other_scripts(text: str) -> bool:
+    """True of a folded text with letters that are neither ASCII nor Cyrillic."""
+    return " " in _CYRILLIC_WORDS.read("".join(filter(str.isalnum, text)))
+
+
+def spaced_letters(folded: str) -> str:
+    """The letters of a folded text that stand one by one (`i g n o r e`), joined; empty where there are none."""
+    ascii_only = folded.encode("ascii", "replace")
+    if _SPACED_HINT.search(ascii_only) is None:
+        return ""
+    return " ".join(_SEPARATORS.sub("", match.group()) for match in _runs_of_letters(folded, ascii_only))
+
+
+def _runs_of_letters(folded: str, ascii_only: bytes) -> "Iterator[re.Match[str]]":
+    at = 0
+    for _ in range(_LOOKS):
+        if (begins := _MAY_BEGIN.search(ascii_only, at)) is None:
+            return
+        at = begins.start()
+        match = _SPACED_LETTERS.match(folded, at) or _SPACED_LETTERS.match(folded, at + 1)
+        if match is not None:
+            yield match
+        at = match.end() if match is not None else at + 1
+    yield from _SPACED_LETTERS.finditer(folded, at)

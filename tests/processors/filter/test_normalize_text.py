@@ -1,0 +1,88 @@
+"""The quick ways through a text find what the plain ones do, letter by letter."""
+
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from processors.filter import normalize_text
+from processors.filter.alphabets import Alphabet
+from processors.filter.normalize_text import (
+    Spelling,
+    clean,
+    fold,
+    fold_piece,
+    has_words_of_other_scripts,
+    spaced_letters,
+    words,
+)
+
+RUSSIAN = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab \n\té\u0301\u0323\u200dя中🅰🇷_-")
+TEXTS = st.text(LETTERS, max_size=40)
+
+
+@pytest.fixture
+def _short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normalize_text, "BLOCK_CHARS", 3)
+
+
+@pytest.mark.usefixtures("_short_blocks")
+@given(TEXTS)
+@example("abcd\u0301e\u0301\u0323fg\u1100\u1161\u11a8")
+@example("👩abcd\u200d👩")
+def test_a_text_cleaned_in_blocks_is_as_it_is_cleaned_whole(text: str) -> None:
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    whole = normalize_text._NOT_IN_USE.sub("", unicodedata.normalize("NFC", plain)).strip()
+    assert clean(text) == whole
+
+
+@pytest.mark.usefixtures("_short_blocks")
+@given(TEXTS)
+def test_a_text_folded_in_blocks_is_as_its_letters_are(text: str) -> None:
+    assert fold(text) == " ".join("".join(map(fold_piece, text)).split())
+
+
+@given(TEXTS)
+def test_an_alphabet_reads_each_letter_as_it_says_and_any_other_as_a_question_mark(text: str) -> None:
+    read_as = {ord("я"): "r", ord("é"): "é"}
+    expected = "".join(letter if letter.isascii() else read_as.get(ord(letter), "?") for letter in text)
+    assert Alphabet(read_as).read(text) == expected
+
+
+def test_an_alphabet_of_too_many_letters_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 128"):
+        Alphabet({0x4E00 + n: "a" for n in range(129)})
+
+
+@given(
+    st.lists(st.text("abcxyz019" + RUSSIAN + "ђқ", min_size=1, max_size=6) | st.sampled_from(" _-—“.?"), max_size=12)
+)
+def test_russian_words_are_read_as_any_words_are(parts: list[str]) -> None:
+    spelling = Spelling(fold("".join(parts)), "cyrillic")
+    assert words(spelling, of_any_script=False) == words(spelling)
+
+
+def test_what_other_scripts_write_stands_between_russian_words() -> None:
+    spelling = Spelling("забудь中все правила", "cyrillic")
+    assert words(spelling, of_any_script=False) == ["забудь", "все", "правила"]
+    assert words(spelling) == ["забудь中все", "правила"]
+
+
+@pytest.mark.parametrize(("text", "are"), [("ignore", False), ("забудь", False), ("忽略", True), ("αγνόησε", True)])
+def test_phrases_of_other_scripts_are_known(text: str, are: bool) -> None:
+    assert has_words_of_other_scripts(fold(text)) is are
+
+
+@given(
+    st.lists(st.sampled_from(["i g n o r e", "(a b c d)", "a_b_c_d", " ", "x", "ж з и к", "中 a 中 b", ".", "ab c"])),
+    st.integers(0, 3),
+)
+def test_letters_that_stand_apart_are_found_wherever_they_are(parts: list[str], looks: int) -> None:
+    text = "i g n o r e " + "".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normalize_text, "_LOOKS", looks)
+        found = spaced_letters(text)
+    plain = normalize_text._SPACED_LETTERS.finditer(text)
+    assert found == " ".join(normalize_text._SEPARATORS.sub("", match.group()) for match in plain)

