@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
 LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
+MAX_ENDED = 50_000  # some 10 MB: the outcomes of a minute under full load, and a takeover is done sooner
 ADMITTED = b'"state":"admitted"'
 FAR = (b'"document":{', b'"training":{')  # within a text its quotes would be escaped
 LONGEST_MS = 86_400_000  # that a job may be good for
@@ -119,6 +120,7 @@ class Follower:
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
         self._far: OrderedDict[bytes, bytes] = OrderedDict()  # the last word on how far each is
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -217,6 +219,15 @@ class Follower:
         self._far.pop(key, None)
         if self._usage is not None:
             self._usage.ended(key)
+        if key in self._ended and self._store is not None:
+            # The job has run twice, or was redriven. Who began to wait since has not heard the first outcome, which is
+            # the one that counts: so how it has ended is for its row to say.
+            for watch in self._watches.get(key, ()):
+                watch.since = 0.0
+            return
+        self._ended[key] = None
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
         if watches := self._watches.get(key):
             with contextlib.suppress(ValidationError):
                 event = JobFinished.model_validate_json(value)
@@ -230,7 +241,11 @@ class Follower:
         while True:
             await asyncio.sleep(LOOK_UP_EVERY_S)
             old = monotonic() - LOOK_UP_AFTER_S
-            waiting = [UUID(key.decode()) for key, watches in self._watches.items() if watches[0].since < old]
+            waiting = [
+                UUID(key.decode())
+                for key, watches in self._watches.items()
+                if any(watch.since < old for watch in watches)
+            ]
             for first in range(0, len(waiting), LOOK_UP_AT_ONCE):
                 try:
                     rows = await store.finished(waiting[first : first + LOOK_UP_AT_ONCE])

@@ -1,4 +1,7 @@
-from uuid import uuid4
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -6,11 +9,19 @@ from aiokafka import AIOKafkaProducer
 from ingress.follower import Follower
 from processors.errors import PermanentError
 from schemas.topics import Catalog
+from sinks.postgres import JobRow
 from tests.conftest import KafkaForTests
-from tests.factories import job_finished
+from tests.factories import NOW, job_finished
 from tests.waiting import until
+from transport.clients import KafkaAccess
 
 pytestmark = pytest.mark.integration
+
+NOWHERE = KafkaAccess("127.0.0.1:1")
+ROW = JobRow(
+    job_id=uuid4(), run=0, user_id="alice", kind="chat", status="completed", result=None, error=None, attempts=None,
+    timings=None, metadata=None, accepted_at=NOW, expires_at=NOW, finished_at=NOW,
+)  # fmt: skip
 
 
 class BrokenStore:
@@ -54,3 +65,42 @@ async def test_a_follower_outlives_a_bug_and_says_so(
             await producer.send_and_wait(topic, value, key=str(job_id).encode())
             await until(watch.finished.done)
     await follower.stop()
+
+
+class Rows:
+    """A store that has the first outcome of every job, once it is let."""
+
+    def __init__(self) -> None:
+        self.found: list[Any] = []
+
+    async def finished(self, job_ids: Sequence[UUID]) -> list[Any]:
+        return [row for row in self.found if row.job_id in job_ids]
+
+
+async def test_who_comes_between_two_outcomes_of_a_job_is_told_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.follower.LOOK_UP_EVERY_S", 0.01)
+    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 3600)  # it is looked up because there are two
+    rows, job_id = Rows(), uuid4()
+    follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=rows)  # type: ignore[arg-type]
+    follower.start()
+    first = job_finished(job_id=job_id)
+    key = str(job_id).encode()
+    with follower.watch(job_id) as early:
+        follower._take_finished(key, first.model_dump_json().encode())
+        assert early.finished.done()
+    with follower.watch(job_id) as between:
+        follower._take_finished(key, job_finished(job_id=job_id, code="cancelled").model_dump_json().encode())
+        assert not between.finished.done()
+        rows.found = [replace(ROW, job_id=job_id, result=first.result)]
+        await until(between.finished.done)
+    await follower.stop()
+    assert between.finished.result().error is None
+    assert between.finished.result().result == early.finished.result().result == first.result
+
+
+async def test_how_many_outcomes_are_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.follower.MAX_ENDED", 3)
+    follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=Rows())  # type: ignore[arg-type]
+    for n in range(9):
+        follower._take_finished(b"%d" % n, b"{}")
+    assert list(follower._ended) == [b"6", b"7", b"8"]
