@@ -9,6 +9,8 @@ import pytest
 import typer
 
 from cli import app as command_line
+from embedded.commands import as_public
+from embedded.home import PartState, Status
 from ingress.app import create_app
 from ingress.chat import status_of
 from ingress.http.openapi import document
@@ -179,3 +181,13 @@ def test_every_command_is_there() -> None:
     redrive = {name for one in commands["dlq"].commands["redrive"].params for name in one.opts}
     assert {"--job", "--code", "--stage"} <= redrive
     assert "--json" in {name for one in commands["status"].params for name in one.opts}
+
+
+def test_what_runs_is_told_in_the_shape_that_scripts_read() -> None:
+    parts = [PartState("kafka", "ready", pid=1), PartState("ingress", "ready", pid=2, http="http://h:1", restarts=3)]
+    told = as_public(Status(1, 0.0, True, "http://h:1", "h:2", "postgresql://h/d", parts=parts))
+    assert told.keys() == {"ready", "ingress", "kafka", "postgres", "processes"}
+    assert told["processes"][0].items() >= {"name": "kafka", "pid": 1, "restarts": 0}.items()
+    assert "http" not in told["processes"][0]
+    assert told["processes"][1].items() >= {"http": "http://h:1", "restarts": 3}.items()
+    assert as_public(None).keys() == told.keys()
