@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from client.account_commands import keys, users
 from client.admin_commands import dlq, incidents
 from client.document_commands import documents, ingest
+from client.job_commands import cancel, jobs
 from client.training_commands import adapters, train
 from settings import ROLES, Settings, SettingsWithoutVault
 from transport.kafka_security import KafkaSecurityError
@@ -27,8 +28,8 @@ topics = typer.Typer(no_args_is_help=True, help="The topics of topics.yaml, and 
 app.add_typer(topics, name="topics")
 app.add_typer(dlq, name="dlq")
 app.add_typer(incidents, name="incidents")
-jobs = typer.Typer(invoke_without_command=True)
 app.add_typer(jobs, name="jobs")
+app.command()(cancel)
 app.add_typer(users, name="users")
 app.add_typer(keys, name="keys")
 app.command()(ingest)
@@ -156,45 +157,6 @@ def agent(
     )  # fmt: skip
 
 
-@jobs.callback()
-def jobs_list(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs")] = False,
-) -> None:
-    """List your newest jobs, or export all of them."""
-    from client import commands
-
-    if context.invoked_subcommand is not None:
-        return
-    settings = Settings()
-    raise SystemExit(
-        commands.jobs(settings.assistant_home, root_password=_root_password(settings), limit=limit, as_json=as_json)
-    )
-
-
-@jobs.command("export")
-def jobs_export(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output otherwise")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on behind the file's last job")] = False,
-    begin: Annotated[str | None, typer.Option("--from", help="Accepted then or later, ISO 8601 with zone")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="Accepted before")] = None,
-    provider: Annotated[str | None, typer.Option(help="Only what it answered")] = None,
-    status: Annotated[str | None, typer.Option(help="pending, completed or error")] = None,
-    user: Annotated[str | None, typer.Option(help="Whose, for admins; they get everybody's otherwise")] = None,
-    cursor: Annotated[str | None, typer.Option(help="accepted_at/job_id of the last job that you have")] = None,
-) -> None:
-    """Write your jobs with their answers as JSON Lines, the oldest first."""
-    from client.export import export
-
-    asked = {"from": begin, "to": end, "provider": provider, "status": status, "user_id": user, "cursor": cursor}
-    query = {name: value for name, value in asked.items() if value is not None}
-    settings = Settings()
-    raise SystemExit(
-        export(settings.assistant_home, query, output=output, resume=resume, root_password=_root_password(settings))
-    )
-
-
 def _root_password(settings: Settings) -> str | None:
     return settings.root_usr_pass.get_secret_value() if settings.root_usr_pass else None
 
@@ -205,14 +167,6 @@ def workers(as_json: Annotated[bool, typer.Option("--json", help="For programs")
     from client import commands
 
     raise SystemExit(commands.workers(SettingsWithoutVault().assistant_home, as_json=as_json))
-
-
-@app.command()
-def cancel(job_id: UUID) -> None:
-    """Cancel a job, also one that a provider is at work on."""
-    from client import commands
-
-    raise SystemExit(commands.cancel(SettingsWithoutVault().assistant_home, job_id))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,6 +61,23 @@ def jobs(home: Path, *, root_password: str | None, limit: int, as_json: bool) ->
         table.add_row(item["job_id"], item["accepted_at"][:19], item["status"], " ".join(what.split())[:60])
     Console().print(table)
     return 0
+
+
+def delete_jobs(home: Path, job_ids: Sequence[UUID], *, root_password: str | None) -> int:
+    """Delete them; returns the exit code: 1 where one was not there, or has not ended."""
+    failed, errors = False, Console(stderr=True)
+    try:
+        with AssistantClient(home, os.environ, root_password=root_password) as client:
+            for job_id in job_ids:
+                try:
+                    client.send("DELETE", f"/jobs/{job_id}")
+                except ClientError as error:
+                    failed = True
+                    errors.print(f"{job_id}: {error}", markup=False, highlight=False)
+    except ClientError as error:
+        errors.print(str(error), markup=False, highlight=False)
+        return 1
+    return 1 if failed else 0
 
 
 def cancel(home: Path, job_id: UUID) -> int:

@@ -87,7 +87,7 @@ async def memory(
         }
         for one, at in steps
     ]  # fmt: skip
-    return _json({"agent_id": agent_id, "items": items})
+    return _json({"agent_id": agent_id, "items": items, "next": None})
 
 
 @router.delete(

@@ -69,6 +69,7 @@ from sinks.egress_targets import Allowed
 from sinks.examples import ExampleStore
 from sinks.idempotency import IdempotencyStore
 from sinks.incidents import IncidentStore
+from sinks.job_deletion import JobDeletion
 from sinks.job_export import JobExport
 from sinks.login_failures import LoginFailures
 from sinks.payloads import PayloadStore
@@ -313,6 +314,7 @@ def compose(settings: Settings) -> Services:
         models=kept(lambda: Models(offered_providers(worker_table), allows=submissions.asked.allows)),
         database=database,
         jobs=store,
+        deletion=JobDeletion(database),
         exports=Exports(JobExport(database)),
         examples=examples,
         adapters=adapters,

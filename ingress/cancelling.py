@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, Field
 
 from ingress.http.problems import Problem, not_found
-from ingress.jobs import is_fresh, seen_by
+from ingress.jobs import is_known_without_row, seen_by
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError
 from ingress.services import CurrentUser, Found, Services
 from ingress.submitting.cancel_requests import ended_as
@@ -80,23 +80,15 @@ async def _ended(job_id: UUID, user: UserUpdated, found: Services) -> str | None
     """
     try:
         row = await found.jobs.get(job_id, of=seen_by(user))
+        if row is None and is_known_without_row(job_id, user, found) and not await found.deletion.is_deleted(job_id):
+            return None
     except RetryableError:
-        if _is_known(job_id, user, found):
+        if is_known_without_row(job_id, user, found):
             return None
         raise
     if row is None:
-        if _is_known(job_id, user, found):
-            return None
         raise not_found()
     return None if row.status == "pending" else ended_as(row.error["code"] if row.error else None)
-
-
-def _is_known(job_id: UUID, user: UserUpdated, found: Services) -> bool:
-    """True if it may be cancelled by what this replica knows without Postgres."""
-    progress = found.follower.progress(job_id)
-    if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
-        return True
-    return is_fresh(job_id, user, found.job_ids, found.expires_after_s)
 
 
 async def _cancel(job_ids: Sequence[UUID], user: UserUpdated, found: Services) -> list[str]:

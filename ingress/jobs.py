@@ -118,14 +118,13 @@ async def view_of(job_id: UUID, user: UserUpdated, found: Services, *, kinds: Se
             return row.view()
         return row.view(**await _where(job_id, found, asks_provider=row.kind not in ("document", "training")))
     kind = kinds[0] if kinds else "chat"
-    progress = found.follower.progress(job_id)
-    if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
+    if not is_known_without_row(job_id, user, found) or await found.deletion.is_deleted(job_id):
+        raise not_found()
+    if found.follower.progress(job_id) is not None:
         where = await _where(job_id, found)
         return job_view(job_id=job_id, kind=kind, status="pending", accepted_at=None, **where)
-    if is_fresh(job_id, user, found.job_ids, found.expires_after_s):
-        accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
-        return job_view(job_id=job_id, kind=kind, status="pending", accepted_at=accepted_at, stage="accepted")
-    raise not_found()
+    accepted_at = utc_from_ms(JobIds.minted_at_ms(job_id))
+    return job_view(job_id=job_id, kind=kind, status="pending", accepted_at=accepted_at, stage="accepted")
 
 
 async def visible(job_id: UUID, user: UserUpdated, found: Services) -> float:
@@ -202,6 +201,14 @@ def shown_of(user: UserUpdated, wanted: str | None, *, what: str) -> str | None:
     if wanted in (None, user.user_id):
         return user.user_id
     raise Problem(403, "not-allowed", f"only admins see other users' {what}: leave `user_id` out")
+
+
+def is_known_without_row(job_id: UUID, user: UserUpdated, found: Services) -> bool:
+    """True for one that the user may see by what this replica knows without Postgres; it may have been deleted."""
+    progress = found.follower.progress(job_id)
+    if progress is not None and (progress.user_id == user.user_id or user.role == "admin"):
+        return True
+    return is_fresh(job_id, user, found.job_ids, found.expires_after_s)
 
 
 def is_fresh(job_id: UUID, user: UserUpdated, job_ids: JobIds, expires_after_s: int) -> bool:

@@ -6,6 +6,7 @@ from ingress import (
     cancelling,
     chat,
     dead_letters,
+    deleting,
     documents,
     examples,
     export,
@@ -33,10 +34,10 @@ from ingress.openai_api import embeddings as openai_embeddings
 from ingress.openai_api import models as openai_models
 
 ROUTERS = (
-    chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, webhooks.router,
-    dead_letters.router, workers.router, providers.router, openai_models.router, openai_embeddings.router,
-    streaming.router, operations.router, compare.router, payloads.router, api_keys.router, user_admin.router,
-    login_failures.router, incidents.router, ingestion.router, documents.router, rag.router, search.router,
-    speech.router, examples.router, training.router, agents.router, smart.router,
+    chat.router, openai_chat.router, export.router, jobs.router, users.router, cancelling.router, deleting.router,
+    webhooks.router, dead_letters.router, workers.router, providers.router, openai_models.router,
+    openai_embeddings.router, streaming.router, operations.router, compare.router, payloads.router, api_keys.router,
+    user_admin.router, login_failures.router, incidents.router, ingestion.router, documents.router, rag.router,
+    search.router, speech.router, examples.router, training.router, agents.router, smart.router,
 )  # fmt: skip
 WITH_SHORTCUTS = (chat.router, openai_chat.router)

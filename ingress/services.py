@@ -46,6 +46,7 @@ from sinks.document_lists import DocumentLists
 from sinks.due_store import DueStore
 from sinks.examples import ExampleStore
 from sinks.incidents import IncidentStore
+from sinks.job_deletion import JobDeletion
 from sinks.login_failures import LoginFailures
 from sinks.payloads import PayloadStore
 from sinks.pool import Pool
@@ -82,6 +83,7 @@ class Services:
     models: Callable[[], Models]
     database: Pool
     jobs: JobStore
+    deletion: JobDeletion
     exports: Exports
     examples: ExampleStore
     adapters: AdapterStore

@@ -131,7 +131,7 @@ SELECT c.cell, c.state, c.job_id, c.rate_limited, coalesce(c.error, j.error) AS 
        (j.attempts->-1->>'ms')::float8 AS latency_ms,
        extract(epoch FROM j.finished_at - j.accepted_at)::float8 * 1000 AS total_ms,
        left(coalesce(j.result->'result'->>'text', j.result->>'answer'), $4) AS text
-FROM comparison_cells c LEFT JOIN jobs j ON j.job_id = c.job_id AND j.user_id = $5
+FROM comparison_cells c LEFT JOIN jobs j ON j.job_id = c.job_id AND j.user_id = $5 AND j.deleted_at IS NULL
 WHERE c.comparison_id = $1 AND c.cell > $2 ORDER BY c.cell LIMIT $3
 """
 

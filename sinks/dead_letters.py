@@ -221,7 +221,7 @@ class DeadLetterStore:
         """
         async with self._pool.connection() as connection, connection.transaction():
             job = await connection.fetchrow(
-                f"SELECT user_id, {BEFORE} FROM jobs WHERE job_id = $1 FOR UPDATE",  # noqa: S608 constant
+                f"SELECT user_id, {BEFORE} FROM jobs WHERE job_id = $1 AND deleted_at IS NULL FOR UPDATE",  # noqa: S608 constant
                 letter.job_id,
             )
             # After the job's lock, and not as it was listed: another redrive may have been here meanwhile.

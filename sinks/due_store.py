@@ -22,7 +22,8 @@ ON CONFLICT (due_id) DO NOTHING
 # What yields to any other outcome of its run (see `sinks.postgres`) has ended nothing: it still runs.
 ENDED = """
     EXISTS (SELECT FROM jobs j WHERE j.job_id = d.job_id AND j.status <> 'pending' AND j.run >= d.run
-                                 AND coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined'))
+                                 AND (coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined')
+                                      OR j.deleted_at IS NOT NULL))
 """
 
 DELETE_ENDED = f"""

@@ -21,7 +21,7 @@ BEGINNING, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=U
 PAGE = """
 WITH looked_at AS MATERIALIZED (
     SELECT {columns},
-           ($5::text IS NULL OR status = $5)
+           deleted_at IS NULL AND ($5::text IS NULL OR status = $5)
            AND ($6::text IS NULL OR $6 = coalesce(result->'meta'->>'provider', attempts->-1->>'provider')) AS fits
     FROM jobs
     WHERE {whose} AND (accepted_at, job_id) > ($2::timestamptz, $3::uuid) AND accepted_at < $4::timestamptz

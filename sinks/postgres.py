@@ -58,7 +58,7 @@ ON CONFLICT (job_id) DO UPDATE SET
     attempts = excluded.attempts, timings = excluded.timings, metadata = excluded.metadata,
     callback_url = excluded.callback_url, accepted_at = excluded.accepted_at, expires_at = excluded.expires_at,
     finished_at = excluded.finished_at, outcome_id = excluded.outcome_id, stream = excluded.stream
-WHERE j.user_id = excluded.user_id
+WHERE j.user_id = excluded.user_id AND j.deleted_at IS NULL
   AND (excluded.run > j.run
        OR excluded.run = j.run AND (j.status = 'pending'
                                     OR j.error->>'code' IN ('rate-limited', 'quarantined')
@@ -94,6 +94,7 @@ ON CONFLICT (webhook_id, attempt) DO NOTHING
 
 COLUMNS = """job_id, run, user_id, kind, status, result, error, attempts, timings, metadata, accepted_at, expires_at,
              finished_at, stream"""
+SHOWN = f"SELECT {COLUMNS} FROM jobs WHERE deleted_at IS NULL"  # noqa: S608 constant
 AS_JOB = """job_id, run, user_id, role, kind, callback_url, accepted_at, expires_at,
             coalesce(metadata, '{}') AS metadata"""
 
@@ -269,24 +270,21 @@ class JobStore:
         """One job, whoever's; `of`: only this user's, and another's takes no longer to miss than none at all."""
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(
-                f"SELECT {COLUMNS} FROM jobs WHERE job_id = $1 AND ($2::text IS NULL OR user_id = $2)",  # noqa: S608 constant
-                job_id, of,
-            )  # fmt: skip
+                f"{SHOWN} AND job_id = $1 AND ($2::text IS NULL OR user_id = $2)", job_id, of
+            )
         return JobRow(**row) if row else None
 
     async def finished(self, job_ids: Sequence[UUID]) -> list[JobRow]:
         """Those of them that have ended."""
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(
-                f"SELECT {COLUMNS} FROM jobs WHERE job_id = ANY($1) AND status <> 'pending'",  # noqa: S608 constant
-                list(job_ids),
-            )
+            rows = await connection.fetch(f"{SHOWN} AND job_id = ANY($1) AND status <> 'pending'", list(job_ids))
         return [JobRow(**row) for row in rows]
 
     async def ended_runs(self, runs: Sequence[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
         """Those (job, run) of which nothing is left to do: the run has its outcome, or a later one has begun.
 
-        One that is stored as refused may have been admitted all the same (see above), so it is none.
+        One that is stored as refused may have been admitted all the same (see above), so it is none. One that was
+        deleted is left alone.
         """
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
@@ -294,7 +292,8 @@ class JobStore:
                    FROM unnest($1::uuid[], $2::int[]) AS r (job_id, run) JOIN jobs j USING (job_id)
                    WHERE j.run > r.run
                       OR j.run = r.run AND j.status <> 'pending'
-                         AND coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined')""",
+                         AND coalesce(j.error->>'code', '') NOT IN ('rate-limited', 'quarantined')
+                      OR j.deleted_at IS NOT NULL""",
                 [job_id for job_id, _ in runs], [run for _, run in runs],
             )  # fmt: skip
         return {(row["job_id"], row["run"]) for row in rows}
@@ -347,10 +346,9 @@ class JobStore:
         at, after = _decode_cursor(cursor) if cursor else (None, None)
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
-                f"""SELECT {COLUMNS} FROM jobs
-                    WHERE ($1::text IS NULL OR user_id = $1) AND ($2::text IS NULL OR status = $2)
+                f"""{SHOWN} AND ($1::text IS NULL OR user_id = $1) AND ($2::text IS NULL OR status = $2)
                       AND ($3::timestamptz IS NULL OR (accepted_at, job_id) < ($3, $4::uuid))
-                    ORDER BY accepted_at DESC, job_id DESC LIMIT $5""",  # noqa: S608 constant
+                    ORDER BY accepted_at DESC, job_id DESC LIMIT $5""",
                 user_id, status, at, after, limit + 1,
             )  # fmt: skip
         jobs = [JobRow(**row) for row in rows[:limit]]

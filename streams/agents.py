@@ -38,6 +38,7 @@ from sinks.egress_targets import Allowed
 from sinks.pool import Pool
 from streams.app import StreamApp
 from streams.decode import decoder
+from streams.ending import end
 from streams.errors import StartError
 from streams.guards import make_guard
 from streams.made import Made, adapters_of
@@ -113,7 +114,7 @@ def _recall(
     chosen = made.settings.embedding_provider
     provider = adapters[chosen if chosen in embedding else embedding[0]]
     sweeping = asyncio.create_task(sweep_memory(steps, made.vectors.opened()), name="forgotten memories")
-    made.stack.push_async_callback(_end, sweeping)
+    made.stack.push_async_callback(end, sweeping)
     return RecallByMeaning(made.vectors.opened(), provider, steps)
 
 
@@ -125,12 +126,6 @@ async def sweep_memory(steps: AgentStepStore, vectors: VectorRepository) -> None
                 await vectors.delete_document(tenant(user_id, agent_id), job_id)
                 await steps.vectors_are_gone(job_id)
         await asyncio.sleep(SWEEP_EVERY_S)
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _tools(made: Made, pool: Pool, adapters: Mapping[str, Any], *, has_vectors: bool) -> list[Tool[Any]]:

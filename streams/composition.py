@@ -1,49 +1,32 @@
 """What a worker is made of: from settings to adapters, tables and one app per role."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
 
 from processors.completion.fall_over import FallOver
 from processors.route_job import KnownProviders
 from providers.prompt_classifier import HttpPromptClassifier
-from schemas.audio_links import AudioLinks
 from schemas.events import ProviderOffer, UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
 from schemas.redrive import RedriveMarks
 from schemas.topics import Catalog
 from settings import ROLES, Settings
 from sinks.adapters import AdapterStore
-from sinks.agent_steps import AgentStepStore
-from sinks.agent_steps import sweep as sweep_agent_steps
-from sinks.dead_letters import DeadLetterSink, DeadLetterStore, sweep
 from sinks.due_store import DueStore
-from sinks.egress_targets import Allowed
-from sinks.incidents import IncidentSink, IncidentStore, QuarantineRules
-from sinks.incidents import sweep as sweep_incidents
-from sinks.login_failures import LoginFailures
-from sinks.login_failures import sweep as sweep_login_failures
 from sinks.payloads import PayloadStore
-from sinks.payloads import sweep as sweep_payloads
 from sinks.pool import Pool
-from sinks.postgres import JobStore, OutcomeSink, PendingSink
-from sinks.users import UserRow
-from sinks.webhook_signing import WebhookSecrets
-from sinks.webhooks import WebhookSender
+from sinks.postgres import JobStore
 from streams.admission_log import AdmissionLog
 from streams.agents import declare_agent
 from streams.app import StreamApp
-from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate, declare_sink
+from streams.assistant import GateParts, declare_completion, declare_embedding, declare_gate
 from streams.cancellation_log import CancellationLog
 from streams.cancellations import Cancellations
 from streams.classifying import AT_ONCE, Classifying
-from streams.deadlines import Deadlines
 from streams.deltas import DeltaTopic
-from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
 from streams.entry import Entry
 from streams.errors import StartError
@@ -54,11 +37,10 @@ from streams.made import Made, adapters_of
 from streams.provider_watch import ProviderWatch
 from streams.providers import configured
 from streams.quarantine import Quarantine
-from streams.releaser import Releaser
 from streams.rules import Newest, answer_rules, prompt_rules
 from streams.serve import StageServer
-from streams.serve_sink import as_dead_letters
 from streams.speech import declare_speech
+from streams.storing import declare_storing
 from streams.tables import Tables
 from streams.training import declare_training
 from streams.user_limits import UserLimits
@@ -190,7 +172,13 @@ class Composition:
                     continue
                 offering.append(training)
             else:
-                await self._declare_sink(app, stack, cancellations, users)
+                storing = declare_storing(
+                    app, self._catalog, self._encoder, stack, settings=self._settings, pool=self._pool,
+                    masters=self._master_secrets(), cancellations=cancellations, users=users,
+                    clock_is_right=self._clock_is_right,
+                )  # fmt: skip
+                self._told_of_users.append(storing.hear_of_user)
+                self.beside += storing.beside
                 declare_examples(app, server, self._catalog, made)
             self.apps.append(app)
         if not self.apps:
@@ -339,68 +327,3 @@ class Composition:
         watch = ProviderWatch(adapters, breaker_of=lambda name: guards[name].breaker.state)
         self.beside.append(watch.run)
         return watch.offers
-
-    async def _declare_sink(
-        self, app: StreamApp, stack: AsyncExitStack, cancellations: Cancellations, users: CompactedTable[UserUpdated]
-    ) -> None:
-        settings = self._settings
-        pool = self._pool
-        if pool is None:
-            raise StartError("DATABASE_URL is not set: name the database, or run `assistant up`")
-        masters = self._master_secrets()
-        secrets = WebhookSecrets(pool, masters=masters)
-        sender = WebhookSender(
-            pool,
-            secrets,
-            allow_private=settings.webhook_allow_private,
-            allowed=Allowed(
-                hosts=frozenset(settings.egress_allowed_hosts), ports=frozenset(settings.egress_allowed_ports)
-            ),
-            timeout_s=settings.webhook_timeout_s,
-        )
-        sending = asyncio.create_task(sender.run(), name="webhooks")
-        stack.push_async_callback(end, sending)
-        stack.push_async_callback(sender.close)
-        finished_topic = self._catalog.full_name("job-finished")
-        deadlines = Deadlines(
-            app, self._encoder, JobStore(pool), finished_topic=finished_topic, clock_is_right=self._clock_is_right
-        )  # fmt: skip
-        disabled = DisabledUsers(app, self._encoder, JobStore(pool), users.values, finished_topic=finished_topic)
-        self._told_of_users.append(disabled.hear)
-        releaser = Releaser(app, DueStore(pool), cancellations=cancellations)
-        self.beside += [releaser.run, deadlines.run, disabled.run]
-        kept_ms = self._catalog["dead-letters"].retention_ms
-        slow = Pool(settings.postgres_dsn or "", size=1)  # one at a time, beside those whose work cannot wait
-        stack.push_async_callback(slow.close)
-        for sweeping in (
-            sweep(DeadLetterStore(slow), kept_ms=kept_ms), sweep_payloads(PayloadStore(slow)),
-            sweep_login_failures(LoginFailures(slow), kept_days=settings.login_failures_kept_days),
-            sweep_incidents(IncidentStore(slow), kept_days=settings.incident_ttl_days),
-            sweep_agent_steps(AgentStepStore(slow), kept_days=settings.agent_memory_ttl_days),
-        ):  # fmt: skip
-            stack.push_async_callback(end, asyncio.create_task(sweeping))
-        declare_sink(
-            app, self._catalog, pending=PendingSink(pool),
-            outcomes=OutcomeSink(pool, webhook_due=sender.wake, audio_links=AudioLinks(masters)),
-            dead_letters=DeadLetterSink(pool), incidents=self._incident_sink(app, pool),
-            give_up=partial(as_dead_letters, app, self._encoder),
-        )  # fmt: skip
-
-    def _incident_sink(self, app: StreamApp, pool: Pool) -> IncidentSink:
-        settings, users = self._settings, self._catalog.full_name("user-updated")
-
-        async def announce(user: UserRow) -> None:
-            await app.publish([user.announcement(users, source="/sink")])
-
-        rules = QuarantineRules(
-            after=settings.quarantine_after, window_s=settings.quarantine_window_s, lasts_s=settings.quarantine_s,
-            admins=settings.quarantine_admins,
-        )  # fmt: skip
-        return IncidentSink(pool, rules, announce=announce)
-
-
-async def end(task: "asyncio.Future[Any]") -> None:
-    """Cancel a task, and wait until it has ended."""
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

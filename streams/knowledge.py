@@ -31,6 +31,7 @@ from streams.app import StreamApp
 from streams.chunk_writer import ChunkTopic
 from streams.decode import decoder
 from streams.document_sweep import sweep_documents
+from streams.ending import end
 from streams.errors import StartError
 from streams.files import StoredFiles
 from streams.guards import partitions_share
@@ -96,7 +97,7 @@ async def declare_ingestion(app: StreamApp, server: StageServer, catalog: Catalo
         await server.at_once(stream, decoder(ChunksPrepared), embed, name="embed_chunks", target="documents")
 
     sweeping = asyncio.create_task(sweep_documents(OldVersions(pool), vectors), name="old documents")
-    made.stack.push_async_callback(_end, sweeping)
+    made.stack.push_async_callback(end, sweeping)
     return True
 
 
@@ -110,12 +111,6 @@ def _embedding(
         for name, adapter in adapters.items()
         if adapter.capabilities.embeds
     }
-
-
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 async def declare_retrieval(app: StreamApp, server: StageServer, catalog: Catalog, made: Made) -> bool:

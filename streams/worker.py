@@ -19,7 +19,8 @@ from schemas.topics import Catalog
 from settings import Settings
 from streams import metrics
 from streams.app import StreamApp
-from streams.composition import Composition, end
+from streams.composition import Composition
+from streams.ending import end
 from streams.errors import StartError
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat

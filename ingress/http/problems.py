@@ -16,9 +16,9 @@ from schemas.events import RateLimit
 CONTENT_TYPE = "application/problem+json"
 TITLES = {
     400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
-    408: "The body came too slowly", 413: "Body too large", 415: "Unsupported media type", 422: "The body does not fit",
-    429: "Too many requests", 431: "Headers too large", 500: "Internal error", 502: "The provider refused",
-    503: "Not available at the moment", 504: "No answer in time",
+    408: "The body came too slowly", 409: "Not as things stand", 413: "Body too large", 415: "Unsupported media type",
+    422: "The body does not fit", 429: "Too many requests", 431: "Headers too large", 500: "Internal error",
+    502: "The provider refused", 503: "Not available at the moment", 504: "No answer in time",
 }  # fmt: skip
 MAX_TOLD_ERRORS, MAX_PATH_CHARS = 20, 100  # the names in a path are the sender's
 STANDING = "standing"  # in a request's state: tells where its user stands with their rate

@@ -49,7 +49,7 @@ def test_the_release_has_no_failpoints() -> None:
     """The suite is not packaged, no module of the product loads it, and `FAIL` means nothing to the product."""
     packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert not [name for name in packaged if name.startswith(("chaos", "tests"))]
-    for package in (*PRODUCT, "cli.py", "settings.py"):
+    for package in (*PRODUCT, "cli.py", "settings"):
         path = ROOT / package
         for file in [path] if path.is_file() else path.rglob("*.py"):
             text = file.read_text()

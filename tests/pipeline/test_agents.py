@@ -163,7 +163,9 @@ async def test_runs_as_they_are_asked_for_and_followed(
         api.scripts["second"] = [finish("As before.")]
         await seen(client, await run(client, "second", agent_id=agent_id), "completed")
         assert any("Goal: second" in prompt and "It was blue." in prompt for prompt in api.calls)
-        items = (await client.get(f"/agents/memory/{agent_id}")).json()["items"]
+        told = (await client.get(f"/agents/memory/{agent_id}")).json()
+        assert told.keys() == {"agent_id", "items", "next"}
+        items = told["items"]
         assert [item["observation"] for item in items] == ["As before.", "It was blue."]
         mallory = await register(client, f"mallory-{uuid.uuid4().hex[:6]}")
         problem(await client.get(f"/agents/memory/{agent_id}", headers=mallory), 404, "not-found")

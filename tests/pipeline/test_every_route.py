@@ -214,6 +214,7 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
             f"/payloads/{theirs['payload_id']}", f"/api-keys/{theirs['key_id']}", f"/documents/{theirs['document_id']}",
             f"/instruction/examples/{theirs['example_id']}",
             f"/agents/memory/{theirs['agent_id']}", f"/instruction/adapters/{theirs['name']}",
+            f"/jobs/{theirs['job_id']}",
         ):  # fmt: skip
             assert (await alice.delete(path)).status_code == 204
 

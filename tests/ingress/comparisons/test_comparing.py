@@ -10,6 +10,7 @@ import pytest
 from ingress.comparisons import comparing
 from ingress.http.problems import Problem
 from schemas.ids import JobIds
+from sinks.job_deletion import JobDeletion
 from tests.conftest import SECRET
 from tests.ingress.comparing_scene import KILLED, Scene, at_work
 from tests.waiting import until
@@ -54,6 +55,22 @@ async def test_so_many_are_at_work_and_no_more(scene: Scene) -> None:
             await scene.pipeline.end(scene.pipeline.published[done])
         await scene.ended(comparison_id)
     assert scene.pipeline.most_at_work == 3
+
+
+async def test_a_cell_whose_job_is_deleted_says_so_and_is_not_asked_again(scene: Scene) -> None:
+    """Also where that was before anybody has looked at its outcome."""
+    scene.pipeline.answers = False
+    comparison_id, deletion = await scene.ask(3), JobDeletion(scene.pool)
+    async with at_work(scene.comparing):
+        await until(lambda: len(scene.pipeline.published) == 3)
+    for job_id, error in zip(scene.pipeline.published, ({"code": "timeout", "message": "late"}, None), strict=False):
+        await scene.pipeline.end(job_id, error=error)
+        assert await deletion.delete(job_id, of="alice") == "deleted"
+    await scene.pipeline.end(scene.pipeline.published[2])
+    async with at_work(scene.another()):
+        view = await scene.ended(comparison_id)
+    assert sorted(cell["status"] for cell in view["cells"]) == ["completed", "deleted", "deleted"]
+    assert len(scene.pipeline.published) == 3
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 4])

@@ -8,17 +8,32 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from settings.values import (
+    PROVIDERS as PROVIDERS,
+)
+from settings.values import (
+    Address,
+    ApiKey,
+    Hosts,
+    Origins,
+    Ports,
+    StrongSecret,
+    Words,
+    WordsOrNone,
+    as_list,
+    as_object,
+    by_provider,
+)
 from transport.kafka_security import KafkaSecurity, Mechanism, Protocol
 
 logger = logging.getLogger(__name__)
 
-MIN_SECRET_BYTES = 32
-PROVIDERS = ("openai", "gemini", "ollama", "lmstudio", "qwen3vl", "local")  # the last is the one that is always there
+ROOT = Path(__file__).parent.parent
 ALLOWED = (*PROVIDERS[:-1], "qwen-tts", PROVIDERS[-1])  # with the one that only speaks
 FalloverClass = Literal["unreachable", "http-429", "http-5xx", "timeout", "context-too-long", "filtered"]
 ROLES = ("gate", "completion", "speech", "retrieval", "agent", "ingestion", "training", "sink")
@@ -71,58 +86,62 @@ class Settings(BaseSettings):
     db_user: str = "postgres"
     db_pass: SecretStr = SecretStr("")
     db_name: str = "postgres"
-    qdrant_url: str | None = None
-    qdrant_api_key: SecretStr | None = None
+    qdrant_url: Address | None = None
+    qdrant_api_key: ApiKey = None
     qdrant_cacert: Path | None = None
     qdrant_path: Path | None = None
 
     # --- providers; one without its key or address is absent ---
-    allowed_providers: Annotated[tuple[str, ...], NoDecode] = ALLOWED
+    allowed_providers: Words = ALLOWED
     default_provider: str | None = None
     embedding_provider: str | None = None
-    openai_api_key: SecretStr | None = None
-    openai_base_url: str = "https://api.openai.com/v1"
+    openai_api_key: ApiKey = None
+    openai_base_url: Address = "https://api.openai.com/v1"
     openai_model: str = "gpt-4o-mini"
     openai_embedding_model: str = "text-embedding-3-small"
-    gemini_api_key: SecretStr | None = None
-    gemini_base_url: str = "https://generativelanguage.googleapis.com"
+    gemini_api_key: ApiKey = None
+    gemini_base_url: Address = "https://generativelanguage.googleapis.com"
     gemini_model: str = "gemini-3-flash-preview"
     gemini_embedding_model: str = "gemini-embedding-001"
-    ollama_base_url: str | None = None
+    ollama_base_url: Address | None = None
     ollama_model: str = "mistral:7b-instruct-q4_K_M"
     ollama_embedding_model: str = "nomic-embed-text"
-    lmstudio_base_url: str | None = None
-    lmstudio_api_key: SecretStr | None = None
+    lmstudio_base_url: Address | None = None
+    lmstudio_api_key: ApiKey = None
     lmstudio_model: str | None = None
     lmstudio_embedding_model: str = "text-embedding-nomic-embed-text-v1.5"
-    qwen3_vl_base_url: str | None = None
-    qwen_tts_base_url: str | None = None
-    tts_api_url: str | None = None
-    local_base_url: str | None = None
+    qwen3_vl_base_url: Address | None = None
+    qwen_tts_base_url: Address | None = None
+    tts_api_url: Address | None = None
+    local_base_url: Address | None = None
     local_model: str = "SmolLM2-135M-Instruct"
     local_slots: int = Field(4, ge=1, le=64)
-    local_embedding_url: str | None = None
+    local_embedding_url: Address | None = None
     local_embedding_model: str = "multilingual-e5-small"
-    local_speech_url: str | None = None
+    local_speech_url: Address | None = None
     local_adapters_path: Path | None = None
-    local_training_python: Path = Path(__file__).parent / ".venv-lora" / "bin" / "python"
+    local_training_python: Path = ROOT / ".venv-lora" / "bin" / "python"
     max_local_adapters: int = Field(16, ge=1, le=64)
     llm_timeout: float = Field(30, ge=1, le=120)
     max_retries: int = Field(3, ge=0, le=10)
     retry_long_first_s: float = Field(30, ge=0.1, le=300)
     completion_concurrency: int = Field(512, ge=1, le=4096)
     speech_concurrency: int = Field(2, ge=1, le=64)
-    provider_concurrency: Annotated[dict[str, Annotated[int, Field(ge=1, le=4096)]], NoDecode] = {}
-    provider_requests_per_minute: Annotated[dict[str, Annotated[float, Field(gt=0, le=10_000_000)]], NoDecode] = {}
-    fallover_on: Annotated[tuple[FalloverClass, ...], NoDecode] = get_args(FalloverClass)
+    provider_concurrency: Annotated[
+        dict[str, Annotated[int, Field(ge=1, le=4096)]], NoDecode, BeforeValidator(by_provider)
+    ] = {}
+    provider_requests_per_minute: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=10_000_000)]], NoDecode, BeforeValidator(by_provider)
+    ] = {}
+    fallover_on: Annotated[tuple[FalloverClass, ...], NoDecode, BeforeValidator(as_list)] = get_args(FalloverClass)
     fallover_time_share: float = Field(0.5, ge=0.1, le=0.9)
     breaker_failures: int = Field(10, ge=1, le=1_000_000)
     breaker_after_s: float = Field(10, ge=0, le=3600)
     breaker_cool_down_s: float = Field(15, ge=0.1, le=3600)
 
     # --- who may, what may, how much ---
-    jwt_secret_key: SecretStr | None = None
-    jwt_secret_key_previous: SecretStr | None = None
+    jwt_secret_key: StrongSecret = None
+    jwt_secret_key_previous: StrongSecret = None
     jwt_expires_min: int = Field(60, ge=1, le=1440)
     event_token_required: bool = False
     root_usr_pass: SecretStr | None = None
@@ -142,18 +161,18 @@ class Settings(BaseSettings):
     max_prompt_length: int = Field(20_000, ge=1, le=20_000)
     max_speech_chars: int = Field(5_000, ge=1, le=20_000)
     max_response_length: int = Field(20_000, ge=1, le=200_000)
-    forbidden_commands: Annotated[tuple[str, ...] | None, NoDecode] = None
-    instruction_patterns: Annotated[tuple[str, ...] | None, NoDecode] = None
-    exfiltration_patterns: Annotated[tuple[str, ...] | None, NoDecode] = None
+    forbidden_commands: WordsOrNone = None
+    instruction_patterns: WordsOrNone = None
+    exfiltration_patterns: WordsOrNone = None
     instruction_regex: str | None = None
     role_override_regex: str | None = None
     meta_system_regex: str | None = None
     risk_flag_from: float = Field(0.3, ge=0.01, le=1.01)
     risk_refuse_from: float = Field(0.5, ge=0.01, le=1.01)
-    prompt_classifier_url: str | None = None
+    prompt_classifier_url: Address | None = None
     prompt_classifier_timeout_s: float = Field(1, ge=0.01, le=10)
     prompt_classifier_failure: Literal["pass", "refuse"] = "pass"
-    forbidden_llm_output: Annotated[tuple[str, ...], NoDecode] = ()
+    forbidden_llm_output: Words = ()
     leaked_instruction_share: float = Field(0.6, ge=0, le=1)
 
     # --- ingress ---
@@ -182,8 +201,10 @@ class Settings(BaseSettings):
     max_comparisons_per_user: int = Field(3, ge=1, le=100)
     max_examples_per_user: int = Field(10_000, ge=0, le=100_000)
     max_payload_bytes_per_user: int = Field(1_000_000_000, ge=0)
-    prices_per_million_tokens: Annotated[dict[str, dict[Literal["input", "output"], Price]], NoDecode] = {}
-    cors_allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    prices_per_million_tokens: Annotated[
+        dict[str, dict[Literal["input", "output"], Price]], NoDecode, BeforeValidator(as_object)
+    ] = {}
+    cors_allowed_origins: Origins = ()
     public_docs: bool = True
     public_metrics: bool = True
 
@@ -197,16 +218,18 @@ class Settings(BaseSettings):
     embedding_concurrency: int = Field(4, ge=1, le=256)
     retrieval_concurrency: int = Field(64, ge=1, le=4096)
     document_expires_after_s: int = Field(21_600, ge=60, le=86_400)
-    context_tokens: Annotated[dict[str, Annotated[int, Field(ge=512, le=10_000_000)]], NoDecode] = {}
-    relevant_from: Annotated[dict[str, Annotated[float, Field(ge=-1, le=1)]], NoDecode] = {}
+    context_tokens: Annotated[
+        dict[str, Annotated[int, Field(ge=512, le=10_000_000)]], NoDecode, BeforeValidator(by_provider)
+    ] = {}
+    relevant_from: Annotated[dict[str, Annotated[float, Field(ge=-1, le=1)]], NoDecode, BeforeValidator(as_object)] = {}
     retrieved_risk_refuse_from: float = Field(0.8, ge=0.01, le=1.01)
-    answer_link_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    answer_link_hosts: Hosts = ()
 
     # --- agents ---
     agent_concurrency: int = Field(256, ge=1, le=4096)
     agent_max_tokens: int = Field(100_000, ge=1_000, le=10_000_000)
     agent_max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
-    agent_api_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    agent_api_hosts: Hosts = ()
     agent_memory_ttl_days: int = Field(90, ge=1, le=3650)
 
     # --- training ---
@@ -241,11 +264,11 @@ class Settings(BaseSettings):
     # --- webhooks ---
     webhook_allow_private: bool = False
     webhook_timeout_s: float = Field(15, ge=1, le=60)
-    egress_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    egress_allowed_ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65_535)], ...], NoDecode] = ()
+    egress_allowed_hosts: Hosts = ()
+    egress_allowed_ports: Ports = ()
 
     # --- the machine ---
-    assistant_home: Path = Path(__file__).parent / ".assistant"
+    assistant_home: Path = ROOT / ".assistant"
     debug_mode: bool = False
 
     @classmethod
@@ -260,109 +283,10 @@ class Settings(BaseSettings):
         higher = (init_settings, env_settings, dotenv_settings)
         return VaultSource(settings_cls, higher, none_where_empty=NONE_WHERE_EMPTY), *higher
 
-    @field_validator(
-        "allowed_providers", "forbidden_commands", "instruction_patterns", "exfiltration_patterns", "fallover_on",
-        "cors_allowed_origins", "egress_allowed_hosts", "egress_allowed_ports", "forbidden_llm_output",
-        "answer_link_hosts", "agent_api_hosts",
-        mode="before",
-    )  # fmt: skip
-    @classmethod
-    def _list(cls, value: object) -> object:
-        """Lists come as JSON, or as words between commas."""
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            import json
-
-            return json.loads(value)
-        return [word.strip() for word in value.split(",") if word.strip()]
-
-    @field_validator("cors_allowed_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or not parts.hostname
-                or origin != f"{parts.scheme}://{parts.netloc}"
-            ):
-                raise ValueError("holds what is no origin: each is like https://app.example, without a path; not *")
-        return value
-
-    @field_validator("egress_allowed_hosts", "answer_link_hosts", "agent_api_hosts")
-    @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """As they are compared: small letters, ASCII, without the last dot."""
-        hosts = [host.strip("[]").rstrip(".").lower() for host in value]
-        if wrong := [host for host in hosts if not host or any(char in host for char in "/@*? ")]:
-            raise ValueError(f"must be names or addresses of hosts, each without scheme, port and path: {wrong[0]!r}")
-        return tuple(host if ":" in host else host.encode("idna").decode("ascii") for host in hosts)
-
-    @field_validator("prices_per_million_tokens", "relevant_from", mode="before")
-    @classmethod
-    def _object(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        import json
-
-        return json.loads(value) if value.strip() else {}
-
-    @field_validator("provider_concurrency", "provider_requests_per_minute", "context_tokens", mode="before")
-    @classmethod
-    def _by_provider(cls, value: object) -> object:
-        """JSON, by `provider` or `provider/model`."""
-        if isinstance(value, str):
-            import json
-
-            value = json.loads(value or "{}")
-        unknown = [name for name in value if name.partition("/")[0] not in PROVIDERS] if isinstance(value, dict) else []
-        if unknown:
-            raise ValueError(f"names what is no provider: {', '.join(unknown)}; there are: {', '.join(PROVIDERS)}")
-        return value
-
     @field_validator(*NONE_WHERE_EMPTY, mode="before")
     @classmethod
     def _none_where_empty(cls, value: object) -> object:
         return None if value == "" else value
-
-    @field_validator("openai_api_key", "gemini_api_key", "lmstudio_api_key", "qdrant_api_key")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        """With a line's end or a letter that is not ASCII it would fail at each call, and be told of in the failure."""
-        if value is None:
-            return None
-        key = value.get_secret_value().strip()
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError("must be printable ASCII without spaces: has it been copied whole?")
-        return SecretStr(key) if key else None
-
-    @field_validator(
-        "openai_base_url", "gemini_base_url", "ollama_base_url", "lmstudio_base_url", "qwen3_vl_base_url",
-        "local_base_url", "prompt_classifier_url", "qdrant_url", "local_embedding_url", "qwen_tts_base_url",
-        "tts_api_url", "local_speech_url",
-    )  # fmt: skip
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must begin with http:// or https://")
-        return value
-
-    @field_validator("jwt_secret_key", "jwt_secret_key_previous")
-    @classmethod
-    def _strong(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        secret = value.get_secret_value()
-        looks_parsed = secret.lstrip().startswith(("[", "{", '"', "-----")) or _is_number(secret)
-        if len(secret.encode()) < MIN_SECRET_BYTES or looks_parsed:
-            raise ValueError(
-                f"must be at least {MIN_SECRET_BYTES} random bytes and not JSON or PEM; "
-                "make one with: openssl rand -base64 48"
-            )
-        if len(set(secret)) < 10:
-            raise ValueError("is too regular to be random; make one with: openssl rand -base64 48")
-        return value
 
     @model_validator(mode="after")
     def _kafka_security_fits(self) -> "Settings":
@@ -400,15 +324,6 @@ class Settings(BaseSettings):
             return None
         password = quote(self.db_pass.get_secret_value(), safe="")
         return f"postgresql://{quote(self.db_user, safe='')}:{password}@{self.db_host}/{quote(self.db_name, safe='')}"
-
-
-def _is_number(text: str) -> bool:
-    """JSON too, and few bits for its length."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 class SettingsWithoutVault(Settings):
