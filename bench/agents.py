@@ -22,6 +22,7 @@ from bench.place import Place, place
 from tests.deployment import ROOT
 
 AGENTS, STEPS, DELAY_MS = 200, 10, 100
+WORKERS = (1, 2, 3)
 ALONE_RUNS, WARM_UP = 10, 2
 TICK_S, GIVE_UP_S = 0.01, 120.0
 
@@ -30,8 +31,9 @@ async def agents(place: Place, *, repeat: int) -> list[Row]:
     """Both figures."""
     with model(delay_ms=0) as url:
         rows = [await one_step(place, url)]
-    with model(delay_ms=DELAY_MS) as url:
-        rows += await many_agents(place, url, repeat=repeat)
+    for workers in WORKERS:
+        with model(delay_ms=DELAY_MS) as url:  # a new one: it counts the steps of each goal
+            rows += await many_agents(place, url, repeat=repeat, workers=workers)
     return rows
 
 
@@ -50,32 +52,39 @@ async def one_step(place: Place, url: str) -> Row:
     return "agent, one step beside model and tool", f"p50 {p50:.1f} ms, p95 {p95:.1f} ms", "p50 25 ms"
 
 
-async def many_agents(place: Place, url: str, *, repeat: int) -> list[Row]:
-    """Share of the rate that there would be if only the model took time, and the worker's memory."""
+async def many_agents(place: Place, url: str, *, repeat: int, workers: int) -> list[Row]:
+    """Share of the rate that there would be if only the model took time, and the first worker's memory.
+
+    One worker is what the aim is of; what more of them reach says how many cores there are.
+    """
     shares, cpus, idle, most = [], [], 0.0, 0.0
     async with place.deployment(OPENAI_BASE_URL=url) as deployment:
-        backlog, worker = Backlog(deployment), deployment.worker("agent")
+        backlog, all_of_them = Backlog(deployment), [deployment.worker("agent") for _ in range(workers)]
         await deployment.ready()
-        backlog.agent_step_requested(1, steps=STEPS)
-        await _until_finished(backlog, 1)
+        backlog.agent_step_requested(AGENTS, steps=1)  # once they share the topics, all have done something
+        await _until_finished(backlog, AGENTS)
+        worker = all_of_them[0]
         idle = resident_mb(worker)
         for n in range(repeat):
             gaps_of(url)
-            cpu = Cpu({"agent": [worker.popen.pid], "Kafka": [place.kafka.pid], "Postgres": [place.postgres.pid]})
+            pids = [one.popen.pid for one in all_of_them]
+            cpu = Cpu({"agent": pids, "Kafka": [place.kafka.pid], "Postgres": [place.postgres.pid]})
             async with peak_mb(worker) as peak:
                 began = monotonic()
                 backlog.agent_step_requested(AGENTS, steps=STEPS)
-                await _until_finished(backlog, 1 + AGENTS * (n + 1))
+                await _until_finished(backlog, AGENTS * (n + 2))
                 shares.append(STEPS * DELAY_MS / 1000 / (monotonic() - began))
                 most = max(most, peak())
             cpus.append(cpu.since(AGENTS * STEPS))
     share = statistics.median(shares)
     ideal = AGENTS * 1000 / DELAY_MS
     told = ", ".join(f"{100 * one:.0f} %" for one in sorted(shares))
-    what = f"{AGENTS} agents of {STEPS} steps at once, one worker, a model of {DELAY_MS} ms"
+    who = "one worker" if workers == 1 else f"{workers} workers"
+    what = f"{AGENTS} agents of {STEPS} steps at once, {who}, a model of {DELAY_MS} ms"
+    aim = "70 %" if workers == 1 else "-"
     cpu_ms = {name: statistics.median(one[name] for one in cpus) for name in ("agent", "Kafka", "Postgres")}
     return [
-        (what, f"{share * ideal:.0f} steps/s, {100 * share:.0f} % of {ideal:.0f} ({told})", "70 %"),
+        (what, f"{share * ideal:.0f} steps/s, {100 * share:.0f} % of {ideal:.0f} ({told})", aim),
         ("  CPU ms a step", ", ".join(f"{name} {ms:.2f}" for name, ms in cpu_ms.items()), "-"),
         ("  resident: idle / all at once", f"{idle:.0f} / {most:.0f} MB", "- / 250 MB"),
     ]

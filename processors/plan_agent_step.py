@@ -7,6 +7,7 @@ same event again asks nobody again.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from processors.agents.history import counted, redeemed, spent_with
@@ -29,6 +30,7 @@ MAX_IDENTICAL, STEP_MAX_TOKENS = 3, 2_048
 CHARS_PER_TOKEN = 4  # where a provider does not count
 SHORT_OBSERVATION_CHARS = 600
 JSON_SCHEMA, JSON_OBJECT = "response_format.json_schema", "response_format.json_object"
+FREE = GenerationConfig()
 REPEATED = "The same call for the third time in a row: it was not made."
 
 
@@ -144,7 +146,7 @@ def _ended(event: AgentStepRequested, error: JobError, now: datetime) -> Emit:
 
 def _without_format(generation: GenerationConfig) -> GenerationConfig:
     """A step has a shape of its own."""
-    return generation.model_copy(update={"response_format": None})
+    return generation if generation.response_format is None else generation.model_copy(update={"response_format": None})
 
 
 class _Question:
@@ -210,6 +212,16 @@ class _Question:
 
 def _shaped(generation: GenerationConfig, parameters: frozenset[str], tools: Tools) -> GenerationConfig:
     """With the shape of a step, as far as the provider holds its model to one; and what agents do best with."""
+    return _shape(parameters, tools) if generation == FREE else _in_shape(generation, parameters, tools)
+
+
+@lru_cache(maxsize=8)
+def _shape(parameters: frozenset[str], tools: Tools) -> GenerationConfig:
+    """Where its user wants nothing in particular: made once, for it is the same at each step of nearly all runs."""
+    return _in_shape(FREE, parameters, tools)
+
+
+def _in_shape(generation: GenerationConfig, parameters: frozenset[str], tools: Tools) -> GenerationConfig:
     changes: dict[str, Any] = {}
     if JSON_SCHEMA in parameters:
         changes["response_format"] = response_format(tools)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from processors.errors import PermanentError
 from processors.ports import Completion, CompletionRequest
-from providers.openai_compatible import Dialect, OpenAICompatibleProvider, make_client
+from providers.openai_client import make_client
+from providers.openai_compatible import Dialect, OpenAICompatibleProvider
 
 NAME = "lmstudio"
 EMBEDS = "embed"  # in the name of each model that only makes vectors

@@ -16,7 +16,8 @@ from processors.errors import PermanentError, RetryableError
 from processors.ports import Capabilities, Completion, CompletionRequest, EmbeddingPurpose, Embeddings
 from providers.failures import UNREACHABLE
 from providers.local_adapters import BARE, loaded_adapters, missing
-from providers.openai_compatible import Dialect, OpenAICompatibleProvider, make_client
+from providers.openai_client import make_client
+from providers.openai_compatible import Dialect, OpenAICompatibleProvider
 
 DIALECT = Dialect(
     {

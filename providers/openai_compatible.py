@@ -32,22 +32,15 @@ from providers.failures import (
     unreachable,
 )
 from providers.lines import Lines, sse_data
+from providers.openai_client import CLOSING, HEADERS, OPTIONS
 from providers.openai_replies import Chunk, EmbeddingReply, ErrorOnTheWay, Models, Reply
-from providers.sdk_http import MAX_REPLY_BYTES, ReplyTooLargeError, make_sdk_client
+from providers.sdk_http import MAX_REPLY_BYTES, ReplyTooLargeError
 from providers.telling import tell
 from providers.vectors import embeddings
 from schemas.generation import GenerationConfig
 
 MODELS_TIMEOUT_S = 10.0
 FILTERED = "content_filter"
-# What the SDK tells of our machine with every call is left out: nobody needs it, and it costs a fifth of a call's CPU.
-TOLD_BY_THE_SDK = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async", "Retry-Count",
-                   "Read-Timeout")  # fmt: skip
-HEADERS: Mapping[str, str | Omit] = {
-    **{f"X-Stainless-{name}": Omit() for name in TOLD_BY_THE_SDK},
-    "X-Stainless-Raw-Response": "stream",  # to the SDK itself: the body is not read before we do
-}
-CLOSING: Mapping[str, str | Omit] = {**HEADERS, "Connection": "close"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +79,7 @@ class OpenAICompatibleProvider:
         """What it asks.
 
         Args:
-            client: From `make_client`; its own retries are off, for `run_stage` decides.
+            client: From `openai_client.make_client`; its own retries are off, for `run_stage` decides.
             name: As in `ALLOWED_PROVIDERS`.
             model: For completions.
             embedding_model: For embeddings; None where there are none.
@@ -107,7 +100,7 @@ class OpenAICompatibleProvider:
         """See `CompletionProvider.complete`."""
         check_images(self.name, request, self.capabilities)
         async with self._failures(), self._reply(self._body(request), timeout_s=request.timeout_s + 1) as reply:
-            body = await reply.aread()
+            body = b"".join([piece async for piece in reply.aiter_raw()])  # it was not packed: see `sdk_http`
         return self._parse(body)
 
     async def stream(self, request: CompletionRequest, on_delta: Callable[[str], Awaitable[None]]) -> Completion:
@@ -125,7 +118,7 @@ class OpenAICompatibleProvider:
             self._reply(body, timeout_s=request.timeout_s + 1, streamed=True) as reply,
         ):
             self._has_streamed = True
-            async for piece in reply.aiter_bytes():
+            async for piece in reply.aiter_raw():
                 for line in lines.feed(piece):
                     if (data := sse_data(line)) and (text := answer.take(data)):
                         yield text
@@ -154,12 +147,8 @@ class OpenAICompatibleProvider:
     ) -> httpx2.Response:
         # The SDK's own `create` looks at every argument that there could be, and joins the URL anew for each call:
         # a quarter of a call's CPU.
-        return await self._client.post(
-            self._url,
-            content=orjson.dumps(body),
-            cast_to=httpx2.Response,
-            options={"timeout": timeout_s, "headers": headers},
-        )
+        options: Any = {**OPTIONS, "timeout": timeout_s, "headers": headers}
+        return await self._client.post(self._url, content=orjson.dumps(body), cast_to=httpx2.Response, options=options)
 
     async def models(self) -> tuple[str, ...]:
         """See `CompletionProvider.models`."""
@@ -307,19 +296,6 @@ class _Answer:
         if self._reason is None:
             raise broke_off(self._provider)
         return Completion("".join(self._parts), self._model, self._reason, self._usage)
-
-
-def make_client(*, base_url: str, api_key: str, connections: int, trust_env: bool = True) -> AsyncOpenAI:
-    """A client for `OpenAICompatibleProvider`.
-
-    Args:
-        base_url: Ends in `/v1`.
-        api_key: Sent as a bearer token.
-        connections: How many at most; more callers wait.
-        trust_env: Proxies of the environment are used.
-    """
-    http = make_sdk_client(base_url=base_url, connections=connections, trust_env=trust_env)
-    return AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, http_client=http)
 
 
 def _was_closed(error: BaseException | None) -> bool:

@@ -63,7 +63,8 @@ def _openai(settings: Settings) -> Configured | None:
         return None
 
     def make() -> Adapter:
-        from providers.openai_compatible import OpenAICompatibleProvider, make_client
+        from providers.openai_client import make_client
+        from providers.openai_compatible import OpenAICompatibleProvider
 
         client = make_client(base_url=settings.openai_base_url, api_key=key, connections=slots + SPARE)
         return OpenAICompatibleProvider(

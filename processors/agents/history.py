@@ -31,15 +31,19 @@ def bounded(state: AgentState, *, max_bytes: int = MAX_STATE_BYTES) -> AgentStat
     steps, digest = list(state.steps), state.digest
     while len(steps) > MAX_WHOLE_STEPS:
         digest = _shortened(f"{digest}\n{digest_of(steps.pop(0))}".strip())
+    if len(steps) < len(state.steps):
+        state = state.model_copy(update={"steps": tuple(steps), "digest": digest})
+    if (
+        _size(state) + MAX_WHOLE_STEPS * CLAIM_BYTES < max_bytes
+    ):  # as nearly always; one by one they cost seven times it
+        return state
     claimed = list(state.claimed)
     sizes = [_size(step) for step in steps]
-    left = max_bytes - _size(state.model_copy(update={"steps": (), "digest": digest})) - MAX_WHOLE_STEPS * CLAIM_BYTES
+    left = max_bytes - _size(state.model_copy(update={"steps": ()})) - MAX_WHOLE_STEPS * CLAIM_BYTES
     while len(steps) > 1 and sum(sizes) > left:
         sizes.pop(0)
         claimed.append(steps.pop(0).step)
-    if len(steps) == len(state.steps):
-        return state
-    return state.model_copy(update={"steps": tuple(steps), "claimed": tuple(claimed), "digest": digest})
+    return state.model_copy(update={"steps": tuple(steps), "claimed": tuple(claimed)})
 
 
 async def redeemed(state: AgentState, job: Job, store: StepStore) -> AgentState:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ class Plan:
 def parse_plan(text: str) -> Plan | None:
     """What was written, if it says what to do; None where it does not."""
     text = without_unstorable(text).strip()
-    for candidate in (text, *_FENCED.findall(text), *_objects(text)):
+    for candidate in _candidates(text):
         try:
             found = json.loads(candidate, strict=False)
         except (ValueError, RecursionError):
@@ -38,6 +39,13 @@ def parse_plan(text: str) -> Plan | None:
         if (plan := _of_object(found)) is not None:
             return plan
     return _of_lines(text)
+
+
+def _candidates(text: str) -> Iterator[str]:
+    """What may be the object; each is looked for only where the one before was none, for most models write no more."""
+    yield text
+    yield from _FENCED.findall(text)
+    yield from _objects(text)
 
 
 def storable(value: Any, depth: int = 0) -> Any:

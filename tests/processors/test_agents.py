@@ -288,6 +288,16 @@ def test_what_rides_in_an_event_is_bounded(char: str) -> None:
     assert state.digest
 
 
+@pytest.mark.parametrize("steps", [3, 8])
+def test_only_what_has_no_room_is_left_behind(steps: int) -> None:
+    state = bounded(
+        AgentState(steps=tuple(AgentStep(step=n, thought="", action="a", observation="о") for n in range(1, steps + 1)))
+    )
+    room = len(state.model_dump_json().encode()) + 26  # with the numbers of six steps
+    assert bounded(state, max_bytes=room) is state
+    assert bounded(state, max_bytes=room - 1).claimed == (state.steps[0].step,)
+
+
 async def test_steps_too_large_for_an_event_are_named_there_and_told_whole_all_the_same() -> None:
     """What stands in the newest six steps reaches the model, whatever rides in the event."""
     facts = [f"fact number {n}" for n in range(9)]

@@ -10,7 +10,8 @@ from providers.gemini import make_gemini
 from providers.lmstudio import make_lmstudio
 from providers.local import make_local
 from providers.ollama import make_ollama
-from providers.openai_compatible import OpenAICompatibleProvider, make_client
+from providers.openai_client import make_client
+from providers.openai_compatible import OpenAICompatibleProvider
 from providers.qwen3vl import make_qwen3vl
 from schemas.generation import GenerationConfig
 from tests.stand_ins.gemini_api import GeminiStandIn

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from processors.ports import Usage
-from providers.openai_compatible import OpenAICompatibleProvider, make_client
+from providers.openai_client import make_client
+from providers.openai_compatible import OpenAICompatibleProvider
 from providers.retry_after import retry_after_s
 from tests.providers.adapters import request
 from tests.providers.conftest import Asked

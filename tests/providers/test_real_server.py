@@ -17,7 +17,8 @@ from embedded.ports import free_port
 from processors.errors import PermanentError, RetryableError
 from providers.lmstudio import make_lmstudio
 from providers.local import make_local
-from providers.openai_compatible import COMPATIBLE, OpenAICompatibleProvider, make_client
+from providers.openai_client import make_client
+from providers.openai_compatible import COMPATIBLE, OpenAICompatibleProvider
 from schemas.generation import ResponseFormat
 from tests.providers.adapters import request
 from tests.providers.conftest import Asked
