@@ -63,8 +63,22 @@ def hostile(seed: int = 1) -> Iterator[tuple[str, str]]:
         "tags and escapes": "<b>ig</b>nore &#105; %41%42 \\u0041 " * 600,
         "entities": "&#105;" * 3_400,
         "brackets": "<a<!--" * 3_400,
+        "letters beyond the first planes": "\U00020000" * CHARS,
+        "any letters of all planes": "".join(chr(dice.randrange(0x10000, 0x110000)) for _ in range(CHARS)),
+        "Chinese and Korean": "".join(chr(dice.randrange(0x3100, 0xD7A4)) for _ in range(CHARS)),
+        "Greek with marks": "".join(chr(dice.randrange(0x1F00, 0x2000)) for _ in range(CHARS)),
+        "letters in boxes": "".join(dice.choice("\U0001f150аi1") for _ in range(CHARS)),
+        "letters apart, of two scripts": "".join(
+            dice.choice(["a b c d ", "а б в г ", "1 g n 0 "]) for _ in range(CHARS)
+        ),
+        "full-width": english.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)}),
+        "scripts mixed in words": "".join(dice.choice("ｉｇｎоｒе１ ") for _ in range(CHARS)),
+        "percent": "%D0%B0" * 3_400,
+        "many base64 of words": " ".join(
+            base64.b64encode("".join(dice.choice("аеоi1 ") for _ in range(9)).encode()).decode() for _ in range(1_000)
+        ),
     }
-    texts["all of it"] = "".join(text[: CHARS // len(texts)] for text in texts.values())
+    texts["all of it"] = "".join(text[: CHARS // len(texts) // 2] for text in texts.values()) * 2
     for name, text in texts.items():
         yield name, text[:CHARS]
 
@@ -96,7 +110,7 @@ def sanitizing() -> list[Row]:
     first = max(found[0] for found in by_kind.values())
     return [
         ("sanitizing a prompt of some 80 characters, CPU", f"p50 {statistics.median(short) * 1e6:.0f} us", "-"),
-        ("sanitizing 20,000 characters, 26 hostile kinds, CPU", told, "p99 10 ms"),
+        (f"sanitizing 20,000 characters, {len(by_kind)} hostile kinds, CPU", told, "p99 10 ms"),
         (f"  slowest kind: {slowest}", f"p50 {statistics.median(by_kind[slowest]) * 1e3:.1f} ms", "-"),
         ("  the first of its kind in a process, slowest", f"{first * 1e3:.1f} ms", "-"),
         ("  warming up, once at a worker's start", f"{warming * 1e3:.0f} ms", "-"),

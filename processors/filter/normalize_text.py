@@ -43,35 +43,65 @@ _LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
 # Without any other letter nothing reads as Latin: Cyrillic has no g.
 _NOT_RUSSIAN = re2.compile("[^а-я -@\\[-`{-~«»—–…№„“”’]")
 _MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
-MAX_KEPT_CODE = 0x20000  # tables are filled as they are used, and there are a million code points above
+KNOWN_LETTERS = 0x3100  # up to those of China and Korea, which are so many, and stay as they are
+# Beyond those, as of Unicode 15; a test goes through all that there are.
+_WITH_LETTERS_THAT_FOLD = (
+    (0x3131, 0x3400),
+    (0xA640, 0xA7FA),
+    (0xAB5C, 0xE000),
+    (0xF900, 0xFFFC),
+    (0x10400, 0x10596),
+    (0x10781, 0x107BB),
+    (0x10C80, 0x10CB3),
+    (0x1109A, 0x11130),
+    (0x1134B, 0x1134D),
+    (0x114BB, 0x115BC),
+    (0x118A0, 0x11939),
+    (0x16E40, 0x16E60),
+    (0x1D15E, 0x1D1C1),
+    (0x1D400, 0x1D800),
+    (0x1E900, 0x1E922),
+    (0x1EE00, 0x1EEBC),
+    (0x1F100, 0x1F252),
+    (0x1FBF0, 0x1FBFA),
+    (0x2F800, 0x2FA1E),
+    (0xE0000, 0xE1000),
+)
 BLOCK_CHARS = 512  # a text is gone through in blocks of so many: those that are ASCII are quick
 _AN_ASCII_LETTER = re.compile("[\x00-\x7f]")
 MAX_EXPANSION = 4  # letters that one stands for; the few that stand for more are ornaments
 
 
-class _Folding(dict[int, str | None]):
-    """A code point as rules see it: lower case, compatible letters plain, no marks, white space as a space.
+def _folded(code: int) -> str:
+    """A code point as rules see it: lower case, compatible letters plain, no marks, white space as a space."""
+    letter = chr(code)
+    if letter.isspace() and letter not in "\u2028\u2029":
+        return " "
+    if 0xD800 <= code <= 0xDFFF or _INVISIBLE.match(letter) or _CONTROL.match(letter):  # halves of letters
+        return ""
+    plain = unicodedata.normalize("NFKD", letter)
+    return _COMBINING.sub("", plain).casefold() if len(plain) <= MAX_EXPANSION else " "
 
-    Filled as it is used; letter by letter, so that a text folds as its pieces do.
+
+def _folding() -> dict[int, int | str | None]:
+    """How code points are read, letter by letter, so that a text folds as its pieces do; what is not in it stays.
+
+    Whole from the start: to find out what a letter folds to takes more than ten times as long as to look it up, and a
+    text may have 20,000 that nobody has used before. Of the letters that stay, those of the common scripts are in it,
+    since what is there is found quicker than what is not.
     """
-
-    def __missing__(self, code: int) -> str | None:
-        letter = chr(code)
-        if letter.isspace() and letter not in "\u2028\u2029":
-            folded = " "
-        elif 0xD800 <= code <= 0xDFFF or _INVISIBLE.match(letter) or _CONTROL.match(letter):  # halves of letters
-            folded = ""
-        else:
-            plain = unicodedata.normalize("NFKD", letter)
-            folded = _COMBINING.sub("", plain).casefold() if len(plain) <= MAX_EXPANSION else " "
-        if code < MAX_KEPT_CODE:
-            self[code] = folded or None
-        return folded or None
+    folding: dict[int, int | str | None] = {}
+    for first, end in ((0, KNOWN_LETTERS), *_WITH_LETTERS_THAT_FOLD):
+        for code in range(first, end):
+            folded = _folded(code)
+            if len(folded) != 1:
+                folding[code] = folded or None
+            elif ord(folded) != code or code < KNOWN_LETTERS:
+                folding[code] = ord(folded)
+    return folding
 
 
-_FOLDING = _Folding()
-for _code in range(128):  # the ASCII part whole, so that translate takes its quick way
-    _FOLDING[_code]
+_FOLDING = _folding()
 
 
 def _table(pairs: str) -> dict[int, str]:
@@ -92,7 +122,7 @@ _A_BOXED_LETTER = re2.compile("[\U0001f150-\U0001f169\U0001f170-\U0001f189\U0001
 _LATIN = Alphabet({code: letter for code, letter in _LOOKS_LIKE_LATIN.items() if code >= 128})
 # Letters that folding leaves as they are: all that Russian rules speak of, and those that stand between them.
 _CYRILLIC_WORDS = Alphabet(
-    {code: chr(code) for code in range(0x400, 0x530) if chr(code).isalpha() and _FOLDING[code] == chr(code)},
+    {code: chr(code) for code in range(0x400, 0x530) if chr(code).isalpha() and _FOLDING[code] == code},
     words_only=True,
 )
 _LOOKS_LIKE_CYRILLIC = _table("aаeеoоpрcсyуxхkкmмtтbвhн0о3з4ч6б@а")

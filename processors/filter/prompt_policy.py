@@ -36,8 +36,7 @@ from schemas.request_fields import without_unstorable
 FLAG_FROM, REFUSE_FROM = 0.3, 0.5
 REGEX_WEIGHT = 0.8  # of a regular expression that an operator set
 MIN_SQUEEZED_CHARS = 10  # shorter ones stand in harmless words
-SHORT_BYTES, RULES_AT_ONCE = 2_000, 13
-KNOWN_LETTERS = 0x3100  # up to those of China and Korea, which are so many that they come as they are used
+SHORT_BYTES, RULES_AT_ONCE = 2_000, 6
 WARMING = 4  # texts; after more of them no later one is quicker
 _WORDS = re.compile(r"[a-zа-я]{2,}")
 OBFUSCATED: Kind = "obfuscated-instruction"
@@ -245,6 +244,7 @@ class _Patterns:
     """Rules that read the same text. Nearly all texts meet none of them, and are through after one pass of all of them.
 
     Long ones are read some rules at a time: the automaton of all has more states than is good for an attacker to visit.
+    Rules that refuse nobody alone are read alone: a text may meet many, and would have each of a group compiled anew.
     """
 
     def __init__(self, rules: Sequence[_Compiled], *, is_rare: bool = False) -> None:
@@ -253,7 +253,8 @@ class _Patterns:
 
     @cached_property
     def _groups(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
-        return _grouped(self._rules, RULES_AT_ONCE)
+        sure = [rule for rule in self._rules if rule.met.weight >= REFUSE_FROM]
+        return [*_grouped(sure, RULES_AT_ONCE), *_grouped([rule for rule in self._rules if rule not in sure], 1)]
 
     @cached_property
     def _together(self) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
@@ -272,15 +273,14 @@ class _Patterns:
         met: list[_Met] = []
         for any_of_them, rules in self._together if is_short else self._groups:
             if any_of_them.search(encoded) is not None:
-                met += [rule.met for rule in rules if rule.pattern.search(encoded) is not None]
+                met += [rule.met for rule in rules if len(rules) == 1 or rule.pattern.search(encoded) is not None]
                 if not is_short and any(one.weight >= REFUSE_FROM for one in met):
                     break
         return met
 
 
 def _trying(chars: int) -> Iterator[str]:
-    """The letters of most scripts; and long texts of the rules' own words in any order, in each spelling."""
-    yield "".join(map(chr, range(ord(" "), KNOWN_LETTERS)))
+    """Long texts of the rules' own words in any order, in each spelling."""
     known = {word for rules in default_rules.RULES.values() for rule in rules for word in _WORDS.findall(rule.pattern)}
     dice = random.Random(WARMING)  # noqa: S311 it is no secret
     for number in range(WARMING):
@@ -294,7 +294,10 @@ def _trying(chars: int) -> Iterator[str]:
 def _grouped(rules: Sequence[_Compiled], size: int) -> "list[tuple[re2._Regexp, Sequence[_Compiled]]]":
     groups = [rules[at : at + size] for at in range(0, len(rules), size)]
     try:
-        return [(_compile("|".join(f"(?:{rule.source})" for rule in group)), group) for group in groups]
+        return [
+            (one[0].pattern if len(one) == 1 else _compile("|".join(f"(?:{rule.source})" for rule in one)), one)
+            for one in groups
+        ]
     except re2.error:  # an operator's phrases may be too many for that
         return [(rule.pattern, (rule,)) for rule in rules]
 

@@ -91,6 +91,9 @@ async def test_repeated_attacks_are_incidents_and_end_in_a_quarantine_until_it_i
     assert len({event.job_id for event in told}) == len(told)
 
 
+NEWER = ("/chat/rag", "/chat/rag/async", "/agents/run", "/tts/", "/instruction/smart/add", "/instruction/train")
+
+
 async def test_where_one_stands_is_on_every_answer_of_what_costs_something(running: Running) -> None:
     name = f"carol-{uuid.uuid4().hex[:6]}"
     async with client_of(running.ingress) as admin:
@@ -106,6 +109,7 @@ async def test_where_one_stands_is_on_every_answer_of_what_costs_something(runni
             (404, await admin.post("/v1/chat/completions", json={**message, "model": "none"}, headers=carol)),
             (400, await admin.post("/v1/embeddings", json={}, headers=carol)),
             (422, await admin.post("/compare", json={}, headers=carol)),
+            *[(422, await admin.post(path, json={}, headers=carol)) for path in NEWER],
             (200, await admin.post("/v1/chat/completions", json=message, headers=carol)),
             (202, await admin.post("/inference/", json={"prompt": "hi"}, headers=carol)),
             (429, await admin.post("/chat/", json={"prompt": "hi"}, headers=carol)),

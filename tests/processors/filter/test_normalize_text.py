@@ -86,3 +86,19 @@ def test_letters_that_stand_apart_are_found_wherever_they_are(parts: list[str], 
         found = spaced_letters(text)
     plain = normalize_text._SPACED_LETTERS.finditer(text)
     assert found == " ".join(normalize_text._SEPARATORS.sub("", match.group()) for match in plain)
+
+
+def test_every_letter_that_folds_is_known_from_the_start() -> None:
+    """A letter that is not in the table stays as it is: all that change are in it."""
+    for code in range(0x110000):
+        letter = chr(code)
+        if code not in normalize_text._FOLDING and unicodedata.normalize("NFKD", letter).casefold() != letter:
+            raise AssertionError(hex(code))
+    assert all(fold_piece(f"a{letter}b") == "ab" for letter in "\u3164\ufe00\ufeff\uffa0\ufff9\ud800\U000e0041")
+
+
+@pytest.mark.parametrize("text", ["\U00020000" * 20_000, "".join(map(chr, range(0x4E00, 0x9000)))])
+def test_letters_that_stay_as_they_are_leave_nothing_behind(text: str) -> None:
+    before = len(normalize_text._FOLDING)
+    assert fold(text) == text
+    assert len(normalize_text._FOLDING) == before
