@@ -1,4 +1,5 @@
-"""Ingestion: `python -m bench.documents [--pages 1000] [--letters 2100] [--documents 50] [--calls 200]`.
+"""Ingestion: `python -m bench.documents [--pages 1000] [--letters 2100] [--documents 50] [--calls 200]
+[--rounds 3]`.
 
 A long PDF from its upload to the last vector, beside the time that the embedding model takes for the same chunks by
 itself, and the memory of every process meanwhile; then `POST /chat/` against a stub, alone and while many documents
@@ -9,6 +10,7 @@ import argparse
 import asyncio
 import random
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -91,6 +93,15 @@ def cpu_s(pid: int) -> float:
     return float(sum(psutil.Process(pid).cpu_times()[:2]))
 
 
+def held_s(pid: int) -> float:
+    """How long its threads were ready to run while others ran. Source: the kernel's scheduler/sched-stats.rst."""
+    waited_ns = 0
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(OSError):
+            waited_ns += int(path.read_text(encoding="ascii").split()[1])
+    return waited_ns / 1e9
+
+
 async def ended(client: httpx.AsyncClient, job_id: str) -> dict[str, object]:
     """Its result."""
     deadline = time.monotonic() + GIVE_UP_S
@@ -156,28 +167,54 @@ async def long_document(
 
 
 async def many_documents(
-    client: httpx.AsyncClient, caller: Caller, pids: dict[str, int], *, documents: int, calls: int
+    client: httpx.AsyncClient, caller: Caller, pids: dict[str, int], *, documents: int, calls: int, rounds: int
 ) -> None:
-    """Print what calls notice of them."""
+    """Print what calls notice of them: alone and beside them by turns, since a machine is not the same all the time."""
     chance = random.Random(documents)
-
-    async def calling(count: int = calls) -> tuple[float, float]:
-        return await one_at_a_time(caller, path="/chat/", prompt="hello", wanted=200, count=count)
-
-    before, began, used = await calling(), time.perf_counter(), {name: cpu_s(pid) for name, pid in pids.items()}
-    jobs = [await begun(client, f"{n}.txt", text_of(30_000, chance).encode()) for n in range(documents)]
-    during = await calling()
-    views = [(await client.get(f"/jobs/{job_id}")).json()["status"] for job_id in jobs]
-    left = views.count("pending")
+    found: list[tuple[float, float, float, float]] = []
+    spent, waited, took = dict.fromkeys(pids, 0.0), dict.fromkeys(pids, 0.0), 0.0
+    for n in range(rounds):
+        alone = await one_at_a_time(caller, path="/chat/", prompt="hello", wanted=200, count=calls)
+        texts = [text_of(30_000, chance).encode() for _ in range(documents)]
+        used, held = {name: cpu_s(pid) for name, pid in pids.items()}, {name: held_s(pid) for name, pid in pids.items()}
+        began = time.perf_counter()
+        jobs = [await begun(client, f"{n}-{place}.txt", text) for place, text in enumerate(texts)]
+        beside = await one_at_a_time(caller, path="/chat/", prompt="hello", wanted=200, count=calls)
+        took += time.perf_counter() - began
+        for name, pid in pids.items():
+            spent[name] += cpu_s(pid) - used[name]
+            waited[name] += held_s(pid) - held[name]
+        left = [(await client.get(f"/jobs/{job_id}")).json()["status"] for job_id in jobs].count("pending")
+        found.append((*alone, *beside))
+        print(
+            f"  round {n + 1}: alone {alone[0]:.1f} / {alone[1]:.1f} ms, beside {beside[0]:.1f} / {beside[1]:.1f} ms: "
+            f"{beside[1] / alone[1]:.2f} times; {left} of {documents} still under way at its end",
+            flush=True,
+        )
+        await over(client, jobs, pids["embeddings"])
+    middle = [statistics.median(column) for column in zip(*found, strict=True)]
+    ratios = sorted(beside / alone for _, alone, _, beside in found)
     print(
-        f"POST /chat/ p50 / p95: alone {before[0]:.1f} / {before[1]:.1f} ms; while {documents} documents are ingested "
-        f"{during[0]:.1f} / {during[1]:.1f} ms: {during[1] / before[1]:.2f} times (aim 1.5); {left} of them were "
-        "still under way at the end"
+        f"POST /chat/ p50 / p95, median of {rounds} rounds: alone {middle[0]:.1f} / {middle[1]:.1f} ms; while "
+        f"{documents} documents are ingested {middle[2]:.1f} / {middle[3]:.1f} ms; p95 "
+        f"{statistics.median(ratios):.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f}; aim 1.5)"
     )
-    spent = {name: (cpu_s(pid) - used[name]) / (time.perf_counter() - began) * 100 for name, pid in pids.items()}
-    print("CPU meanwhile, % of one: " + ", ".join(f"{name} {part:.0f}" for name, part in sorted(spent.items())))
+    for told, of in (("CPU", spent), ("waiting for one (all threads)", waited)):
+        print(f"{told} meanwhile, % of one: "
+              + ", ".join(f"{name} {part / took * 100:.0f}" for name, part in sorted(of.items())))  # fmt: skip
+
+
+async def over(client: httpx.AsyncClient, jobs: list[str], model: int) -> None:
+    """Cancel what is left; returns once the model has nothing to do."""
     for job_id in jobs:
         await client.post(f"/jobs/{job_id}/cancel")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        before = cpu_s(model)
+        await asyncio.sleep(1)
+        if cpu_s(model) - before < 0.05:
+            return
+    raise RuntimeError("the embedding model still works for documents that were cancelled")
 
 
 async def measure(here: Place, parts: dict[str, Running], given: argparse.Namespace) -> None:
@@ -197,7 +234,9 @@ async def measure(here: Place, parts: dict[str, Running], given: argparse.Namesp
                     pids = {name: part.pid for name, part in parts.items()}
                     pids |= {"kafka": here.kafka.pid, "postgres": here.postgres.pid, "stub": here.api.pid}
                     pids |= {process.name: process.popen.pid for process in deployment.processes}
-                    await many_documents(client, caller, pids, documents=given.documents, calls=given.calls)
+                    await many_documents(
+                        client, caller, pids, documents=given.documents, calls=given.calls, rounds=given.rounds,
+                    )  # fmt: skip
             if given.pages:
                 await long_document(client, deployment, parts, pages=given.pages, letters=given.letters)
 
@@ -208,7 +247,8 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=1_000, help="of the long PDF; 0: none")
     parser.add_argument("--letters", type=int, default=2_100, help="on each of its pages")
     parser.add_argument("--documents", type=int, default=50, help="at once; 0: none")
-    parser.add_argument("--calls", type=int, default=200, help="of POST /chat/, alone and beside them")
+    parser.add_argument("--calls", type=int, default=200, help="of POST /chat/, alone and beside them, in each round")
+    parser.add_argument("--rounds", type=int, default=3, help="of both by turns")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with it
     with ExitStack() as stack:

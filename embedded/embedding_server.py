@@ -4,12 +4,13 @@ Beside what OpenAI has, a body may say `input_type`: `query` or `passage`, which
 """
 
 import argparse
+import asyncio
 import base64
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator
-from typing import Annotated, Literal
+from collections.abc import AsyncIterator, Coroutine
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 import uvicorn
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_TEXTS, MAX_CHARS = 64, 8000
 MAX_BODY_BYTES = 4 * MAX_TEXTS * MAX_CHARS + 65_536  # as UTF-8; written as \\u escapes, a text has less room
 RETRY_AFTER_S = 1
+Made = TypeVar("Made")
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARS)]
 
 
@@ -87,7 +89,9 @@ class EmbeddingServer:
             return _error(400, f"the vectors of {self._model} have {self._dimensions} numbers, and no others")
         texts = [given.input] if isinstance(given.input, str) else given.input
         try:
-            vectors, tokens = await self._lanes[given.input_type].embed(texts)
+            vectors, tokens = await _unless_left(request, self._lanes[given.input_type].embed(texts))
+        except ClientDisconnect:
+            return Response(status_code=499)
         except BusyError:
             return _error(429, "too many calls wait: try again later", {"Retry-After": str(RETRY_AFTER_S)})
         found = [
@@ -103,6 +107,28 @@ class EmbeddingServer:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         content = {"object": "list", "data": found, "model": self._model, "usage": usage}
         return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, Made]) -> Made:
+    """What comes of it; nobody else tells that a caller has gone, and for those nothing is computed.
+
+    Raises:
+        ClientDisconnect: It has gone.
+    """
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -14,8 +14,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def spawn(part: Part, *, stdout: int | IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start it, in a session of its own so that Ctrl-C reaches only the supervisor.
+    """Start it, in a process group of its own so that Ctrl-C reaches only the supervisor.
 
+    Not in a session of its own: Linux gives each session as much of the processors as any other (autogroups), so what
+    is nice in one would hold up all the others as if it were not. Source: sched(7), "The autogroup feature".
     Must be called from the main thread: the kernel ties the child's end to the thread that forked it.
     """
     return subprocess.Popen(
@@ -25,7 +27,7 @@ def spawn(part: Part, *, stdout: int | IO[bytes]) -> "subprocess.Popen[bytes]":
         stderr=subprocess.STDOUT,
         env=dict(part.env) or None,
         cwd=part.cwd,
-        start_new_session=True,
+        process_group=0,
         preexec_fn=_before_exec(part.run_as, os.getpid()),
     )
 

@@ -4,6 +4,7 @@ The kernel's bounds hold for native code, too; what Python code does is stopped 
 removed. Where a kernel does not let a process give up its network, the hook is what stands.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -32,6 +33,9 @@ def follow(parent: int) -> None:
     """Die with the parent, however it dies; be nicer than all else."""
     os.nice(19)
     if sys.platform == "linux":
+        if os.getsid(0) == os.getpid():  # a session has its own share of the processors, in which alone nice counts
+            with contextlib.suppress(OSError):  # of kernels without autogroups
+                Path("/proc/self/autogroup").write_text("19", encoding="ascii")
         _libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before that
             os._exit(1)

@@ -74,10 +74,11 @@ class Index:
 
     def _best(self, scores: dict[int, float], most: int) -> list[Point]:
         best = sorted(scores, key=lambda place: -scores[place])[:most]
-        return [
-            Point(place, scores[place], {"place": place, "chunk": {"text": self._chunks[place][1].text}})
-            for place in best
-        ]
+        return [Point(place, scores[place], self._payload(place)) for place in best]
+
+    def _payload(self, place: int) -> dict[str, Any]:
+        document_id, chunk = self._chunks[place]
+        return {"place": place, "version_id": document_id, "chunk": {"text": chunk.text, "index": chunk.index}}
 
     def _found(
         self, payload: dict[str, Any], /, *, score: float, similarity: float | None, has_keyword: bool

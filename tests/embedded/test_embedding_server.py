@@ -131,6 +131,25 @@ async def test_nothing_more_is_done_for_who_is_gone(engine: FakeEngine) -> None:
     assert engine.embedded.count("gone") <= embedding_engine.AT_ONCE
 
 
+async def test_a_caller_that_closes_its_connection_is_gone(engine: FakeEngine) -> None:
+    app = EmbeddingServer(MODEL, make_lanes(lambda: engine), dimensions=3).app
+    body = b'{"model": "%s", "input": [%s]}' % (MODEL.encode(), b",".join([b'"gone"'] * 64))
+    said = iter(({"type": "http.request", "body": body}, {"type": "http.disconnect"}))
+    scope = {"type": "http", "method": "POST", "path": "/v1/embeddings", "headers": [], "query_string": b""}
+
+    async def receive() -> dict[str, Any]:
+        return next(said)
+
+    async def send(_: Any) -> None:
+        pass
+
+    await asyncio.wait_for(app(scope, receive, send), 10)
+    engine.let_go.set()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+        assert (await ask(client, input="stays", input_type="passage")).status_code == 200
+    assert engine.embedded.count("gone") <= embedding_engine.AT_ONCE
+
+
 async def test_an_engine_that_fails_fails_the_call_and_not_the_next(engine: FakeEngine) -> None:
     lane = Lane("query", waiting=4, niceness=0, make=lambda: engine)
     right = engine.token_count

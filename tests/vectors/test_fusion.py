@@ -21,7 +21,8 @@ class Point:
     payload: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.payload = {"chunk": {"text": self.id}, "id": self.id}
+        version, _, index = self.id.partition("#")  # `book#3`: its fourth chunk
+        self.payload = {"chunk": {"text": self.id, "index": int(index or 0)}, "id": self.id, "version_id": version}
 
 
 def read(payload: dict[str, Any], /, *, score: float, similarity: float | None, has_keyword: bool) -> Found:
@@ -56,6 +57,19 @@ def test_it_is_the_same_for_models_whose_cosines_lie_closer_together_or_further_
     words = {"c": 9.0, "x": 4.0, "e": 1.0}
     assert order({one: factor * cosine + offset for one, cosine in COSINES.items()}, words) == order(COSINES, words)
     assert order(COSINES, {one: 7 * score for one, score in words.items()}) == order(COSINES, words)
+
+
+def test_a_passage_counts_for_more_where_more_was_found_around_it() -> None:
+    alike = {"other": 0.8, "book#3": 0.79, "book#4": 0.78, "x": 0.5}
+    assert [one.source for one in fused(alike, {})][:2] == ["book#3", "book#4"]
+    apart = {"other": 0.8, "book#3": 0.79, "book#6": 0.78, "x": 0.5}
+    assert fused(apart, {})[0].source == "other"
+
+
+def test_a_document_helps_its_chunks_no_more_for_being_long() -> None:
+    one_book = fused({f"book#{n}": 0.8 for n in range(30)} | {"x": 0.5}, {})
+    many_notes = fused({f"note{n}": 0.8 for n in range(30)} | {"x": 0.5}, {})
+    assert one_book[0].score == pytest.approx(1.8 * many_notes[0].score)
 
 
 def test_equal_ones_come_in_the_order_of_their_ids() -> None:
