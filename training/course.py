@@ -41,8 +41,10 @@ def run_course(job: Job, pupil: Pupil, adapter: AdapterFile) -> dict[str, Any]:
     Raises:
         CannotTrainError: Nothing can be learnt of these examples.
         ArithmeticError: The loss has become none.
+        OSError: There is no room for the adapter.
     """
     model, words = pupil.model, pupil.words
+    adapter.reserve(model)
     lessons, held_out = (
         [
             lesson
