@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import io
 import json
 import os
 import subprocess
@@ -140,7 +141,7 @@ async def test_its_own_reason_is_told(make: Make, tmp_path: Path) -> None:
 async def test_a_full_disk_is_said(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make(WRITE + DONE)
     with monkeypatch.context() as patched:
-        patched.setattr(tempfile, "TemporaryFile", lambda: Path("/dev/full").open("r+b", buffering=0))
+        patched.setattr(tempfile, "TemporaryFile", lambda: io.FileIO("/dev/full", "r+"))
         error = await refusal(trainer)
     assert error.code == "training-no-room"
     assert "LOCAL_ADAPTERS_PATH" in error.message
