@@ -101,7 +101,7 @@ async def _answers(
     provider: Qwen3VlProvider, job_id: UUID, held_out: Sequence[TrainingExample]
 ) -> list[HeldOutAnswer]:  # fmt: skip
     """Without the adapter and with it. The training is worth something without them, too."""
-    answers = []
+    answers: list[HeldOutAnswer] = []
     for example in held_out:
         said = dict[str, str]()
         for mode in MODES:
