@@ -145,7 +145,9 @@ class LocalTrainer:
     async def forget(self, adapter_id: str) -> None:
         """See `AdapterTrainer.forget`; the server lets go of it when it looks next."""
         if self._folder is not None:
-            self._path(adapter_id).unlink(missing_ok=True)
+            path = self._path(adapter_id)
+            _draft(path).unlink(missing_ok=True)  # of a worker that died with it in hand
+            path.unlink(missing_ok=True)
 
     def _path(self, adapter_id: str) -> Path:
         if self._folder is None or not ADAPTER_ID.fullmatch(adapter_id):
@@ -157,7 +159,7 @@ class LocalTrainer:
         tell: Callable[[TrainingProgress], Awaitable[None]],
     ) -> _Done:  # fmt: skip
         """The adapter's file, whole; what the child said of it."""
-        draft = path.with_name(f".{path.stem}.draft")
+        draft = _draft(path)
         learnt, held_out = hold_out(examples)
         _clear(path)
         try:
@@ -282,6 +284,10 @@ class LocalTrainer:
                     f"the local model's server has not loaded the adapter within {self._bounds.served_within_s:g} s: "
                     "does it look into the same LOCAL_ADAPTERS_PATH?",
                 ) from None
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.draft")
 
 
 def _clear(path: Path) -> None:

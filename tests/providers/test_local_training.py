@@ -196,6 +196,7 @@ async def test_a_second_try_begins_anew(make: Make, tmp_path: Path) -> None:
 async def test_an_adapter_that_is_forgotten_is_gone(make: Make, tmp_path: Path) -> None:
     trainer = make(WRITE + DONE)
     await trained(trainer)
+    (tmp_path / "adapters" / f".{ADAPTER_ID}.draft").write_bytes(b"of a worker that was killed")
     await trainer.forget(ADAPTER_ID)
     await trainer.forget(ADAPTER_ID)
     assert left(tmp_path) == []
