@@ -18,6 +18,7 @@ from embedded.handover import begin_anew, hold, let_in, taken_over
 
 HOST = "127.0.0.1"
 LOOK_EVERY_S = 1.0
+WAIT_EVERY_S = 0.05  # for a moment in which nobody is being answered
 IDLE_WITHIN_S = 60.0  # then it begins anew under requests, too: their jobs ask again
 Anew = Callable[[socket, dict[str, Any]], None]  # does not return, but in tests
 
@@ -73,15 +74,16 @@ class ModelServer:
             let_in(self._waiting, HOST, self._given.port)
             self._waiting = None
 
-    def look(self) -> None:
-        """Begin anew, if there are other adapters and nobody is being answered."""
+    def look(self) -> bool:
+        """Begin anew, if there are other adapters and nobody is being answered; True where somebody is waited for."""
         wanted = self._wanted()
         if {path: _age(path) for path in wanted} == self._loaded:
             self._changed_at = 0.0
-            return
+            return False
         self._changed_at = self._changed_at or time.monotonic()
         if self._is_idle() or time.monotonic() - self._changed_at > IDLE_WITHIN_S:
             self._begin_anew()
+        return True
 
     def _begin_anew(self) -> None:
         told = {
@@ -169,8 +171,7 @@ def main() -> None:
     server = ModelServer(parser.parse_args(), waiting, told)
     server.start()
     while True:
-        time.sleep(LOOK_EVERY_S)
-        server.look()
+        time.sleep(WAIT_EVERY_S if server.look() else LOOK_EVERY_S)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ class Programs:
                                          most_adapters=2)  # fmt: skip
         self._next(None, None)
 
-    def look(self) -> None:
-        self._server.look()
+    def look(self) -> bool:
+        return self._server.look()
 
     def _next(self, waiting: Any, told: dict[str, Any] | None) -> None:
         handed = json.loads(json.dumps(told))
@@ -136,8 +136,9 @@ def test_who_is_being_answered_is_waited_for_but_not_without_end(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(ModelServer, "_is_idle", lambda self: False)
     server = started(tmp_path)
+    assert not server.look()
     put(tmp_path, "a.gguf", 1)
-    server.look()
+    assert server.look()  # soon again: a moment without anybody is short
     now[0] += model_server.IDLE_WITHIN_S
     server.look()
     assert len(llama.loads) == 1
