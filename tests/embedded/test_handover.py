@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from embedded.handover import hold, let_in
+from embedded.handover import _stop_listening_beside, hold, let_in
 from tests.waiting import until
 
 
@@ -47,6 +47,18 @@ def test_who_calls_while_the_server_is_away_is_answered_by_the_next() -> None:
             assert said.read() == b"to %d" % at
     serving.join(5)
     server.close()
+
+
+def test_from_then_on_all_callers_come_to_the_socket_that_waits() -> None:
+    with shared() as server:
+        port = server.getsockname()[1]
+        with hold("127.0.0.1", port) as waiting:
+            _stop_listening_beside(waiting)
+            callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+            waiting.settimeout(5)
+            for caller in callers:  # by lot, half of them would be the server's
+                waiting.accept()[0].close()
+                caller.close()
 
 
 def test_a_port_of_somebody_else_is_not_shared() -> None:

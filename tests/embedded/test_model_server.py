@@ -108,6 +108,16 @@ def test_one_that_cannot_be_loaded_is_left_out_until_it_is_another(llama: FakeLl
     assert llama.loads[2] == [(".neutral.gguf", 1.0), ("a.gguf", 0.0), ("b.gguf", 0.0)]
 
 
+def test_an_adapter_keeps_its_place_from_program_to_program(llama: FakeLlama, tmp_path: Path) -> None:
+    put(tmp_path, "a.gguf", 1)
+    put(tmp_path, "b.gguf", 2)
+    server = started(tmp_path)
+    (tmp_path / "a.gguf").unlink()
+    put(tmp_path, "c.gguf", 3)
+    server.look()
+    assert [name for name, _ in llama.loads[1]] == [".neutral.gguf", ".neutral.gguf", "b.gguf", "c.gguf"]
+
+
 def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
     llama: FakeLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
