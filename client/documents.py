@@ -1,6 +1,5 @@
 """`assistant ingest FILE...` and `assistant documents`, as people see them."""
 
-import contextlib
 import json
 import os
 import time
@@ -11,13 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from client.api import MAX_RATE_LIMIT_WAITS, AssistantClient, ClientError, RateLimitedError
+from client.following import INTERRUPTED, Bar, followed, say
 
-FIRST_POLL_S, MAX_POLL_S = 0.1, 1.0
-INTERRUPTED = 130  # as shells say it of Ctrl-C
 MIB = 1_048_576
 
 
@@ -31,42 +28,19 @@ class Wanted:
     as_json: bool = False
 
 
-class Bar:
-    """Tells how far a file is: over the same line for people; nothing for logs."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
-                   TimeElapsedColumn())  # fmt: skip
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def begin(self, name: str, size: int) -> None:
-        """The next file, of so many bytes."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name[-40:], total=size or None, told="")
+class FileBar(Bar):
+    """Tells how far a file is."""
 
     def sent(self, size: int, of: int) -> None:
         """So many bytes are sent."""
-        self._update(size, of, f"sent {size / MIB:.1f} of {of / MIB:.1f} MiB")
+        self.tell(f"sent {size / MIB:.1f} of {of / MIB:.1f} MiB", size, of)
 
     def working(self, view: dict[str, Any]) -> None:
         """Where its job is, as polled."""
         document = view.get("document") or {}
         pages, chunks = (_of(document, name) for name in ("pages", "chunks"))
         told = ", ".join(filter(None, (pages, chunks))) or view.get("stage", "accepted")
-        self._update(document.get("chunks", 0), document.get("chunks_total"), told)
-
-    def _update(self, completed: int, total: int | None, told: str) -> None:
-        if self._task is not None:
-            self._progress.update(self._task, completed=completed, total=total, told=told)
+        self.tell(told, document.get("chunks", 0), document.get("chunks_total"))
 
 
 def ingest(
@@ -76,24 +50,24 @@ def ingest(
     console, errors = Console(), Console(stderr=True)
     failed = False
     try:
-        with AssistantClient(home, os.environ, root_password=root_password) as client, Bar(errors) as bar:
+        with AssistantClient(home, os.environ, root_password=root_password) as client, FileBar(errors) as bar:
             for path in wanted.files:
                 try:
                     result = _ingest(client, path, wanted, bar, sleep)
                 except (ClientError, OSError) as error:
                     failed = True
                     why = error.strerror if isinstance(error, OSError) else str(error)
-                    _say(errors, f"{path}: {why}")
+                    say(errors, f"{path}: {why}")
                     continue
                 if wanted.as_json:
                     print(json.dumps({"file": str(path), **result}, ensure_ascii=False), flush=True)  # noqa: T201 the result
                 else:
-                    _say(console, _told(path, result))
+                    say(console, _told(path, result))
     except ClientError as error:
-        _say(errors, str(error))
+        say(errors, str(error))
         return 1
     except KeyboardInterrupt:
-        _say(errors, "interrupted: what was ingested until then stays")
+        say(errors, "interrupted: what was ingested until then stays")
         return INTERRUPTED
     return 1 if failed else 0
 
@@ -104,7 +78,7 @@ def list_documents(home: Path, *, root_password: str | None, limit: int, as_json
         with AssistantClient(home, os.environ, root_password=root_password) as client:
             items: list[dict[str, Any]] = client.send("GET", f"/documents?limit={limit}")["items"]
     except ClientError as error:
-        _say(Console(stderr=True), str(error))
+        say(Console(stderr=True), str(error))
         return 1
     if as_json:
         print(json.dumps(items, ensure_ascii=False, indent=1))  # noqa: T201 that is the command's result
@@ -129,15 +103,15 @@ def delete_documents(home: Path, document_ids: Sequence[UUID], *, root_password:
                     client.send("DELETE", f"/documents/{document_id}")
                 except ClientError as error:
                     failed = True
-                    _say(Console(stderr=True), f"{document_id}: {error}")
+                    say(Console(stderr=True), f"{document_id}: {error}")
     except ClientError as error:
-        _say(Console(stderr=True), str(error))
+        say(Console(stderr=True), str(error))
         return 1
     return 1 if failed else 0
 
 
 def _ingest(
-    client: AssistantClient, path: Path, wanted: Wanted, bar: Bar, sleep: Callable[[float], None]
+    client: AssistantClient, path: Path, wanted: Wanted, bar: FileBar, sleep: Callable[[float], None]
 ) -> dict[str, Any]:
     """Its job's result; a rate limit is waited out."""
     waits = 0
@@ -152,23 +126,14 @@ def _ingest(
 
 
 def _ingest_once(
-    client: AssistantClient, path: Path, wanted: Wanted, bar: Bar, sleep: Callable[[float], None]
+    client: AssistantClient, path: Path, wanted: Wanted, bar: FileBar, sleep: Callable[[float], None]
 ) -> dict[str, Any]:
     size = path.stat().st_size
-    bar.begin(path.name, size)
+    bar.begin(path.name, size or None)
     query = {"wait": "false", "source": wanted.source, "provider": wanted.provider}
     given = {name: value for name, value in query.items() if value is not None}
     job_id = client.upload(path, "/ingestion/ingest", given, on_sent=lambda sent: bar.sent(sent, size))["job_id"]
-    try:
-        poll = FIRST_POLL_S
-        while (view := client.send("GET", f"/jobs/{job_id}"))["status"] == "pending":
-            bar.working(view)
-            sleep(poll)
-            poll = min(MAX_POLL_S, poll * 1.5)
-    except KeyboardInterrupt:
-        with contextlib.suppress(ClientError):
-            client.cancel(UUID(job_id))
-        raise
+    view = followed(client, job_id, bar.working, sleep)
     if view["status"] == "completed":
         result: dict[str, Any] = view["result"]
         return result
@@ -190,7 +155,3 @@ def _of(document: dict[str, Any], what: str) -> str | None:
     if not done and not total:
         return None
     return f"{done or 0} of {total} {what}" if total else f"{done} {what}"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,48 +1,29 @@
 """`assistant train NAME` and `assistant adapters`, as people see them."""
 
-import contextlib
 import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from client.api import AssistantClient, ClientError
-
-FIRST_POLL_S, MAX_POLL_S = 0.1, 1.0
-INTERRUPTED = 130  # as shells say it of Ctrl-C
+from client.following import INTERRUPTED, Bar, followed, say
 
 
-class Bar:
-    """Tells how far a training is: over the same line for people; nothing for logs."""
-
-    def __init__(self, console: Console, name: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
-                   TimeElapsedColumn())  # fmt: skip
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task(name[-40:], total=None, told="")
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+class TrainingBar(Bar):
+    """Tells how far a training is."""
 
     def working(self, view: dict[str, Any]) -> None:
         """Where its job is, as polled."""
         far = view.get("training")
         if far is None:
-            self._progress.update(self._task, told=view.get("stage", "accepted"))
-            return
-        told = far_of(far)
-        self._progress.update(self._task, completed=far["step"], total=far["steps"] or None, told=told)
+            self.tell(view.get("stage", "accepted"))
+        else:
+            self.tell(far_of(far), far["step"], far["steps"] or None)
 
 
 def far_of(far: dict[str, Any]) -> str:
@@ -60,14 +41,15 @@ def train(
     """Train an adapter and follow it to its end; Ctrl-C cancels it. Returns the exit code."""
     errors = Console(stderr=True)
     try:
-        with AssistantClient(home, os.environ, root_password=root_password) as client, Bar(errors, body["name"]) as bar:
+        with AssistantClient(home, os.environ, root_password=root_password) as client, TrainingBar(errors) as bar:
+            bar.begin(body["name"])
             result = _trained(client, body, bar, sleep)
             shown = client.get(f"/instruction/adapters/{body['name']}", {})
     except ClientError as error:
-        _say(errors, str(error))
+        say(errors, str(error))
         return 1
     except KeyboardInterrupt:
-        _say(errors, "interrupted: the training is cancelled")
+        say(errors, "interrupted: the training is cancelled")
         return INTERRUPTED
     if as_json:
         print(json.dumps(shown, ensure_ascii=False, indent=1))  # noqa: T201 that is the command's result
@@ -82,7 +64,7 @@ def list_adapters(home: Path, *, root_password: str | None, as_json: bool) -> in
         with AssistantClient(home, os.environ, root_password=root_password) as client:
             items: list[dict[str, Any]] = client.get("/instruction/adapters", {})["items"]
     except ClientError as error:
-        _say(Console(stderr=True), str(error))
+        say(Console(stderr=True), str(error))
         return 1
     if as_json:
         print(json.dumps(items, ensure_ascii=False, indent=1))  # noqa: T201 as above
@@ -106,25 +88,16 @@ def delete_adapter(home: Path, name: str, *, root_password: str | None) -> int:
         with AssistantClient(home, os.environ, root_password=root_password) as client:
             client.send("DELETE", f"/instruction/adapters/{name}")
     except ClientError as error:
-        _say(Console(stderr=True), str(error))
+        say(Console(stderr=True), str(error))
         return 1
     return 0
 
 
 def _trained(
-    client: AssistantClient, body: dict[str, Any], bar: Bar, sleep: Callable[[float], None]
+    client: AssistantClient, body: dict[str, Any], bar: TrainingBar, sleep: Callable[[float], None]
 ) -> dict[str, Any]:  # fmt: skip
     job_id = client.send("POST", "/instruction/train", body)["job_id"]
-    try:
-        poll = FIRST_POLL_S
-        while (view := client.send("GET", f"/jobs/{job_id}"))["status"] == "pending":
-            bar.working(view)
-            sleep(poll)
-            poll = min(MAX_POLL_S, poll * 1.5)
-    except KeyboardInterrupt:
-        with contextlib.suppress(ClientError):
-            client.cancel(UUID(job_id))
-        raise
+    view = followed(client, job_id, bar.working, sleep)
     if view["status"] == "error":
         raise ClientError(f"{view['error']['code']}: {view['error']['message']}")
     result: dict[str, Any] = view["result"]
@@ -134,13 +107,13 @@ def _trained(
 def _show(console: Console, result: dict[str, Any], shown: dict[str, Any]) -> None:
     learnt = f"{result['examples']} examples, {result['held_out']} held out"
     left_out = f", {result['left_out']} left out" if result["left_out"] else ""
-    _say(console, f"{result['adapter']} is ready on {result['provider']}: {learnt}{left_out}")
+    say(console, f"{result['adapter']} is ready on {result['provider']}: {learnt}{left_out}")
     for name, before, after in (
         ("loss", result["loss_first"], result["loss_last"]),
         ("loss on those held out", result["held_out_loss_before"], result["held_out_loss_after"]),
     ):
         if change := _change(before, after):
-            _say(console, f"{name}: {change}")
+            say(console, f"{name}: {change}")
     if shown["answers"]:
         table = Table("asked", "expected", "before", "after")
         for answer in shown["answers"]:
@@ -148,7 +121,7 @@ def _show(console: Console, result: dict[str, Any], shown: dict[str, Any]) -> No
             table.add_row(*map(_brief, (asked, answer["expected"], answer["before"], answer["after"])))
         console.print(table)
     chosen = json.dumps({"mode": "lora", "adapter": result["adapter"]})
-    _say(console, f"use it with generation_config: {chosen}")
+    say(console, f"use it with generation_config: {chosen}")
 
 
 def _change(before: float | None, after: float | None) -> str:
@@ -158,7 +131,3 @@ def _change(before: float | None, after: float | None) -> str:
 def _brief(text: str) -> str:
     told = " ".join(text.split())[:60]
     return told.replace("[", r"\[")  # in a table it would be markup
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,28 +1,74 @@
-"""Keeps a port while its server is made anew: who calls meanwhile waits, and is then passed on."""
+"""Makes a server's program anew in its own process: who calls meanwhile waits, and is then passed on."""
 
 import contextlib
+import json
+import os
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from typing import Any, NoReturn
 
 CHUNK_BYTES, BACKLOG = 65_536, 512
+HANDED_OVER = "ASSISTANT_HANDED_OVER"  # in the environment of the program that follows
 
 
-@contextlib.contextmanager
-def held(host: str, port: int) -> Iterator[None]:
-    """Callers within the block are answered by the server that listens on the port at its end.
-
-    Both listen with SO_REUSEPORT; so must the server. One that listens before it can answer says so to its callers.
+def hold(host: str, port: int) -> socket.socket:
+    """A socket at which callers wait. Both it and the server listen with SO_REUSEPORT.
 
     Raises:
         OSError: Another program listens there that does not share its port.
     """
-    callers: list[socket.socket] = []
-    with socket.socket() as waiting:
+    waiting = socket.socket()
+    try:
         waiting.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         waiting.bind((host, port))
         waiting.listen(BACKLOG)
-        yield
+    except OSError:
+        waiting.close()
+        raise
+    return waiting
+
+
+def begin_anew(waiting: socket.socket, told: dict[str, Any]) -> NoReturn:
+    """Be this program anew, with the same arguments, process id and parent: every thread ends here, whatever it does.
+
+    Args:
+        waiting: From `hold`; the program that follows has it by `taken_over`.
+        told: As JSON has it, likewise.
+    """
+    _stop_listening_beside(waiting)
+    waiting.set_inheritable(True)
+    os.environ[HANDED_OVER] = json.dumps({"socket": waiting.fileno(), "told": told})
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # itself
+
+
+def _stop_listening_beside(waiting: socket.socket) -> None:
+    """From now on all who call come to `waiting`: at the server's own socket they would be cut off."""
+    for descriptor in {*map(int, os.listdir("/dev/fd"))} - {waiting.fileno()}:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as other:
+            if (
+                other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                and other.getsockname() == waiting.getsockname()
+            ):
+                other.shutdown(socket.SHUT_RDWR)
+
+
+def taken_over() -> tuple[socket.socket | None, dict[str, Any]]:
+    """What the program before has handed over; nothing where there was none. Must be called before a file is opened."""
+    if (given := os.environ.pop(HANDED_OVER, None)) is None:
+        return None, {}
+    handed = json.loads(given)
+    at: int = handed["socket"]
+    # A connection that it had and left open would be one that nobody answers.
+    os.closerange(3, at)
+    os.closerange(at + 1, os.sysconf("SC_OPEN_MAX"))
+    return socket.socket(fileno=at), handed["told"]
+
+
+def let_in(waiting: socket.socket, host: str, port: int) -> None:
+    """Whoever waits there is answered by the server that listens on the port now; the socket is closed."""
+    callers: list[socket.socket] = []
+    with waiting:
         waiting.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:

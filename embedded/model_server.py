@@ -1,61 +1,96 @@
 """The llama.cpp server in a process of its own: `python -m embedded.model_server --port N --slots N --model FILE`.
 
 With `--adapters FOLDER` it serves the LoRA adapters there (`NAME.gguf`), each for the requests that name it. llama.cpp
-loads them at its start only: where the folder has changed, it is made anew as soon as it has nothing to do.
+loads them at its start only: where the folder has changed, this program begins anew as soon as it has nothing to do.
 """
 
 import argparse
 import os
 import signal
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from socket import socket
 from typing import Any
 
 from embedded.adapters import neutral_adapter, newest, placed
+from embedded.handover import begin_anew, hold, let_in, taken_over
 
 HOST = "127.0.0.1"
 LOOK_EVERY_S = 1.0
-GONE_WITHIN_S = 10
-IDLE_WITHIN_S = 60.0  # then it is made anew under requests, too: their jobs ask again
+WAIT_EVERY_S = 0.05  # for a moment in which nobody is being answered
+IDLE_WITHIN_S = 60.0  # then it begins anew under requests, too: their jobs ask again
+Anew = Callable[[socket, dict[str, Any]], None]  # does not return, but in tests
 
 
 class ModelServer:
-    """llama.cpp's server with the adapters that are there."""
+    """llama.cpp's server with the adapters that are there.
 
-    def __init__(self, given: argparse.Namespace) -> None:
-        self._given = given
+    It is never let go of while this program lives: a server that is taken down while a call comes in may wait for that
+    call for ever. So other adapters are the next program's, which has this one's process and port.
+    """
+
+    def __init__(
+        self, given: argparse.Namespace, waiting: socket | None = None, told: dict[str, Any] | None = None,
+        *, anew: Anew = begin_anew,
+    ) -> None:  # fmt: skip
+        """`waiting`, `told`: what the program before has handed over."""
+        self._given, self._waiting, self._anew = given, waiting, anew
         self._folder: Path | None = given.adapters
-        self._places: tuple[Path | None, ...] = ()
+        told = told or {"places": [], "broken": {}}
+        self._places = tuple(Path(place) if place else None for place in told["places"])
+        # Adapters that it does not load, and of when they are.
+        self._broken: dict[Path, int] = {Path(path): age for path, age in told["broken"].items()}
         self._loaded: dict[Path, int] = {}  # and of when they are
-        self._broken: dict[Path, int] = {}  # adapters that it does not load, and of when they are
         self._changed_at = 0.0
         self._server: Any = None
 
     def start(self) -> None:
-        """Load the model, and serve."""
-        self._load(self._wanted())
-        print(f"listening on {self._server.listening_address}", flush=True)  # noqa: T201 this process's log
+        """Load the model with the adapters that are there and can be loaded, and serve."""
+        import xllamacpp
 
-    def look(self) -> None:
-        """Serve other adapters, if there are others and nobody is being answered."""
+        loaded = {path: _age(path) for path in self._wanted()}
+        places = placed(self._places, tuple(loaded))
+        try:
+            params = self._params(places)
+        except OSError as error:  # the one that changes nothing cannot be written: better none than no model
+            self._broken |= loaded
+            loaded, places = {}, placed(self._places, ())
+            params = self._params(places)
+            print(f"no adapters: {error.strerror}", flush=True)  # noqa: T201 this process's log
+        try:
+            self._server = xllamacpp.Server(params)
+        except RuntimeError:
+            if not loaded:
+                raise
+            suspect = max(loaded, key=loaded.__getitem__)  # what has come last
+            self._broken[suspect] = loaded[suspect]
+            print(f"left out: {suspect.name} cannot be loaded", flush=True)  # noqa: T201 as above
+            self._begin_anew()
+            return
+        self._places, self._loaded = places, loaded
+        print(f"listening on {self._server.listening_address}", flush=True)  # noqa: T201 as above
+        if self._waiting is not None:
+            let_in(self._waiting, HOST, self._given.port)
+            self._waiting = None
+
+    def look(self) -> bool:
+        """Begin anew, if there are other adapters and nobody is being answered; True where somebody is waited for."""
         wanted = self._wanted()
         if {path: _age(path) for path in wanted} == self._loaded:
             self._changed_at = 0.0
-            return
+            return False
         self._changed_at = self._changed_at or time.monotonic()
         if self._is_idle() or time.monotonic() - self._changed_at > IDLE_WITHIN_S:
-            from embedded.handover import held
+            self._begin_anew()
+        return True
 
-            with held(HOST, self._given.port):
-                # llama.cpp may wait for ever for a call that came as it was going: then this process ends by the
-                # kernel's hand, for nothing of Python runs meanwhile, and the supervisor starts it again.
-                signal.alarm(GONE_WITHIN_S)
-                self._server = None  # it is gone before the next one takes its memory
-                signal.alarm(0)
-                self._load(wanted)
-            self._changed_at = 0.0
+    def _begin_anew(self) -> None:
+        told = {
+            "places": [str(place) if place else None for place in self._places],
+            "broken": {str(path): age for path, age in self._broken.items()},
+        }
+        self._anew(self._waiting or hold(HOST, self._given.port), told)
 
     def _wanted(self) -> tuple[Path, ...]:
         if self._folder is None:
@@ -63,30 +98,6 @@ class ModelServer:
         found = newest(self._folder, self._given.most_adapters + len(self._broken))
         whole = [path for path in found if self._broken.get(path) != _age(path)]
         return tuple(whole[: self._given.most_adapters])
-
-    def _load(self, wanted: Sequence[Path]) -> None:
-        """With these adapters, or with those of them that can be loaded."""
-        import xllamacpp
-
-        left = list(wanted)
-        while True:
-            loaded, places = {path: _age(path) for path in left}, placed(self._places, left)
-            try:
-                self._server = xllamacpp.Server(self._params(places))
-            except OSError as error:  # the one that changes nothing cannot be written: better none than no model
-                self._broken |= loaded
-                left = []
-                print(f"no adapters: {error.strerror}", flush=True)  # noqa: T201 as above
-            except RuntimeError:
-                if not left:
-                    raise
-                suspect = max(left, key=_age)  # what has come last
-                left.remove(suspect)
-                self._broken[suspect] = _age(suspect)
-                print(f"left out: {suspect.name} cannot be loaded", flush=True)  # noqa: T201 as above
-            else:
-                self._places, self._loaded = places, loaded
-                return
 
     def _params(self, places: Sequence[Path | None]) -> Any:
         import xllamacpp
@@ -107,7 +118,7 @@ class ModelServer:
         params.ui = False
         params.cache_ram_mib = 0
         if self._folder is not None:
-            params.reuse_port = True  # as `held` needs it
+            params.reuse_port = True  # as `hold` needs it
             if any(places):
                 neutral = neutral_adapter(self._folder)
                 adapters = [neutral, *(place or neutral for place in places)]
@@ -145,6 +156,10 @@ def _age(path: Path) -> int:
 
 def main() -> None:
     """Serve until SIGTERM; OpenAI's API at /v1, /health beside it."""
+    waiting, told = taken_over()
+    # At once, whatever it does and whichever of its programs it is: the server's threads are its own.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--slots", type=int, required=True)
@@ -153,14 +168,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--adapters", type=Path)
     parser.add_argument("--most-adapters", type=int, default=16)
-    server = ModelServer(parser.parse_args())
+    server = ModelServer(parser.parse_args(), waiting, told)
     server.start()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    while not stop.wait(LOOK_EVERY_S):
-        server.look()
-    os._exit(0)  # the server's threads are its own
+    while True:
+        time.sleep(WAIT_EVERY_S if server.look() else LOOK_EVERY_S)
 
 
 if __name__ == "__main__":

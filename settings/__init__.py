@@ -235,6 +235,7 @@ class Settings(BaseSettings):
     # --- training ---
     training_concurrency: int = Field(1, ge=1, le=16)
     training_expires_after_s: int = Field(14_400, ge=60, le=86_400)
+    qwen3_vl_training_timeout_s: float = Field(3_600, ge=1, le=86_400)
     max_training_examples: int = Field(1_000, ge=4, le=10_000)
     max_adapters_per_user: int = Field(10, ge=0, le=100)
 

@@ -45,7 +45,9 @@ def make_trainers(settings: Settings, live: LiveSettings) -> dict[str, AdapterTr
     if "qwen3vl" in settings.allowed_providers and settings.qwen3_vl_base_url:
         from providers.qwen3vl_training import Qwen3VlTrainer
 
-        trainers["qwen3vl"] = Qwen3VlTrainer(Newest(_qwen_address, settings, live))
+        trainers["qwen3vl"] = Qwen3VlTrainer(
+            Newest(_qwen_address, settings, live), timeout_s=settings.qwen3_vl_training_timeout_s
+        )
     if "local" in settings.allowed_providers:
         from providers.local_training import LocalTrainer
 

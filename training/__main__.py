@@ -4,6 +4,7 @@ The job is its standard input (`training.job`), FILE the descriptor that the ada
 JSON line for each step, and in the end `{"done": ...}` or `{"code": ..., "message": ...}`.
 """
 
+import errno
 import os
 import sys
 import traceback
@@ -33,16 +34,20 @@ def main() -> None:
         done = run_course(job, pupil, adapter)
     except Exception as error:
         traceback.print_exc()  # for who runs this by hand: the worker does not listen, for it may quote an example
-        fail(*_told(error, memory_bytes))
+        fail(*_told(error, memory_bytes, file_bytes))
     else:
         tell(done=done)
     os._exit(0)  # torch takes its time to go
 
 
-def _told(error: Exception, memory_bytes: int) -> tuple[str, str]:
+def _told(error: Exception, memory_bytes: int, file_bytes: int) -> tuple[str, str]:
     """Code and message."""
     if isinstance(error, MemoryError) or "allocate" in str(error):
         return "training-too-large", f"it takes more than {memory_bytes >> 20} MiB of memory"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "training-no-room", "the disk that the adapter is to lie on is full: make room there, and train again"
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return "training-too-large", f"the adapter takes more than {file_bytes >> 20} MiB"
     if isinstance(error, ArithmeticError):
         return "training-diverged", str(error)
     if isinstance(error, CannotTrainError):

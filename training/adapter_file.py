@@ -10,12 +10,23 @@ from gguf.gguf_writer import WriterState
 from training.job import Recipe
 from training.names import MODULES, to_llama_order
 
+HEAD_BYTES = 128 * 1024  # names, shapes and padding of some 420 matrices take a third of it
+
 
 class AdapterFile:
     """Opened before anything is read, for afterwards this process opens no file for writing."""
 
     def __init__(self, descriptor: int) -> None:
         self._file = os.fdopen(descriptor, "wb")
+
+    def reserve(self, model: Any) -> None:
+        """Have its room on the disk now, and not learn after hours that there is none.
+
+        Raises:
+            OSError: There is none.
+        """
+        numbers = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        os.posix_fallocate(self._file.fileno(), 0, 2 * numbers + HEAD_BYTES)
 
     def write(self, model: Any, facts: dict[str, Any], recipe: Recipe) -> None:
         """All of it, in half precision. Source: llama.cpp, convert_lora_to_gguf.py."""
@@ -38,4 +49,5 @@ class AdapterFile:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
+        self._file.truncate()  # what was reserved and not needed
         writer.close()

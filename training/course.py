@@ -8,7 +8,7 @@ import torch
 
 from training.adapter_file import AdapterFile
 from training.job import CannotTrainError, Job
-from training.learning import answer, learn, loss_on
+from training.learning import answers, learn, loss_on
 from training.model import make_model, read_file
 from training.telling import MAX_TEXT, tell
 from training.words import NO_LOSS, Lesson, Words
@@ -41,8 +41,10 @@ def run_course(job: Job, pupil: Pupil, adapter: AdapterFile) -> dict[str, Any]:
     Raises:
         CannotTrainError: Nothing can be learnt of these examples.
         ArithmeticError: The loss has become none.
+        OSError: There is no room for the adapter.
     """
     model, words = pupil.model, pupil.words
+    adapter.reserve(model)
     lessons, held_out = (
         [
             lesson
@@ -56,17 +58,15 @@ def run_course(job: Job, pupil: Pupil, adapter: AdapterFile) -> dict[str, Any]:
     asked = [(example, words.prompt(example)) for example in job.held_out][: job.recipe.answers]
     asked = [(example, prompt[: job.recipe.tokens]) for example, prompt in asked]
 
-    def answers() -> list[str]:
-        said = []
-        for _, prompt in asked:
-            said.append(answer(model, words, prompt, most=job.recipe.answer_tokens)[:MAX_TEXT])
-            tell(loading=True)  # it is alive, as slow as it may be
-        return said
+    def said() -> list[str]:
+        texts = answers(model, words, [prompt for _, prompt in asked], most=job.recipe.answer_tokens)
+        tell(loading=True)  # it is alive, as slow as it may be
+        return [text[:MAX_TEXT] for text in texts]
 
     tell(loading=True)
-    loss_before, before = loss_on(model, held_out), answers()
+    loss_before, before = loss_on(model, held_out), said()
     losses = learn(model, lessons, job, _tell_step)
-    loss_after, after = loss_on(model, held_out), answers()
+    loss_after, after = loss_on(model, held_out), said()
     if not all(map(math.isfinite, [*losses, loss_after or 0.0])):
         raise ArithmeticError("the loss has grown without end: choose a smaller lr")
     adapter.write(model, pupil.facts, job.recipe)
@@ -75,9 +75,9 @@ def run_course(job: Job, pupil: Pupil, adapter: AdapterFile) -> dict[str, Any]:
         "answers": [
             {
                 "instruction": example.instruction, "input": example.input, "expected": example.output,
-                "before": said, "after": says,
+                "before": bare, "after": taught,
             }
-            for (example, _), said, says in zip(asked, before, after, strict=True)
+            for (example, _), bare, taught in zip(asked, before, after, strict=True)
         ],
     }  # fmt: skip
 

@@ -53,14 +53,17 @@ def loss_on(model: Any, lessons: Sequence[Lesson]) -> float | None:
     return total / counted
 
 
-def answer(model: Any, words: Words, prompt: list[int], *, most: int) -> str:
-    """What it says, always the likeliest."""
-    given = torch.tensor([prompt])
+def answers(model: Any, words: Words, prompts: Sequence[list[int]], *, most: int) -> list[str]:
+    """What it says to each, always the likeliest; all at once, for each token reads all the weights whoever asks."""
+    if not prompts:
+        return []
+    longest = max(map(len, prompts))
+    left = [longest - len(prompt) for prompt in prompts]
+    given = torch.tensor([[words.end] * more + prompt for more, prompt in zip(left, prompts, strict=True)])
+    seen = torch.tensor([[0] * more + [1] * (longest - more) for more in left])
     with torch.no_grad():
-        said = model.generate(
-            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=most, do_sample=False
-        )
-    return words.text(said[0, len(prompt) :].tolist())
+        said = model.generate(input_ids=given, attention_mask=seen, max_new_tokens=most, do_sample=False)
+    return [words.text(row[longest:].tolist()) for row in said]
 
 
 def _step(model: Any, lessons: Sequence[Lesson]) -> float:

@@ -10,7 +10,8 @@ import pytest
 
 from client import documents as commands
 from client.api import AssistantClient
-from client.documents import INTERRUPTED, Wanted
+from client.documents import Wanted
+from client.following import INTERRUPTED
 
 JOB = str(uuid4())
 

@@ -10,6 +10,7 @@ import pytest
 
 from client import training
 from client.api import AssistantClient
+from client.following import INTERRUPTED
 
 JOB = str(uuid4())
 RESULT = {
@@ -108,7 +109,7 @@ def test_ctrl_c_cancels_it(to: Any, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     code = training.train(tmp_path, {"name": "polite"}, root_password=None, as_json=False, sleep=interrupt)
-    assert code == training.INTERRUPTED
+    assert code == INTERRUPTED
     assert f"POST /jobs/{JOB}/cancel" in ingress.calls
 
 

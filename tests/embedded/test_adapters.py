@@ -1,14 +1,11 @@
-"""Where adapters stand in the server's list, and what happens to callers while it is made anew."""
+"""Where adapters stand in the server's list."""
 
 import os
-import socket
-import threading
 from pathlib import Path
 
 import pytest
 
 from embedded.adapters import neutral_adapter, newest, placed
-from embedded.handover import held
 from tests.adapter_files import read_gguf
 
 A, B, C = Path("a.gguf"), Path("b.gguf"), Path("c.gguf")
@@ -48,46 +45,3 @@ def test_the_neutral_adapter_is_whole_and_written_once(tmp_path: Path) -> None:
     assert not any(path.read_bytes()[-2 * 4 * 576 :])
     assert neutral_adapter(tmp_path / "made").stat().st_mtime_ns == written
     assert os.listdir(tmp_path / "made") == [path.name]
-
-
-def shared(port: int = 0) -> socket.socket:
-    """A server as llama.cpp's is one with `reuse_port`."""
-    server = socket.socket()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    server.bind(("127.0.0.1", port))
-    server.listen()
-    return server
-
-
-def test_who_calls_while_the_server_is_away_is_answered_by_the_next() -> None:
-    first = shared()
-    port = first.getsockname()[1]
-    with held("127.0.0.1", port):
-        first.close()
-        callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
-        for at, caller in enumerate(callers):
-            caller.sendall(b"%d" % at)
-        server = shared(port)
-
-        def serve() -> None:
-            for _ in callers:
-                connection, _ = server.accept()
-                connection.sendall(b"to " + connection.recv(10))
-                connection.close()
-
-        # None of the calls came to the new one: they were all there before it.
-    serving = threading.Thread(target=serve, daemon=True)
-    serving.start()
-    for at, caller in enumerate(callers):
-        caller.settimeout(5)
-        with caller, caller.makefile("rb") as said:
-            assert said.read() == b"to %d" % at
-    serving.join(5)
-    server.close()
-
-
-def test_a_port_of_somebody_else_is_not_shared() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        holding = held("127.0.0.1", server.getsockname()[1])
-        with pytest.raises(OSError, match="in use"):
-            holding.__enter__()

@@ -1,17 +1,17 @@
-"""When the model's server is made anew, with a llama.cpp that loads nothing."""
+"""When the model's server begins anew, with a llama.cpp that loads nothing."""
 
 import argparse
+import json
 import os
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from embedded import handover, model_server
+from embedded import model_server
 from embedded.model_server import ModelServer
 
 
@@ -40,16 +40,30 @@ class FakeLlama:
 def llama(monkeypatch: pytest.MonkeyPatch) -> FakeLlama:
     llama = FakeLlama()
     monkeypatch.setitem(sys.modules, "xllamacpp", llama)
-    monkeypatch.setattr(handover, "held", lambda host, port: nullcontext())
+    monkeypatch.setattr(model_server, "hold", lambda host, port: None)
     monkeypatch.setattr(ModelServer, "_is_idle", lambda self: True)
     return llama
 
 
-def started(folder: Path | None) -> ModelServer:
-    given = argparse.Namespace(port=1, slots=1, model="m", alias="a", threads=1, adapters=folder, most_adapters=2)
-    server = ModelServer(given)
-    server.start()
-    return server
+class Programs:
+    """One after another in a process, each with what the one before has told as JSON has it."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._given = argparse.Namespace(port=1, slots=1, model="m", alias="a", threads=1, adapters=folder,
+                                         most_adapters=2)  # fmt: skip
+        self._next(None, None)
+
+    def look(self) -> bool:
+        return self._server.look()
+
+    def _next(self, waiting: Any, told: dict[str, Any] | None) -> None:
+        handed = json.loads(json.dumps(told))
+        self._server = ModelServer(self._given, waiting, handed, anew=self._next)
+        self._server.start()  # which may begin anew itself
+
+
+def started(folder: Path | None) -> Programs:
+    return Programs(folder)
 
 
 def put(folder: Path, name: str, at: int) -> None:
@@ -67,7 +81,7 @@ def test_without_adapters_there_is_nothing_and_nothing_is_written(llama: FakeLla
     assert not os.listdir(tmp_path)
 
 
-def test_it_is_made_anew_for_what_has_changed_and_only_then(llama: FakeLlama, tmp_path: Path) -> None:
+def test_it_begins_anew_for_what_has_changed_and_only_then(llama: FakeLlama, tmp_path: Path) -> None:
     server = started(tmp_path)
     put(tmp_path, "a.gguf", 1)
     server.look()
@@ -92,6 +106,16 @@ def test_one_that_cannot_be_loaded_is_left_out_until_it_is_another(llama: FakeLl
     put(tmp_path, "b.gguf", 0)  # a broken one takes nobody's place
     server.look()
     assert llama.loads[2] == [(".neutral.gguf", 1.0), ("a.gguf", 0.0), ("b.gguf", 0.0)]
+
+
+def test_an_adapter_keeps_its_place_from_program_to_program(llama: FakeLlama, tmp_path: Path) -> None:
+    put(tmp_path, "a.gguf", 1)
+    put(tmp_path, "b.gguf", 2)
+    server = started(tmp_path)
+    (tmp_path / "a.gguf").unlink()
+    put(tmp_path, "c.gguf", 3)
+    server.look()
+    assert [name for name, _ in llama.loads[1]] == [".neutral.gguf", ".neutral.gguf", "b.gguf", "c.gguf"]
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
@@ -122,8 +146,9 @@ def test_who_is_being_answered_is_waited_for_but_not_without_end(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(ModelServer, "_is_idle", lambda self: False)
     server = started(tmp_path)
+    assert not server.look()
     put(tmp_path, "a.gguf", 1)
-    server.look()
+    assert server.look()  # soon again: a moment without anybody is short
     now[0] += model_server.IDLE_WITHIN_S
     server.look()
     assert len(llama.loads) == 1

@@ -22,8 +22,7 @@ from tests.adapter_files import write_adapter
 from tests.providers.adapters import request
 from tests.waiting import until
 
-# Long: llama.cpp may hang as it is made anew, and the process then ends to be started again, which nobody does here.
-pytestmark = [pytest.mark.integration, pytest.mark.long]
+pytestmark = pytest.mark.integration
 MODEL = "SmolLM2-135M-Instruct"
 ASKED = request("Name three colours.", max_tokens=8, temperature=0.0)
 
@@ -56,7 +55,7 @@ class Server:
         async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             try:
                 found = await loaded_adapters(client, self.base_url)
-            except RetryableError:  # cut off while it was made anew, as who asks for an answer is not; once, not twice
+            except RetryableError:  # cut off as it began anew, as who asks for an answer is not; once, not twice
                 assert self.process.poll() is None, self.log()
                 found = await loaded_adapters(client, self.base_url)
         return {name: at for name, at in found.items() if name != Path(NEUTRAL).stem}

@@ -1,10 +1,13 @@
 """Training on the local model, with a trainer that is none: it speaks the real one's lines, or other ones."""
 
 import asyncio
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +21,7 @@ from providers import local_training
 from providers.local_training import ROOT, LocalTrainer
 from providers.local_training_bounds import TrainingBounds
 from tests.waiting import until
+from training.__main__ import _told
 
 ADAPTER_ID = "0192f0c1-2345-7000-8000-123456789abc"
 EXAMPLES = [TrainingExample(instruction=f"Say {at}.", input="", output=f"{at}!") for at in range(10)]
@@ -134,6 +138,31 @@ async def test_its_own_reason_is_told(make: Make, tmp_path: Path) -> None:
     assert not children()
 
 
+async def test_a_full_disk_is_said(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(WRITE + DONE)
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "TemporaryFile", lambda: io.FileIO("/dev/full", "r+"))
+        error = await refusal(trainer)
+    assert error.code == "training-no-room"
+    assert "LOCAL_ADAPTERS_PATH" in error.message
+    assert left(tmp_path) == []
+    (tmp_path / "adapters").rmdir()
+    (tmp_path / "adapters").write_bytes(b"")
+    error = await refusal(trainer)
+    assert (error.code, "File exists" in error.message) == ("training-failed", True)
+    assert str(tmp_path) not in error.message
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, "training-no-room"), (errno.EDQUOT, "training-no-room"), (errno.EFBIG, "training-too-large")],
+)
+def test_the_child_says_what_the_disk_says(number: int, code: str) -> None:
+    said, message = _told(OSError(number, os.strerror(number)), 1 << 30, 64 << 20)
+    assert said == code
+    assert "Errno" not in message
+
+
 async def test_one_that_hangs_is_ended(make: Make, tmp_path: Path) -> None:
     trainer = make("time.sleep(600)\n", bounds=TrainingBounds(idle_s=0.2))
     error = await refusal(trainer)
@@ -167,6 +196,7 @@ async def test_a_second_try_begins_anew(make: Make, tmp_path: Path) -> None:
 async def test_an_adapter_that_is_forgotten_is_gone(make: Make, tmp_path: Path) -> None:
     trainer = make(WRITE + DONE)
     await trained(trainer)
+    (tmp_path / "adapters" / f".{ADAPTER_ID}.draft").write_bytes(b"of a worker that was killed")
     await trainer.forget(ADAPTER_ID)
     await trainer.forget(ADAPTER_ID)
     assert left(tmp_path) == []

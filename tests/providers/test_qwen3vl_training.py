@@ -1,6 +1,7 @@
 """Training on Qwen3-VL's server, against a stand-in that is one by its contract only."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -26,14 +27,16 @@ def examples(instruction: str = "Translate.", count: int = 5) -> list[TrainingEx
     return [TrainingExample(instruction=instruction, input=f"mot {n}", output=f"word {n}") for n in range(count)]
 
 
-async def trained(api: Qwen3VlStandIn, given: list[TrainingExample]) -> tuple[TrainedAdapter, list[TrainingProgress]]:
+async def trained(
+    api: Qwen3VlStandIn, given: list[TrainingExample], *, timeout_s: float = 60
+) -> tuple[TrainedAdapter, list[TrainingProgress]]:
     told: list[TrainingProgress] = []
 
     async def tell(progress: TrainingProgress) -> None:
         told.append(progress)
 
     parameters = TrainingParameters(epochs=2, lr=1e-3, batch_size=2)
-    return await Qwen3VlTrainer(lambda: api.base_url).train(ID, given, parameters, tell), told
+    return await Qwen3VlTrainer(lambda: api.base_url, timeout_s=timeout_s).train(ID, given, parameters, tell), told
 
 
 async def test_it_is_asked_as_its_contract_has_it_and_measured_by_what_it_has_not_learnt(api: Qwen3VlStandIn) -> None:
@@ -83,18 +86,30 @@ async def test_a_training_whose_answers_cannot_be_had_is_one_all_the_same(api: Q
     assert adapter.answers == []
 
 
-async def test_to_be_cancelled_closes_the_connection(api: Qwen3VlStandIn) -> None:
+async def test_a_server_that_hangs_after_its_training_is_not_asked_for_more_answers(api: Qwen3VlStandIn) -> None:
+    api.mode = "close"
+    given = [one.model_copy(update={"instruction": "[mode=answer]"}) for one in examples(count=10)]
+    adapter, _ = await trained(api, given)  # two are held out
+    assert adapter.answers == []
+    assert sum(api.calls.values()) == 2  # the training, and one answer
+
+
+async def test_to_be_cancelled_closes_the_connection_at_once(api: Qwen3VlStandIn) -> None:
     running = asyncio.create_task(trained(api, examples("[held]")))
-
-    async def at_work() -> bool:
-        return api.busy == 1
-
-    await until(at_work)
+    await until(lambda: api.busy == 1)
     running.cancel()
+    began = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await running
+    await until(lambda: api.busy == 0, within_s=0.5)
+    assert time.monotonic() - began < 0.5
 
-    async def idle() -> bool:
-        return api.busy == 0
 
-    await until(idle)
+@pytest.mark.parametrize("instruction", ["[held]", "[mode=drip]"])
+async def test_one_that_takes_the_training_and_never_answers_is_left(api: Qwen3VlStandIn, instruction: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await trained(api, examples(instruction), timeout_s=0.3)
+    assert caught.value.code == "training-stalled"
+    assert "within 0.3 s" in caught.value.message
+    assert "QWEN3_VL_TRAINING_TIMEOUT_S" in caught.value.message
+    await until(lambda: api.busy == 0, within_s=5)
