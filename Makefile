@@ -8,7 +8,7 @@ PROCESSES ?= 2
 CHOSEN ?= not long
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
-.PHONY: help up down status test test-all test-unit check docs bench bench-retrieval chaos chaos-long lora lock clean
+.PHONY: help up down status test test-all test-unit check docs bench bench-peers bench-retrieval chaos chaos-long lora lock clean
 
 help: ## Show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,11 @@ docs: $(STAMP) ## Write docs/asyncapi.yaml and docs/topics.md anew
 bench: $(STAMP) ## Measure speed, latency and memory; several minutes
 	@$(BIN)/python -m bench
 
+bench-peers: $(STAMP) ## Ours beside Celery, taskiq, arq, FastStream and LiteLLM on this machine; needs redis-server, and 650 MB on disk
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@$(BIN)/uv pip sync -q --python .venv-peers/bin/python --require-hashes bench/peers/requirements.lock
+	@$(BIN)/python -m bench.peers
+
 bench-retrieval: $(STAMP) ## How well documents are found; needs the manuals of Debian's manpages and manpages-ru
 	@$(BIN)/python -m bench.retrieval_quality $(if $(ENGLISH),--english $(ENGLISH)) $(if $(RUSSIAN),--russian $(RUSSIAN)) $(if $(TUNE),--tune)
 
@@ -78,10 +83,12 @@ lock: $(STAMP) ## Compile the lock files anew
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra embeddings --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-runtime.lock
+	@$(BIN)/uv pip compile -q bench/peers/requirements.in --overrides bench/peers/overrides.txt --python-version 3.11 \
+		--no-annotate --no-header --no-emit-index-url --generate-hashes -o bench/peers/requirements.lock
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["lora"], sep="\n")' \
 		| $(BIN)/uv pip compile -q - --universal --python-version 3.11 \
 		--no-annotate --no-header --no-emit-index-url --generate-hashes -o requirements-lora.lock
 
 clean: down ## Stop it, and remove data, environment and caches
 	@if test -x $(BIN)/assistant; then $(BIN)/assistant down --delete-data; fi
-	@rm -rf .venv .venv-lora .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	@rm -rf .venv .venv-lora .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build

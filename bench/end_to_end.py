@@ -1,9 +1,11 @@
-"""The whole way of many jobs: POST, five topics, the provider's answer, the row, and its result read once by HTTP."""
+"""The whole way of many jobs: POST, whatever carries it, the provider's answer, and its result read once by HTTP."""
 
 import asyncio
 import json
 import time
 import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -17,27 +19,37 @@ READERS = 16
 LOOK_EVERY_S, LOOK_AT_MOST = 0.02, 100  # cheap, and far more a second than there are
 GIVE_UP_S = 120.0
 
+Ended = Callable[[Sequence[str]], Awaitable[Sequence[str]]]  # of some ids, those that have ended
+
 
 async def end_to_end(
     place: Place, deployment: Deployment, caller: Caller, *, jobs: int, callers: int
 ) -> tuple[float, dict[str, float]]:
-    """Jobs per second from the first POST to the last result read; CPU ms per job by whose it is.
+    """Through ours, its rows in Postgres included: jobs per second, and CPU ms per job by whose it is.
 
     A job's result is asked for once, when its row says that it has ended.
     """
-    mark, cpu = uuid.uuid4().hex[:8], Cpu(place.pids(deployment))
-    posted: list[uuid.UUID] = []
-    ended: asyncio.Queue[uuid.UUID | None] = asyncio.Queue()
+    cpu = Cpu(place.pids(deployment))
+    async with _rows(deployment.dsn) as ended:
+        rate = await whole_way(caller, ended, jobs=jobs, callers=callers)
+    return rate, cpu.since(jobs)
+
+
+async def whole_way(caller: Caller, ended: Ended, *, jobs: int, callers: int) -> float:
+    """Jobs per second from the first POST to the last result read."""
+    mark = uuid.uuid4().hex[:8]
+    posted: list[str] = []
+    done: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def post(n: int) -> tuple[int, float]:
         status, body = await caller.call("POST", "/chat/async", json.dumps({"prompt": f"{mark} {n}"}).encode())
         if status != 202:
             raise RuntimeError(f"not accepted: {status} {body.decode()}")
-        posted.append(uuid.UUID(json.loads(body)["job_id"]))
+        posted.append(json.loads(body)["job_id"])
         return status, 0.0
 
     async def read() -> None:
-        while (job_id := await ended.get()) is not None:
+        while (job_id := await done.get()) is not None:
             status, body = await caller.call("GET", f"/jobs/{job_id}")
             found = json.loads(body)
             if status != 200 or found["status"] != "completed" or mark not in found["result"]["result"]["text"]:
@@ -45,34 +57,44 @@ async def end_to_end(
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        group.create_task(_tell_ended(deployment.dsn, posted, ended, jobs))
+        group.create_task(_tell_ended(ended, posted, done, jobs))
         for _ in range(READERS):
             group.create_task(read())
         await at_once(post, count=jobs, callers=callers)
-    return jobs / (time.perf_counter() - began), cpu.since(jobs)
+    return jobs / (time.perf_counter() - began)
 
 
-async def _tell_ended(dsn: str, posted: list[uuid.UUID], ended: "asyncio.Queue[uuid.UUID | None]", jobs: int) -> None:
-    """Put every job into the queue once its row has an outcome; the oldest are looked at first."""
-    connection = await asyncpg.connect(dsn)
+async def _tell_ended(ended: Ended, posted: list[str], done: "asyncio.Queue[str | None]", jobs: int) -> None:
+    """Put every job into the queue once it has ended; the oldest are looked at first."""
     told, deadline = 0, time.monotonic() + GIVE_UP_S
-    waiting: dict[uuid.UUID, None] = {}
+    waiting: dict[str, None] = {}
+    while told < jobs:
+        await asyncio.sleep(LOOK_EVERY_S)
+        waiting.update(dict.fromkeys(posted))
+        posted.clear()
+        found = await ended(list(waiting)[:LOOK_AT_MOST]) if waiting else ()
+        for job_id in found:
+            del waiting[job_id]
+            done.put_nowait(job_id)
+        told += len(found)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{told} of {jobs} have ended after {GIVE_UP_S} s")
+    for _ in range(READERS):
+        done.put_nowait(None)
+
+
+@asynccontextmanager
+async def _rows(dsn: str) -> AsyncIterator[Ended]:
+    """Which have an outcome in Postgres."""
+    connection = await asyncpg.connect(dsn)
+
+    async def ended(job_ids: Sequence[str]) -> list[str]:
+        rows = await connection.fetch(
+            "SELECT job_id FROM jobs WHERE job_id = ANY($1::uuid[]) AND status <> 'pending'", job_ids
+        )
+        return [str(row["job_id"]) for row in rows]
+
     try:
-        while told < jobs:
-            await asyncio.sleep(LOOK_EVERY_S)
-            waiting.update(dict.fromkeys(posted))
-            posted.clear()
-            rows = await connection.fetch(
-                "SELECT job_id FROM jobs WHERE job_id = ANY($1) AND status <> 'pending'", list(waiting)[:LOOK_AT_MOST]
-            )
-            for row in rows:
-                job_id = uuid.UUID(int=row["job_id"].int)
-                del waiting[job_id]
-                ended.put_nowait(job_id)
-            told += len(rows)
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{told} of {jobs} have ended after {GIVE_UP_S} s")
-        for _ in range(READERS):
-            ended.put_nowait(None)
+        yield ended
     finally:
         await connection.close()
