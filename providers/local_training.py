@@ -149,9 +149,14 @@ class LocalTrainer:
         )  # fmt: skip
 
     async def forget(self, adapter_id: str) -> None:
-        """See `AdapterTrainer.forget`; the server lets go of it when it looks next."""
-        if self._folder is not None:
-            self._path(adapter_id).unlink(missing_ok=True)
+        """See `AdapterTrainer.forget`; the server lets go of it when it looks next.
+
+        Raises:
+            PermanentError: `training-unavailable`: there is no folder here, so it lies elsewhere.
+        """
+        if self._folder is None:
+            raise PermanentError("training-unavailable", WITHOUT_FOLDER)
+        self._path(adapter_id).unlink(missing_ok=True)
 
     def _path(self, adapter_id: str) -> Path:
         if self._folder is None or not ADAPTER_ID.fullmatch(adapter_id):
