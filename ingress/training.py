@@ -94,7 +94,7 @@ async def delete(name: Name, user: CurrentUser, found: Found) -> Response:
     there = await found.adapters.get(user.user_id, name)
     if there is None:
         raise not_found()
-    if there[0].status in ("training", "interrupted"):
+    if there[0].status not in ("ready", "replaced"):  # a try that has failed may have another one to come
         try:
             await found.cancel_requests.publish(there[0].job_id, user.user_id)
         except NotAcceptedError as error:

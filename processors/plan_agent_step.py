@@ -129,7 +129,7 @@ async def plan_agent_step(
     }
     state = counted(state, planned.action, planned.action_input).model_copy(update=known)
     if state.repeats >= MAX_IDENTICAL:
-        await steps.observe(job, event.step, Observed(REPEATED))
+        await steps.observe(job, event.step, Observed(REPEATED, is_untrusted=state.is_tainted))
         error = JobError(code="repeated-step", message="the agent wanted the same step three times in a row")
         return _ended(event, error, now)
     wanted = ToolCallRequested(

@@ -143,11 +143,16 @@ class LocalTrainer:
         )  # fmt: skip
 
     async def forget(self, adapter_id: str) -> None:
-        """See `AdapterTrainer.forget`; the server lets go of it when it looks next."""
-        if self._folder is not None:
-            path = self._path(adapter_id)
-            _draft(path).unlink(missing_ok=True)  # of a worker that died with it in hand
-            path.unlink(missing_ok=True)
+        """See `AdapterTrainer.forget`; the server lets go of it when it looks next.
+
+        Raises:
+            PermanentError: `training-unavailable`: there is no folder here, so it lies elsewhere.
+        """
+        if self._folder is None:
+            raise PermanentError("training-unavailable", WITHOUT_FOLDER)
+        path = self._path(adapter_id)
+        _draft(path).unlink(missing_ok=True)  # of a worker that died with it in hand
+        path.unlink(missing_ok=True)
 
     def _path(self, adapter_id: str) -> Path:
         if self._folder is None or not ADAPTER_ID.fullmatch(adapter_id):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4
 
 from processors.errors import RetryableError
 from processors.learning.adapter_ports import (
@@ -156,7 +156,8 @@ class AdapterStore:
             if others >= self.max_per_user:
                 raise NotBegunError(TOO_MANY_ADAPTERS, too_many_adapters(self.max_per_user))
             attempt = there["attempt"] + 1 if is_ours else 1
-            adapter_id = uuid5(job.job_id, f"adapter/{job.user_id}/{request.name}/{job.run}/{attempt}")
+            # Of no try that was: what is said to be forgotten of one whose row was deleted is not this one's.
+            adapter_id = uuid4()
             if is_shared:
                 if await connection.fetchval(BUSY, provider, *who, SILENT_S):
                     told = f"{provider} has one adapter for all, and another one is being trained: this one waits"

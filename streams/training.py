@@ -120,16 +120,23 @@ def offers(trainers: Mapping[str, AdapterTrainer]) -> tuple[ProviderOffer, ...]:
 
 
 async def forget_adapters(adapters: AdapterStore, trainers: Mapping[str, AdapterTrainer]) -> None:
-    """Delete what is left of adapters that their users have deleted, and of tries that came to nothing; for ever."""
+    """Delete what is left of adapters that their users have deleted, and of tries that came to nothing; for ever.
+
+    Where one cannot be deleted here, it stays known as forgotten: another worker may have the folder it lies in.
+    """
     while True:
-        with contextlib.suppress(RetryableError, PermanentError):
-            for adapter_id, provider in await adapters.forgotten(list(trainers), limit=FORGOTTEN_AT_ONCE):
-                try:
-                    await trainers[provider].forget(str(adapter_id))
-                except (RetryableError, PermanentError, OSError) as error:
-                    logger.warning("an adapter of %s cannot be deleted yet: %s", provider, error)
-                else:
-                    await adapters.is_gone(adapter_id)
+        for provider, trainer in trainers.items():
+            with contextlib.suppress(RetryableError, PermanentError):
+                for adapter_id, _ in await adapters.forgotten([provider], limit=FORGOTTEN_AT_ONCE):
+                    try:
+                        await trainer.forget(str(adapter_id))
+                    except PermanentError as error:  # nor the others
+                        logger.info("adapters of %s cannot be deleted by this worker: %s", provider, error)
+                        break
+                    except (RetryableError, OSError) as error:
+                        logger.warning("an adapter of %s cannot be deleted yet: %s", provider, error)
+                    else:
+                        await adapters.is_gone(adapter_id)
         await asyncio.sleep(FORGET_EVERY_S)
 
 

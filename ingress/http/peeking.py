@@ -9,7 +9,8 @@ from ingress.http.bodies import FORM
 from ingress.http.problems import Problem
 
 HEAD_BYTES = 8_192
-_NAME = re.compile(rb'content-disposition:[^\r\n]*[;\s]name="?([^";\r\n]*)', re.IGNORECASE)
+# At the beginning of a line only: from each of many in one line it would be looked through to the line's end.
+_NAME = re.compile(rb'^content-disposition:[^\r\n]*[;\s]name="?([^";\r\n]*)', re.IGNORECASE | re.MULTILINE)
 
 
 async def first_field(request: Request) -> tuple[str | None, Request]:
@@ -24,7 +25,7 @@ async def first_field(request: Request) -> tuple[str | None, Request]:
         head += message.get("body", b"")
         if not message.get("more_body", False):
             break
-    found = _NAME.search(head)
+    found = _NAME.search(head, 0, HEAD_BYTES)
 
     async def receive() -> Message:
         return read.pop(0) if read else await request.receive()

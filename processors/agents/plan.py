@@ -11,12 +11,14 @@ from schemas.generation import LARGEST_INT, MAX_JSON_DEPTH
 from schemas.request_fields import without_unstorable
 
 MAX_THOUGHT_CHARS, MAX_NAME_CHARS, MAX_INPUT_BYTES = 4_000, 64, 65_536
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL)
+# Nothing here may look at a run of blank lines once for each of them: a model can be talked into writing many.
+_FENCED = re.compile(r"```(?:json)?(.*?)```", re.DOTALL)
 # As models write that were brought up on the paper's own examples (ReAct, arXiv 2210.03629).
-_THOUGHT = re.compile(r"(?im)^\s*thought\s*:\s*(.+?)(?=^\s*(?:action|final answer)\b|\Z)", re.DOTALL | re.MULTILINE)
-_ACTION = re.compile(r"(?im)^\s*action\s*:\s*`?([A-Za-z_]{2,64})`?[ \t]*[\(\[]?")
-_INPUT = re.compile(r"(?im)^\s*action[ _]input\s*:\s*(.+?)(?=^\s*observation\s*:|\Z)", re.DOTALL | re.MULTILINE)
-_FINAL = re.compile(r"(?im)^\s*final answer\s*:\s*(.+)\Z", re.DOTALL | re.MULTILINE)
+_BEGIN = r"^[^\S\n]*"  # of a line
+_THOUGHT = re.compile(rf"(?im){_BEGIN}thought\s*:\s*(.+?)(?={_BEGIN}(?:action|final answer)\b|\Z)", re.DOTALL)
+_ACTION = re.compile(rf"(?im){_BEGIN}action\s*:\s*`?([A-Za-z_]{{2,64}})`?[ \t]*[\(\[]?")
+_INPUT = re.compile(rf"(?im){_BEGIN}action[ _]input\s*:\s*(.+?)(?={_BEGIN}observation\s*:|\Z)", re.DOTALL)
+_FINAL = re.compile(rf"(?im){_BEGIN}final answer\s*:\s*(.+)\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ def _plan(thought: str, action: str, given: Any) -> Plan | None:
         return None
     if len(json.dumps(given, ensure_ascii=False).encode()) > MAX_INPUT_BYTES:
         return None
-    return Plan(thought.strip()[:MAX_THOUGHT_CHARS], action.strip()[:MAX_NAME_CHARS], given)
+    said, wanted = (without_unstorable(text).strip() for text in (thought, action))  # escapes in JSON bring it back
+    return Plan(said[:MAX_THOUGHT_CHARS], wanted[:MAX_NAME_CHARS], given)
 
 
 def _objects(text: str) -> list[str]:

@@ -8,8 +8,10 @@ Span = tuple[int, int]
 
 # Full stops of scripts that put no space behind them, and of those that do.
 _CLOSERS = "\"'”’»›)\\]}」』】〉》）"
+_STOPS = ".!?…‽؟۔।॥։።၊။᙮᠃᠉"
+# A run of stops is looked at once, from its beginning: tables of contents have long ones.
 _END = re.compile(
-    rf"[。！？｡︒．]+[{_CLOSERS}]*|[.!?…‽؟۔।॥։።၊။᙮᠃᠉]+[{_CLOSERS}]*(?=\s)|[؟۔।॥።။]+[{_CLOSERS}]*|\n+"
+    rf"[。！？｡︒．]+[{_CLOSERS}]*|(?<![{_STOPS}])[{_STOPS}]++[{_CLOSERS}]*+(?=\s)|[؟۔।॥။]+[{_CLOSERS}]*|\n+"
 )  # fmt: skip
 _LATIN_STOP = re.compile(rf"[.…][{_CLOSERS}]*$")
 _LAST_WORD = re.compile(r"([^\W\d_]+(?:\.[^\W\d_]+)*)\.$")

@@ -200,7 +200,7 @@ class CitedText:
             return None
         inner, after = text[at + 1 : stop - 1], text[stop : stop + 1]
         if text[at] == "[" and after == "(":
-            target = _TARGET.match(text, stop)
+            target = _TARGET.match(text, stop, stop + MAX_HELD)
             if target is None:
                 if not is_end and len(text) - stop < MAX_HELD:
                     return None
@@ -265,7 +265,7 @@ class CitedText:
             return None if can_wait else (1, "!")
         if text[stop] != "(":
             return 1, "!"
-        target = _TARGET.match(text, stop)
+        target = _TARGET.match(text, stop, stop + MAX_HELD)
         if target is None:
             return None if not is_end and len(text) - stop < MAX_HELD else (1, "!")
         if self._links.leads_to_allowed(target.group(1)):

@@ -102,6 +102,14 @@ async def test_the_newest_try_has_the_row_and_what_earlier_ones_left_is_forgotte
     assert [found.adapter_id for found in await store.ready("alice")] == [second]
 
 
+async def test_a_try_after_its_row_was_deleted_is_not_forgotten_with_it(pool: Pool) -> None:
+    store, of = AdapterStore(pool), training()
+    first = await begun(store, of)
+    await store.delete("alice", "polite")
+    assert await store.forgotten(["local"], limit=9) == [(first, "local")]  # and is deleted soon, from a list or not
+    assert await begun(store, of) != first
+
+
 async def test_a_name_that_is_taken_is_kept_and_one_that_came_to_nothing_is_free(pool: Pool) -> None:
     store = AdapterStore(pool, max_per_user=2)
     first = await begun(store, training())

@@ -1,6 +1,7 @@
 """A step as models write it: as they were told, nearly so, or not at all."""
 
 import json
+import time
 
 import pytest
 
@@ -99,3 +100,23 @@ async def test_a_parameter_that_the_provider_has_not_ends_the_run() -> None:
     finished = await scene.to_the_end(requested(generation_config=GenerationConfig(top_k=3)))
     assert finished.error is not None
     assert finished.error.code == "unsupported-parameter"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No.{}No.", "```{}No.", "```json{}No.", "Thought:{}No.", "Thought: a{}b", "Action: 7\nAction Input: a{}b",
+        "Final Answer{}No.",
+    ],
+)  # fmt: skip
+def test_a_model_that_was_talked_into_blank_lines_holds_up_nobody(text: str) -> None:
+    long = text.format("\n" * 20_000)
+    began = time.process_time()
+    parse_plan(long)
+    assert time.process_time() - began < 1.0  # each of them took from 10 to 60 s
+
+
+def test_thoughts_and_names_have_nothing_in_them_that_no_database_holds() -> None:
+    wanted = Plan("why", "finish", {"answer": "x"})
+    text = r'{"thought": "w\u0000hy\ud800", "action": "fin\u0000ish", "action_input": {"answer": "x\udc00"}}'
+    assert parse_plan(text) == wanted

@@ -1,5 +1,6 @@
 """Sentences of many scripts, and pieces of what has none."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -76,3 +77,10 @@ def test_tail_begins_with_a_word() -> None:
     found = tail(text, (0, len(text)), fits=lambda part: len(part) <= 12, guess=12)
     assert found is not None
     assert text[found[0] : found[1]] == "three four"
+
+
+@pytest.mark.parametrize("text", ["." * 32_000 + "x", "?!" * 16_000 + "x", '."' * 16_000, "…" * 32_000 + "x"])
+def test_a_long_run_of_stops_is_looked_at_once(text: str) -> None:
+    began = time.process_time()
+    assert "".join(said(text)) == text
+    assert time.process_time() - began < 1.0  # the first took 12 s, and no other thread ran meanwhile

@@ -1,5 +1,7 @@
 """What of an answer from documents is told: citations that point somewhere, and no address that leads outside."""
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -149,3 +151,12 @@ def test_what_is_held_back_is_bounded() -> None:
     assert told > 100 * 41 - 2_000
     plain = CitedText(3, RULES)
     assert plain.told("Nothing is held of a plain text.") == "Nothing is held of a plain text."
+
+
+def test_an_address_that_does_not_end_is_not_looked_for_to_the_end_of_the_answer() -> None:
+    began = time.process_time()
+    assert checked("[a](" + "\t" * 20_000 + "x")[0].startswith("[a] (")
+    assert time.process_time() - began < 0.5  # it took 3 s
+    far = "https://evil.example/" + "a" * 700
+    assert "evil.example" not in checked(f"[a]({far})")[0]
+    assert "evil.example" not in checked(f"![a]({far})")[0]
