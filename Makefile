@@ -6,6 +6,8 @@ STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
 PROCESSES ?= 2
 CHOSEN ?= not long
+# A machine may say that no bytecode is kept: each of some thousand processes would compile all of ours anew.
+export PYTHONDONTWRITEBYTECODE :=
 ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
 .PHONY: help up down status test test-all test-unit check docs bench bench-peers bench-retrieval chaos chaos-long lora lock clean

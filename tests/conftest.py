@@ -13,8 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from pwdlib import PasswordHash
 
 from schemas.topics import Catalog
+from tests import quick_hashes
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
@@ -25,6 +27,7 @@ OWN = ("OPENAI_", "GEMINI_", "GOOGLE_", "OLLAMA_", "LMSTUDIO_", "QWEN3_VL_", "LO
 for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 
+quick_hashes.use()
 TEST_PROVIDERS = ("openai", "local")
 FIRST = ("tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
@@ -59,6 +62,12 @@ def _docker_answers() -> bool:
     import subprocess
 
     return subprocess.run(["docker", "info"], capture_output=True, timeout=20, check=False).returncode == 0
+
+
+@pytest.fixture
+def dear_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords cost in this process what they cost in the product."""
+    monkeypatch.setattr(PasswordHash, "recommended", quick_hashes.recommended)
 
 
 @pytest.fixture(scope="session")

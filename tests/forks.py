@@ -6,6 +6,7 @@ and answers it with a line; when its input ends, so do all that it has forked.
 
 import gc
 import importlib
+import inspect
 import json
 import os
 import runpy
@@ -18,8 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from processors.filter.prompt_policy import PromptPolicy
+from tests import quick_hashes
+
 ROOT = Path(__file__).parent.parent
-MODULES = ("cli", "uvloop", "streams.worker", "ingress.app", "ingress.server", "transport.logs")
+MODULES = (
+    "cli", "uvloop", "streams.worker", "ingress.app", "ingress.server", "transport.logs", "providers.openai_compatible",
+)  # fmt: skip
 
 
 class Forks:
@@ -120,10 +126,19 @@ def _serve() -> dict[str, Any] | None:
     return None
 
 
+def _have_filter() -> None:
+    """Compile the filter of prompts that nobody has set anything of: a worker of the gate has it from here."""
+    rules, made = importlib.import_module("streams.rules"), PromptPolicy()
+    made.warm()
+    usual = {name: given.default for name, given in inspect.signature(PromptPolicy).parameters.items()}
+    rules.PromptPolicy = lambda **given: made if usual | given == usual else PromptPolicy(**given)
+
+
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the tests end, and with them our input
     for name in MODULES:
         importlib.import_module(name)
+    _have_filter()
     gc.freeze()  # what a child never touches is not copied for it; at its end that took a second
     told = _serve()
     if told is None:
@@ -137,6 +152,8 @@ def _main() -> None:
     importlib.import_module("processors.run_stage").JITTER.seed()  # or all had the same
     os.environ.clear()
     os.environ.update(told["environment"])
+    if quick_hashes.DEAR_HASHES not in os.environ:
+        quick_hashes.use()
     sys.argv[1:] = told["words"]
     runpy.run_module(told["module"], run_name="__main__", alter_sys=True)
 

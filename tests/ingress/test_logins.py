@@ -149,6 +149,7 @@ class _Counted:
         return self._hashing.verify_and_update(password, stored)  # type: ignore[no-any-return]
 
 
+@pytest.mark.usefixtures("dear_hashes")
 async def test_an_unknown_user_costs_what_a_wrong_password_costs_from_the_first_one_on() -> None:
     passwords = Passwords()
     stored = await passwords.hash("right")

@@ -75,6 +75,7 @@ async def test_two_hundred_slow_connections_slow_down_no_ordinary_request(port: 
     assert beside < 2 * alone + 0.2, (alone, beside)
 
 
+@pytest.mark.usefixtures("dear_hashes")
 async def test_fifty_logins_at_once_take_the_memory_of_two_and_leave_the_loop_to_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
