@@ -128,7 +128,8 @@ def _serve() -> dict[str, Any] | None:
 
 def _have_filter() -> None:
     """Compile the filter of prompts that nobody has set anything of: a worker of the gate has it from here."""
-    rules, made = importlib.import_module("streams.rules"), PromptPolicy()
+    rules: Any = importlib.import_module("streams.rules")
+    made = PromptPolicy()
     made.warm()
     usual = {name: given.default for name, given in inspect.signature(PromptPolicy).parameters.items()}
     rules.PromptPolicy = lambda **given: made if usual | given == usual else PromptPolicy(**given)

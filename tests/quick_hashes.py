@@ -1,7 +1,7 @@
 """Argon2id that takes a millisecond: with the product's parameters a login is 64 MiB and a fifth of a second of CPU.
 
 Every set-up, every start of an ingress and every login has one; thousands of them were a third of what the tests cost.
-`tests/ingress/test_logins.py` holds the product's own parameters fast, and `DEAR_HASHES` gives a process of a test them.
+`tests/ingress/test_logins.py` has the product's own parameters, and `DEAR_HASHES` gives them to a process of a test.
 """
 
 from pwdlib import PasswordHash
@@ -17,4 +17,4 @@ def quick() -> PasswordHash:
 
 def use() -> None:
     """From now on, in this process."""
-    PasswordHash.recommended = quick  # type: ignore[method-assign, assignment]
+    PasswordHash.recommended = quick  # type: ignore[method-assign]
