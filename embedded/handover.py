@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import sys
 import threading
 from typing import Any, NoReturn
@@ -45,12 +46,15 @@ def begin_anew(waiting: socket.socket, told: dict[str, Any]) -> NoReturn:
 def _stop_listening_beside(waiting: socket.socket) -> None:
     """From now on all who call come to `waiting`: at the server's own socket they would be cut off."""
     for descriptor in {*map(int, os.listdir("/dev/fd"))} - {waiting.fileno()}:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as other:
-            if (
-                other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                and other.getsockname() == waiting.getsockname()
-            ):
-                other.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as other:
+                if (
+                    other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                    and other.getsockname() == waiting.getsockname()
+                ):
+                    other.shutdown(socket.SHUT_RDWR)
 
 
 def taken_over() -> tuple[socket.socket | None, dict[str, Any]]:

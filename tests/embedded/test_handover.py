@@ -53,7 +53,9 @@ def test_from_then_on_all_callers_come_to_the_socket_that_waits() -> None:
     with shared() as server:
         port = server.getsockname()[1]
         with hold("127.0.0.1", port) as waiting:
+            before = {*os.listdir("/dev/fd")}
             _stop_listening_beside(waiting)
+            assert {*os.listdir("/dev/fd")} == before  # a pipe of ours that stayed open twice would never end
             callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
             waiting.settimeout(5)
             for caller in callers:  # by lot, half of them would be the server's
