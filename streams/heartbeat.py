@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from aiokafka.errors import KafkaError
@@ -58,7 +58,8 @@ class Heartbeat:
         self.lags: dict[str, int] = {}
         self.deliverable: dict[str, int] = {}
         self.asked_at = self.looked_at = monotonic()
-        self.clock_skew_s = 0.0
+        self._skew_s = 0.0  # at the last answer, which came at `_clocks`
+        self._clocks: tuple[float, float] | None = None
         self.answered_at: float | None = None  # None: nobody has heard of this worker yet
         # An installed version where there is one; a checkout may run without being installed.
         try:
@@ -120,7 +121,16 @@ class Heartbeat:
         answer = await (await self._apps[0].hand_over(record))
         self.answered_at = monotonic()
         if answer.timestamp_type == 1:  # the broker's own time of appending
-            self.clock_skew_s = datetime.now(UTC).timestamp() - answer.timestamp / 1000
+            self._clocks = time(), monotonic()
+            self._skew_s = self._clocks[0] - answer.timestamp / 1000
+
+    @property
+    def clock_skew_s(self) -> float:
+        """How far this machine's clock is ahead of the brokers', now: also where it has jumped since the last beat."""
+        if self._clocks is None:
+            return 0.0
+        wall, steady = self._clocks
+        return self._skew_s + (time() - wall) - (monotonic() - steady)
 
     def _partitions(self) -> dict[str, tuple[int, ...]]:
         owned: dict[str, tuple[int, ...]] = {}

@@ -164,3 +164,16 @@ async def test_a_worker_whose_tables_are_not_followed_is_not_ready() -> None:
     assert worker._current_problems() == {}
     table.is_running = False
     assert worker._current_problems().keys() == {"user-updated"}
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+async def test_a_clock_that_jumps_is_known_to_be_wrong_before_the_next_beat(
+    jump_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then every job that waits would be taken for expired, and ended."""
+    beating = heartbeat(FakeApp())
+    await beating._beat()
+    assert abs(beating.clock_skew_s) < MAX_CLOCK_SKEW_S
+    jumped = time.time() + jump_s
+    monkeypatch.setattr(heartbeat_module, "time", lambda: jumped)
+    assert beating.clock_skew_s == pytest.approx(jump_s, abs=1)
