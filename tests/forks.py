@@ -62,6 +62,9 @@ class Forks:
     def close(self) -> None:
         """End all of them."""
         if self._parent is not None:
+            assert self._parent.stdin is not None
+            # Said, and not only heard of by the end of its input: who has a copy of the pipe would keep that open.
+            self._parent.stdin.write(json.dumps([0, "end", None]) + "\n")
             self._parent.communicate()
             self._parent = None
 
@@ -108,6 +111,8 @@ def _serve() -> dict[str, Any] | None:
     answer: int | None
     for line in sys.stdin:
         number, what, about = json.loads(line)
+        if what == "end":
+            break
         if what == "start":
             pid = os.fork()
             if pid == 0:
