@@ -70,7 +70,10 @@ def taken_over() -> tuple[socket.socket | None, dict[str, Any]]:
 
 
 def let_in(waiting: socket.socket, host: str, port: int) -> None:
-    """Whoever waits there is answered by the server that listens on the port now; the socket is closed."""
+    """Whoever waits there is answered by the server that listens on the port now; the socket is closed.
+
+    Who comes between the last that was let in and the close is reset, and calls again as after any lost connection.
+    """
     callers: list[socket.socket] = []
     with waiting:
         waiting.setblocking(False)

@@ -102,11 +102,14 @@ async def test_a_program_begins_anew_in_its_process_and_leaves_no_thread_and_no_
     program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(port)])  # noqa: ASYNC220  # it only begins here
 
     def said() -> bytes:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
-                return b"".join(iter(lambda: caller.recv(100), b""))  # to its end, which comes with the next program
-        except ConnectionRefusedError:
-            return b""  # it has not begun yet
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+                    return b"".join(iter(lambda: caller.recv(100), b""))  # to its end, with the next program
+            except ConnectionRefusedError:
+                return b""  # it has not begun yet
+            except ConnectionResetError:  # came just as the waiting socket was closed: whoever calls tries again
+                continue
 
     try:
         first = await until(said)
