@@ -1,15 +1,18 @@
 """Makes a server's program anew in its own process: who calls meanwhile waits, and is then passed on."""
 
 import contextlib
+import ctypes
 import json
 import os
 import socket
 import stat
+import struct
 import sys
 import threading
 from typing import Any, NoReturn
 
 CHUNK_BYTES, BACKLOG = 65_536, 512
+_SO_ATTACH_REUSEPORT_CBPF, _BPF_RET_K = 51, 0x06  # linux/socket.h, linux/bpf_common.h
 HANDED_OVER = "ASSISTANT_HANDED_OVER"  # in the environment of the program that follows
 
 
@@ -70,10 +73,8 @@ def taken_over() -> tuple[socket.socket | None, dict[str, Any]]:
 
 
 def let_in(waiting: socket.socket, host: str, port: int) -> None:
-    """Whoever waits there is answered by the server that listens on the port now; the socket is closed.
-
-    Who comes between the last that was let in and the close is reset, and calls again as after any lost connection.
-    """
+    """Whoever waits there is answered by the server that listens on the port now; the socket is closed."""
+    _lead_to_second(waiting)
     callers: list[socket.socket] = []
     with waiting:
         waiting.setblocking(False)
@@ -83,6 +84,22 @@ def let_in(waiting: socket.socket, host: str, port: int) -> None:
     # Only now: before, a connection of ours might have come to the socket that was waiting.
     for caller in callers:
         threading.Thread(target=_pass_on, args=(caller, host, port), daemon=True).start()
+
+
+def _lead_to_second(waiting: socket.socket) -> None:
+    """From now on all who call come to the server: at the socket that is to be closed they would be cut off.
+
+    Which of the sockets of a port a caller comes to is for a program of the kernel's to say, if there is one; this one
+    says the second, which is the server's, since the one that waits was there before it. Source: socket(7),
+    SO_ATTACH_REUSEPORT_CBPF. Where there is no such thing, callers come to either by lot, and one of them that comes
+    between the last that is let in and the close is cut off.
+    """
+    if sys.platform != "linux":
+        return
+    second = struct.pack("=HBBI", _BPF_RET_K, 0, 0, 1)
+    code = ctypes.create_string_buffer(second, len(second))
+    with contextlib.suppress(OSError):
+        waiting.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, struct.pack("@HP", 1, ctypes.addressof(code)))
 
 
 def _pass_on(caller: socket.socket, host: str, port: int) -> None:

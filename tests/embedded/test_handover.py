@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from embedded.handover import _stop_listening_beside, hold, let_in
+from embedded.handover import _lead_to_second, _stop_listening_beside, hold, let_in
 from tests.waiting import until
 
 
@@ -63,6 +63,20 @@ def test_from_then_on_all_callers_come_to_the_socket_that_waits() -> None:
                 caller.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere callers come to either by lot")
+def test_before_the_socket_that_waits_is_closed_all_callers_come_to_the_server() -> None:
+    with shared() as first:
+        port = first.getsockname()[1]
+        waiting = hold("127.0.0.1", port)
+    with waiting, shared(port) as server:
+        _lead_to_second(waiting)
+        callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        server.settimeout(5)
+        for caller in callers:
+            server.accept()[0].close()
+            caller.close()
+
+
 def test_a_port_of_somebody_else_is_not_shared() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -102,14 +116,11 @@ async def test_a_program_begins_anew_in_its_process_and_leaves_no_thread_and_no_
     program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(port)])  # noqa: ASYNC220  # it only begins here
 
     def said() -> bytes:
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
-                    return b"".join(iter(lambda: caller.recv(100), b""))  # to its end, with the next program
-            except ConnectionRefusedError:
-                return b""  # it has not begun yet
-            except ConnectionResetError:  # came just as the waiting socket was closed: whoever calls tries again
-                continue
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+                return b"".join(iter(lambda: caller.recv(100), b""))  # to its end, which comes with the next program
+        except ConnectionRefusedError:
+            return b""  # it has not begun yet
 
     try:
         first = await until(said)
