@@ -29,6 +29,8 @@ TOOL_TIMEOUT_S = 5.0
 REQUIRES_ACTION = "requires-action"
 # Approval makes the call due at once; the rest is for one that was given just before the call began to wait.
 FIRST_WAIT_S, MAX_WAIT_S = 2.0, 300.0
+CALL_IN_HAND = "call-in-hand"
+CLAIM_MARGIN_S = 2.0  # beyond the tool's own time, to store what it said
 REJECTED = "The user has not approved this call. Do without it."
 
 
@@ -59,7 +61,7 @@ async def run_tool(
 
     Returns:
         `Emit` with `AgentStepRequested` and `JobProgressed`; or with a `JobFinished`: the answer, or `max-steps`;
-        `Later` while its user has not approved the call.
+        `Later` while its user has not approved the call, or while it is made for another event of the same step.
 
     Raises:
         RetryableError, PermanentError: As the store raised them. What a tool raises is observed.
@@ -116,6 +118,12 @@ async def _observed(
         if said != "approved":
             wait_s = min(FIRST_WAIT_S * 2 ** min(event.retry, 20), MAX_WAIT_S)
             return Later(REQUIRES_ACTION, "the run's user is to approve the call", wait_s)
+    if tool.is_outward:
+        # The event that was in hand at a kill and the one that an approval brings may both be here. Whoever dies with
+        # the claim leaves it for as long as it lasts; then the call is made again, with the same key.
+        claimed_s = timeout_s + CLAIM_MARGIN_S
+        if not await steps.claim(event.job, event.step, for_s=claimed_s):
+            return Later(CALL_IN_HAND, "this call is being made, or was just made, for the same step", claimed_s)
     context = ToolContext(event.job, event.step, event.request.goal, state)
     try:
         async with asyncio.timeout(timeout_s):

@@ -61,6 +61,12 @@ UPDATE agent_steps SET approval = coalesce(approval, 'requested')
 WHERE job_id = $1 AND run = $2 AND step = $3 RETURNING approval
 """
 
+CLAIM = """
+UPDATE agent_steps SET claimed_until = now() + $4
+WHERE job_id = $1 AND run = $2 AND step = $3 AND observation IS NULL
+    AND (claimed_until IS NULL OR claimed_until <= now()) RETURNING true
+"""
+
 # Of each step that of the newest run: a redrive goes on where the job had failed.
 HISTORY = """
 SELECT DISTINCT ON (step) step, thought, action, action_input, observation, approval
@@ -156,6 +162,12 @@ class AgentStepStore:
         async with self._pool.connection() as connection:
             said: Approval | None = await connection.fetchval(ASK, job.job_id, job.run, step)
         return said or "rejected"  # as above: nobody is left who could approve it
+
+    async def claim(self, job: Job, step: int, *, for_s: float) -> bool:
+        """See `StepStore.claim`; by Postgres's clock."""
+        async with self._pool.connection() as connection:
+            claimed = await connection.fetchval(CLAIM, job.job_id, job.run, step, timedelta(seconds=for_s))
+        return claimed is not None
 
     async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
         """See `StepStore.whole`."""

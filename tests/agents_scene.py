@@ -73,6 +73,7 @@ class MemorySteps:
         self.rows: dict[tuple[UUID, int, int], StoredStep] = {}
         self.remembered = remembered
         self.with_vectors: set[UUID] = set()
+        self.claims: set[tuple[UUID, int, int]] = set()  # cleared where their time has passed
 
     async def get(self, job: Job, step: int) -> StoredStep | None:
         return self.rows.get((job.job_id, job.run, step))
@@ -90,6 +91,13 @@ class MemorySteps:
         at = (job.job_id, job.run, step)
         self.rows[at] = replace(self.rows[at], approval=self.rows[at].approval or "requested")
         return self.rows[at].approval or "requested"
+
+    async def claim(self, job: Job, step: int, *, for_s: float) -> bool:
+        at = (job.job_id, job.run, step)
+        if at in self.claims or self.rows[at].observed is not None:
+            return False
+        self.claims.add(at)
+        return True
 
     async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
         found = {}

@@ -81,6 +81,10 @@ class StepStore(Protocol):
         """See to it that the step's user is asked for approval; what was said, where it was said already."""
         ...
 
+    async def claim(self, job: Job, step: int, *, for_s: float) -> bool:
+        """True if the step's call is the caller's to make, and nobody else's for so long; False once it was made."""
+        ...
+
     async def whole(self, job: Job, numbers: Sequence[int]) -> Sequence[AgentStep]:
         """These steps of the job with what came of them, in order, each of the newest run that has made it."""
         ...

@@ -1,5 +1,6 @@
 """Both stages of an agent in turn: what comes of a goal, and what is never done."""
 
+import asyncio
 import json
 from typing import Any
 from uuid import UUID
@@ -8,12 +9,12 @@ import pytest
 
 from processors.agents.history import MAX_STATE_BYTES, MAX_WHOLE_STEPS, bounded, redeemed
 from processors.agents.memory import recall
-from processors.agents.ports import Observed, PlannedStep, Remembered, StoredStep
+from processors.agents.ports import Observed, OutwardReply, PlannedStep, Remembered, StoredStep
 from processors.agents.prompt import fence_key
 from processors.errors import PermanentError, RetryableError
 from processors.filter.normalize_text import clean
 from processors.plan_agent_step import AgentLimits
-from processors.run_tool import REQUIRES_ACTION
+from processors.run_tool import CALL_IN_HAND, CLAIM_MARGIN_S, REQUIRES_ACTION, TOOL_TIMEOUT_S
 from processors.stage import DeadLetter, Later
 from schemas.events import AgentState, AgentStep, AgentStepRequested, JobFinished, ToolCallRequested
 from tests.agents_scene import (
@@ -207,6 +208,26 @@ async def test_a_run_that_has_read_something_calls_out_only_with_approval() -> N
     scene.steps.decide(2, "approved")
     assert answer_of(await scene.to_the_end(event)) == "done"
     assert [made[:2] for made in scene.calls.made[1:]] == [("POST", "https://api.example/collect")]
+
+
+async def test_of_two_events_of_one_step_one_makes_the_call() -> None:
+    """The one that was in hand at a kill, and the one that the approval brings."""
+
+    class Slow(FakeCalls):
+        async def call(self, *given: Any, **more: Any) -> OutwardReply:
+            await asyncio.sleep(0)  # so that the other one is let in
+            return await super().call(*given, **more)
+
+    scene = leaking()
+    scene = Scene(scene.model, calls=Slow(scene.calls.replies))
+    event, _ = await reads_then_calls(scene)
+    scene.steps.decide(2, "approved")
+    first, second = await asyncio.gather(scene.one(event), scene.one(event.model_copy(update={"retry": 1})))
+    assert isinstance(first, AgentStepRequested)
+    assert isinstance(second, Later)
+    assert (second.code, second.wait_s) == (CALL_IN_HAND, TOOL_TIMEOUT_S + CLAIM_MARGIN_S)
+    assert len([made for made in scene.calls.made if made[0] == "POST"]) == 1
+    assert await scene.one(event) == first  # by the time that it comes again, what came of it is stored
 
 
 async def test_a_rejected_call_is_never_made() -> None:

@@ -134,6 +134,24 @@ async def test_a_call_is_decided_once_and_then_due_at_once(pool: Pool) -> None:
     assert (await store.get(other, 2)).approval == "requested"  # type: ignore[union-attr]
 
 
+async def test_a_call_is_claimed_by_one_until_that_lapses_or_it_was_made(pool: Pool) -> None:
+    store, of = AgentStepStore(pool), job()
+    assert not await store.claim(of, 1, for_s=60)  # there is no such step, or no more
+    await stored(store, of, 1, None)
+    claims = await asyncio.gather(*(store.claim(of, 1, for_s=60) for _ in range(8)))
+    assert sum(claims) == 1
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE agent_steps SET claimed_until = now() - interval '1 ms'")
+    assert await store.claim(of, 1, for_s=0)  # of one who has died
+    assert await store.claim(of, 1, for_s=60)
+    await store.observe(of, 1, Observed("seen"))
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE agent_steps SET claimed_until = NULL")
+    assert not await store.claim(of, 1, for_s=60)
+    await stored(store, of, 2, None)
+    assert await store.claim(of, 2, for_s=60)  # each step by itself
+
+
 async def test_what_was_observed_is_decided_no_more(pool: Pool) -> None:
     store, of = AgentStepStore(pool), job()
     await stored(store, of, 1, None)
