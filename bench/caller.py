@@ -41,6 +41,8 @@ class Caller:
         """
         head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
         async with self._slots:
+            while self._idle and self._idle[-1].is_closed:  # by a server that keeps idle ones for seconds only
+                self._idle.pop()
             connection = self._idle.pop() if self._idle else await self._connect()
             answer = await connection.ask(head.encode() + body)
             self._idle.append(connection)  # one that failed is not used again
@@ -67,6 +69,10 @@ class _Connection(asyncio.Protocol):
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answer
+
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._transport.is_closing())
 
     def close(self) -> None:
         self._transport.close()

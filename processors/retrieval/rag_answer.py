@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
+from processors.completion.execution_around import ExecutionAround
 from processors.filter.answer_policy import Sent
 from processors.ports import Completion, CompletionRequest, Execution
 from processors.retrieval.answer_links import LinkRules
 from processors.retrieval.cite_sources import CitedText, Counts
 from processors.retrieval.rag_prompt import rag_prompt
-from schemas.events import CompletionRequested, Retrieved, StreamedRange
+from schemas.events import CompletionRequested, Retrieved
 
 
 class RagAnswer:
@@ -82,35 +83,17 @@ def sources_of(retrieved: Retrieved) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-class CitedExecution:
+class CitedExecution(ExecutionAround):
     """See `Execution`. What is told of it is what its whole will be."""
 
     def __init__(self, execution: Execution, cited: CitedText) -> None:
-        self._execution, self._cited = execution, cited
-        self._has_begun = self._has_told = False
+        super().__init__(execution)
+        self._cited, self._has_told = cited, False
 
-    @property
-    def has_begun(self) -> bool:
-        """See `Execution.has_begun`; also where all of it is held back."""
-        return self._has_begun or self._execution.has_begun
-
-    def __enter__(self) -> Self:
-        self._execution.__enter__()
-        return self
-
-    def __exit__(self, *of: object) -> None:
-        self._execution.__exit__(*of)
-
-    async def tell(self, text: str) -> None:
-        """See `Execution.tell`."""
-        self._has_begun = self._has_begun or bool(text)
+    def told(self, text: str) -> str:
+        """See `ExecutionAround.told`."""
         told = self._cited.told(text)
         if not self._has_told:
             told = told.lstrip()  # the whole begins with its first word
-        if told:
-            self._has_told = True
-            await self._execution.tell(told)
-
-    async def end(self, text: str) -> StreamedRange | None:
-        """See `Execution.end`."""
-        return await self._execution.end(text)
+        self._has_told = self._has_told or bool(told)
+        return told
