@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ for name in [name for name in os.environ if name.startswith(OWN)]:
 quick_hashes.use()
 TEST_PROVIDERS = ("openai", "local")
 FIRST = ("tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
+LOGS_SHOWN, LOG_TAIL_BYTES = 6, 4_000
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
 
@@ -40,6 +41,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what the processes that it had started said last."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and isinstance(folder, Path):
+        for log in sorted(folder.glob("*.log"))[:LOGS_SHOWN]:
+            with log.open("rb") as opened:
+                opened.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+                report.sections.append((f"end of {log.name}", opened.read().decode(errors="replace")))
+    return report
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within_s: float = 30.0) -> Any:
-    """Ask again and again; returns what the condition found.
+async def until(
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within_s: float = 30.0,
+    telling: Callable[[], object] = lambda: "",
+) -> Any:  # fmt: skip
+    """Ask again and again; returns what the condition found. `telling`: what was seen, for the message if it failed.
 
     Raises:
         AssertionError: It did not hold in time.
@@ -23,7 +26,8 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, 
             found = await found
         if found:
             return found
-        assert time.monotonic() < deadline, f"not within {within_s} s: {inspect.getsource(condition).strip()}"
+        is_time = time.monotonic() < deadline
+        assert is_time, f"not within {within_s} s: {inspect.getsource(condition).strip()} {telling()}"
         # What takes long to ask leaves as much to those whom it waits for; up to a point.
         await asyncio.sleep(min(0.2, max(0.03, time.monotonic() - asked_at)))
 

@@ -172,11 +172,13 @@ async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(
 
         unknown = {prompt: reply for prompt, reply in told.items() if reply.status_code == 504}
 
+        views: list[httpx.Response] = []
+
         async def arrived() -> bool:  # what was handed over came through all the same
-            views = [await client.get(reply.headers["location"]) for reply in unknown.values()]
+            views[:] = [await client.get(reply.headers["location"]) for reply in unknown.values()]
             return all(view.status_code == 200 and view.json()["status"] == "completed" for view in views)
 
-        await until(arrived, within_s=30)
+        await until(arrived, within_s=30, telling=lambda: [view.text for view in views])
     assert {prompt: api.calls[prompt] for prompt in unknown} == dict.fromkeys(unknown, 1)
     # Of what was said not to be accepted nothing came.
     requested = [JobRequested.model_validate_json(record.value) for record in await own.records("job-requested")]
