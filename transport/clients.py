@@ -4,11 +4,12 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-from transport import fetcher_end, lasting_batches, refusals, tolerant_records
+from transport import closed_connections, fetcher_end, lasting_batches, refusals, tolerant_records
 from transport.kafka_security import KafkaSecurity, KafkaSecurityError, hosts, is_loopback
 from transport.oauth import ClientCredentials
 
 tolerant_records.install()
+closed_connections.install()
 fetcher_end.install()
 lasting_batches.install()
 refusals.install()
