@@ -12,6 +12,7 @@ from random import Random
 import httpx
 
 from processors.errors import RetryableError
+from processors.loops import Loop
 from sinks.egress import EgressClient, EgressRefusedError, EgressReply
 from sinks.egress_targets import NOTHING_ELSE, Allowed
 from sinks.pool import Pool
@@ -50,6 +51,7 @@ class WebhookSender:
         self._woken = asyncio.Event()
         self._by_host: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts = Loop("attempting webhooks")
 
     def wake(self) -> None:
         """Something is due now."""
@@ -57,19 +59,18 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres that is away."""
-        backoff = POLL_S
+        backoff, loop = POLL_S, Loop("sending webhooks", max_wait_s=MAX_BACKOFF_S)
         while True:
             try:
                 begun = await self.send_due()
                 backoff = POLL_S
+                loop.went_well()
             except RetryableError as error:
                 begun = 0
                 backoff = min(MAX_BACKOFF_S, backoff * 2)
                 logger.warning("webhooks wait: %s", error.message)
-            except Exception:  # nobody else would start it again
-                begun = 0
-                backoff = MAX_BACKOFF_S
-                logger.exception("a bug in sending webhooks")
+            except Exception as bug:
+                begun, backoff = 0, loop.met(bug)
             if not begun:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff):  # wait_for may lose the stop's cancellation (Python 3.11)
@@ -100,6 +101,10 @@ class WebhookSender:
             await self._post_and_record(leased)
         except RetryableError as error:  # the lease runs out, and it is sent again with the same id and body
             logger.warning("a webhook's attempt could not be recorded: %s", error.message)
+        except Exception as bug:  # likewise; nobody awaits this task, so nobody else would say so
+            self._attempts.met(bug)
+        else:
+            self._attempts.went_well()
         finally:
             self._by_host[leased.host] -= 1
             if not self._by_host[leased.host]:

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
 
 from processors.errors import RetryableError
+from processors.loops import Loop
 from schemas.envelope import Record
 from sinks.due_store import DueStore, Leased
 from streams import metrics
@@ -47,20 +48,20 @@ class Releaser:
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres or a Kafka that is away."""
-        backoff = POLL_S
+        backoff, loop = POLL_S, Loop("releasing events that are due", max_wait_s=MAX_BACKOFF_S)
         while True:
             try:
                 await self._hurry()
                 released = await self.release_due()
                 wait = 0.0 if released == BATCH else await self._until_next_s()
                 backoff = POLL_S
+                loop.went_well()
             except RetryableError as error:
                 if backoff == POLL_S:
                     logger.warning("events that are due wait: %s", error.message)
                 wait = backoff = min(MAX_BACKOFF_S, backoff * 2)
-            except Exception:  # nobody else would start it again
-                wait = backoff = MAX_BACKOFF_S
-                logger.exception("a bug in releasing events that are due")
+            except Exception as bug:
+                wait = loop.met(bug)
             await self._sleep(wait)
 
     async def release_due(self) -> int:
