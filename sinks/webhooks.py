@@ -41,11 +41,22 @@ class WebhookSender:
         allow_private: bool,
         timeout_s: float,
         allowed: Allowed = NOTHING_ELSE,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
         random: Random | None = None,
     ) -> None:
-        """`allow_private`, `timeout_s`, `allowed`: as `EgressClient` takes them."""
-        self._store, self._secrets, self._now = WebhookStore(pool), secrets, now
+        """What is sent, and how.
+
+        Args:
+            pool: Where they wait.
+            secrets: What they are signed with.
+            allow_private: As `EgressClient` takes it, like the next two.
+            timeout_s: Likewise.
+            allowed: Likewise.
+            now: Says what is due; None: Postgres's clock, which all senders have in common.
+            random: For the jitter.
+        """
+        self._store, self._secrets = WebhookStore(pool), secrets
+        self._says_what_is_due, self._now = now, now or (lambda: datetime.now(UTC))
         self._client = EgressClient(allow_private=allow_private, allowed=allowed, timeout_s=timeout_s)
         self._random = random or Random()  # noqa: S311 jitter is no secret
         self._woken = asyncio.Event()
@@ -83,7 +94,8 @@ class WebhookSender:
         if room <= 0:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             return 0
-        ours = await self._store.lease(room, now=self._now(), per_host=AT_ONCE_PER_HOST, busy=self._by_host)
+        now = self._now() if self._says_what_is_due else None
+        ours = await self._store.lease(room, now=now, per_host=AT_ONCE_PER_HOST, busy=self._by_host)
         for leased in ours:
             self._by_host[leased.host] += 1
             task = asyncio.create_task(self._attempt(leased))
@@ -140,7 +152,10 @@ class WebhookSender:
             error = f"answered {status}" + (" (redirects are not followed)" if 300 <= reply.status_code < 400 else "")
         next_at = None if refused or status == GONE else self._next(leased.attempt + 1, reply)
         state = "due" if next_at else "given-up"
-        await self._store.record(leased, at=at, status_code=status, error=error, state=state, next_at=next_at)
+        clock = None if self._says_what_is_due else self._now()
+        await self._store.record(
+            leased, at=at, status_code=status, error=error, state=state, next_at=next_at, clock=clock
+        )
 
     def _next(self, attempts: int, reply: EgressReply | None) -> datetime | None:
         """When the next one is due, if there is one."""

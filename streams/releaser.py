@@ -37,11 +37,20 @@ class Releaser:
         store: DueStore,
         *,
         cancellations: Cancellations | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`cancellations`: what waits of a job that is to be cancelled is released at once; its stage then ends it."""
-        self._app, self._store, self._now, self._sleep = app, store, now, sleep
+        """What is released.
+
+        Args:
+            app: Publishes it.
+            store: Where it waits.
+            cancellations: What waits of a job that is to be cancelled is released at once; its stage then ends it.
+            now: Says what is due; None: Postgres's clock, which all releasers have in common.
+            sleep: Between two looks.
+        """
+        self._app, self._store, self._sleep = app, store, sleep
+        self._now: Callable[[], datetime | None] = now or (lambda: None)
         self._cancellations, self._to_cancel = cancellations, set[UUID]()
         if cancellations is not None:
             cancellations.on_request(self._hear)
@@ -116,5 +125,7 @@ class Releaser:
                 await self._store.give_back(leased)
 
     async def _until_next_s(self) -> float:
-        at = await self._store.next_due_at()
-        return POLL_S if at is None else min(POLL_S, max(PAUSE_S, (at - self._now()).total_seconds()))
+        given = self._now()
+        now = given or datetime.now(UTC)
+        at = await self._store.next_due_at(clock=None if given else now)
+        return POLL_S if at is None else min(POLL_S, max(PAUSE_S, (at - now).total_seconds()))
