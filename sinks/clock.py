@@ -1,6 +1,6 @@
 """Whose clock counts: rows that several workers compare are by Postgres's, however far off a worker's own is."""
 
-NEAR_S = 1  # a clock that is no further off is believed: what was told of a time is then what is stored
+NEAR_S = 2  # a clock that is no further off is believed: what was told of a time is then what is stored
 
 
 def by_postgres(time: str, *, shown: str) -> str:
