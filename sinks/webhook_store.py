@@ -29,7 +29,7 @@ ours AS (
     FOR UPDATE OF webhooks SKIP LOCKED)
 UPDATE webhooks AS w SET lease_id = $1, leased_until = coalesce($2, now()) + $3::interval FROM ours
 WHERE w.webhook_id = ours.webhook_id
-RETURNING w.webhook_id, job_id, user_id, url, host, body, attempt, lease_id
+RETURNING w.webhook_id, job_id, user_id, url, host, body, attempt, lease_id, coalesce($2, now()) AS at
 """
 
 RECORD = f"""
@@ -47,7 +47,10 @@ WHERE webhook_id = ANY($1::text[]) AND (leased_until IS NULL OR leased_until <= 
 
 @dataclass(frozen=True, slots=True)
 class LeasedWebhook:
-    """One attempt that is ours to make. `host`: with its port; `attempt`: how many were made before."""
+    """One attempt that is ours to make.
+
+    `host`: with its port; `attempt`: how many were made before; `at`: when it was taken, as `lease` knows the time.
+    """
 
     webhook_id: str
     job_id: UUID
@@ -57,6 +60,7 @@ class LeasedWebhook:
     body: str
     attempt: int
     lease_id: UUID
+    at: datetime
 
 
 class WebhookStore:

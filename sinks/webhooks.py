@@ -124,7 +124,7 @@ class WebhookSender:
             self.wake()
 
     async def _post_and_record(self, leased: LeasedWebhook) -> None:
-        at = self._now()
+        at = leased.at  # which is signed: receivers refuse what is minutes old by it, or yet to come
         body = leased.body.encode()
         keys = await self._secrets.signing_keys(leased.user_id, at)
         reply: EgressReply | None = None

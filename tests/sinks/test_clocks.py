@@ -91,5 +91,7 @@ async def test_a_webhook_is_sent_at_once_and_again_in_its_time(bench, receiver, 
     assert not await WebhookStore(bench.pool).lease(9, per_host=4, busy={})  # it has it
     await sender.settle()
     (attempt,) = await WebhookStore(bench.pool).attempts(job_id)
+    signed_at = int(received.calls[0][0]["webhook-timestamp"])
+    assert signed_at == pytest.approx(datetime.now(UTC).timestamp(), abs=NEAR_S)  # receivers compare it with their own
     assert left_s(attempt["next_at"]) == pytest.approx(5, abs=NEAR_S)
     await sender.close()
