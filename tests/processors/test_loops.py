@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from processors import loops
 from processors.errors import PermanentError, RetryableError
 from processors.loops import Loop, repeat
 
@@ -40,7 +39,7 @@ async def waits(
         if len(found) == rounds:
             raise asyncio.CancelledError
 
-    monkeypatch.setattr(loops.asyncio, "sleep", sleep)
+    monkeypatch.setattr("processors.loops.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await repeat(work, **how)
     return found

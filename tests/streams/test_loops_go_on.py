@@ -49,7 +49,7 @@ class Nothing(list[Any]):
     def __eq__(self, other: object) -> bool:
         return False
 
-    __hash__ = None  # type: ignore[assignment]  # as of a list
+    __hash__ = None
 
 
 SWEEPS: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
@@ -59,9 +59,9 @@ SWEEPS: dict[str, Callable[[Any], Coroutine[Any, Any, None]]] = {
     "deleted jobs": job_deletion.sweep,
     "login failures": partial(login_failures.sweep, kept_days=1),
     "payloads": payloads.sweep,
-    "memories": lambda store: agents.sweep_memory(store, SimpleNamespace()),  # type: ignore[arg-type]
-    "documents": lambda store: sweep_documents(store, SimpleNamespace()),  # type: ignore[arg-type]
-    "adapters": lambda store: training.forget_adapters(store, {"local": SimpleNamespace()}),  # type: ignore[dict-item]
+    "memories": lambda store: agents.sweep_memory(store, SimpleNamespace()),
+    "documents": lambda store: sweep_documents(store, SimpleNamespace()),
+    "adapters": lambda store: training.forget_adapters(store, {"local": SimpleNamespace()}),
 }
 
 
@@ -161,7 +161,7 @@ async def test_who_waits_for_a_key_is_answered_although_its_use_cannot_be_writte
             raise ValueError("a bug")
 
     ring = KeyRing(Store(), now=lambda: datetime.now(UTC))  # type: ignore[arg-type]
-    ring._used = {first.key_id}  # type: ignore[arg-type]
+    ring._used = {first.key_id}
     assert await ring.find(first.key_id) is None
     async with asyncio.timeout(5):
         assert await ring.find(second.key_id) is None
