@@ -7,6 +7,7 @@ from aiokafka.errors import KafkaError
 
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from processors.errors import RetryableError
+from processors.loops import Loop
 from schemas.events import UserUpdated
 from sinks.users import UserStore
 from transport.table import CompactedTable, NotStartedError
@@ -58,7 +59,7 @@ class Announcer:
             raise NotKnownError(str(error)) from error
 
     async def _look(self) -> None:
-        wait = LOOK_EVERY_S
+        wait, loop = LOOK_EVERY_S, Loop("telling of users", max_wait_s=MAX_BACKOFF_S)
         while True:
             await asyncio.sleep(wait)
             try:
@@ -66,12 +67,12 @@ class Announcer:
                     self._publisher.check()
                     await announce(user_id, self._users, self._publisher, self._topic, again=False)
                 wait = LOOK_EVERY_S
+                loop.went_well()
             except (RetryableError, NotAcceptedError, OutcomeUnknownError) as error:
                 wait = min(MAX_BACKOFF_S, wait * 2)
                 logger.warning("changes of users wait to be told: %s", type(error).__name__)
-            except Exception:  # nobody else would start it again
-                wait = MAX_BACKOFF_S
-                logger.exception("a bug in telling of users")
+            except Exception as bug:
+                wait = max(LOOK_EVERY_S, loop.met(bug))
 
 
 async def announce(user_id: str, users: UserStore, publisher: Publisher, topic: str, *, again: bool = True) -> None:

@@ -52,6 +52,7 @@ from ingress.submitting.submission import Rules, Submissions
 from ingress.voices import SpeechOffers
 from processors.errors import RetryableError
 from processors.limits.usage import MAX_RECALLED, Usage
+from processors.loops import Loop
 from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
@@ -93,7 +94,7 @@ from transport.workers import (
 from vault.live import LiveSettings
 
 logger = logging.getLogger(__name__)
-RETRY_S = 1.0
+RETRY_S, MAX_WAIT_S = 1.0, 10.0
 DESCRIPTION = """Ask an assistant, and wait, poll, or get a signed webhook. Every request is a job that flows through
 Kafka topics. Press **Authorize**, log in (the first admin is `root`), and call everything from here."""
 
@@ -359,23 +360,29 @@ def _json_limits(settings: Settings) -> JsonLimits:
 
 
 async def _start(table: CompactedTable[Any]) -> None:
+    loop = Loop("reading a table", max_wait_s=MAX_WAIT_S)
     while True:
         try:
             await table.start()
         except (KafkaError, OSError) as error:
             logger.warning("a table cannot be read yet (%s); the ingress keeps trying", type(error).__name__)
             await asyncio.sleep(RETRY_S)
+        except Exception as bug:
+            await asyncio.sleep(loop.met(bug))
         else:
             return
 
 
 async def _recall(made: Services) -> None:
     """What is under way already, also before this replica was here; once."""
+    loop = Loop("recalling what is under way", max_wait_s=MAX_WAIT_S)
     while True:
         try:
             made.standings.recall(await made.jobs.under_way(limit=MAX_RECALLED))
         except RetryableError:
             await asyncio.sleep(RETRY_S)
+        except Exception as bug:
+            await asyncio.sleep(loop.met(bug))
         else:
             return
 

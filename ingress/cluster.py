@@ -3,6 +3,7 @@
 import asyncio
 import logging
 
+from processors.loops import repeat
 from schemas.topics import Catalog
 from settings import Settings
 from transport.admin import RefusedError, TopicsError, lacking
@@ -54,9 +55,8 @@ class ClusterWatch:
 
     async def run(self) -> None:
         """Until cancelled; returns at once where nobody is refused."""
-        while self._access.security.security_protocol != "PLAINTEXT":
-            await asyncio.sleep(EVERY_S)
-            await self.look()
+        if self._access.security.security_protocol != "PLAINTEXT":
+            await repeat(self.look, "watching what Kafka lets the ingress do", every_s=EVERY_S, begins_at_once=False)
 
     async def look(self) -> None:
         """Once. What was found stands while the cluster is away, which others tell."""

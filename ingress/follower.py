@@ -7,7 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic, time
 from typing import Any
 from uuid import UUID
@@ -16,22 +17,23 @@ import orjson
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
-from processors.errors import RetryableError
 from processors.limits.usage import Usage
+from processors.loops import repeat
 from schemas.events import JobFinished, JobProgressed, RateLimit, StreamedRange
-from sinks.postgres import JobRow, JobStore
+from sinks.postgres import WITHOUT_ROW, JobRow, JobStore
 from transport.clients import KafkaAccess
 from transport.following import Following
 
 logger = logging.getLogger(__name__)
 
-LOOK_UP_AFTER_S, LOOK_UP_EVERY_S = 2.0, 1.0
+LOOK_UP_AFTER_S, LOOK_UP_EVERY_S, MAX_WAIT_S = 2.0, 1.0, 10.0
 LOOK_UP_AT_ONCE = 500  # a row may hold a result of a megabyte
 MAX_PROGRESS = 20_000
 MAX_ENDED = 50_000  # some 10 MB: the outcomes of a minute under full load, and a takeover is done sooner
 ADMITTED = b'"state":"admitted"'
 FAR = (b'"document":{', b'"training":{')  # within a text its quotes would be escaped
 LONGEST_MS = 86_400_000  # that a job may be good for
+CLOCK_SKEW = timedelta(seconds=30)  # between this machine and the brokers, whose clock a job is accepted by
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,21 @@ class Progress:
 
 def outcome_of(row: JobRow) -> Outcome:
     """As it is stored."""
-    stream = StreamedRange.model_validate(row.stream) if row.stream else None
+    stream: StreamedRange | None = None
+    with contextlib.suppress(ValidationError):  # of a version that tells it otherwise: then its text is told as a whole
+        stream = StreamedRange.model_validate(row.stream) if row.stream else None
     return Outcome(row.status, row.result, row.error, stream=stream)
 
 
 class Watch:
-    """One waiter. `verdict`: done when the gate has decided, with the user's rate; `finished`: at the end."""
+    """One waiter. `verdict`: done when the gate has decided, with the user's rate; `finished`: at the end.
 
-    def __init__(self) -> None:
+    `may_have_ended`: the job may have an outcome already when the waiter comes.
+    """
+
+    def __init__(self, *, may_have_ended: bool = False) -> None:
         loop = asyncio.get_running_loop()
-        self.since = monotonic()
+        self.since, self.may_have_ended = monotonic(), may_have_ended
         self.verdict: asyncio.Future[RateLimit | None] = loop.create_future()
         self.finished: asyncio.Future[Outcome] = loop.create_future()
         self.on_progress: Callable[[JobProgressed], None] | None = None
@@ -116,7 +123,8 @@ class Follower:
             usage: Told of every job that begins or ends, whoever asked for it.
         """
         self._finished, self._store, self._usage = finished, store, usage
-        self._following = Following(access, (progressed, finished), self._take, what="job events")
+        self._following = Following(access, (progressed, finished), self._take, what="job events", begun=self._begin)
+        self._heard_since: datetime | None = None
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
         self._far: OrderedDict[bytes, bytes] = OrderedDict()  # the last word on how far each is
@@ -132,7 +140,14 @@ class Follower:
         """Begin to follow; returns at once."""
         self._following.start()
         if self._store is not None:
-            self._looking = asyncio.create_task(self._look_up(self._store), name="look-up")
+            looking = repeat(
+                partial(self._look_up, self._store),
+                "looking up outcomes",
+                every_s=LOOK_UP_EVERY_S,
+                max_wait_s=MAX_WAIT_S,
+                begins_at_once=False,
+            )
+            self._looking = asyncio.create_task(looking, name="look-up")
 
     async def stop(self) -> None:
         """May be called twice."""
@@ -143,9 +158,9 @@ class Follower:
             self._looking = None
 
     @contextmanager
-    def watch(self, job_id: UUID) -> Iterator[Watch]:
-        """Register before publishing, so that nothing is missed."""
-        key, watch = str(job_id).encode(), Watch()
+    def watch(self, job_id: UUID, *, may_have_ended: bool = False) -> Iterator[Watch]:
+        """Register before publishing, so that nothing is missed; `may_have_ended`: see `Watch`."""
+        key, watch = str(job_id).encode(), Watch(may_have_ended=may_have_ended)
         self._watches.setdefault(key, []).append(watch)
         try:
             yield watch
@@ -186,6 +201,9 @@ class Follower:
         return {name: far.model_dump(exclude_none=True) for name, far in found.items() if far is not None}
 
     # --- reading ---
+
+    def _begin(self) -> None:
+        self._heard_since = datetime.now(UTC)
 
     def _take(self, record: ConsumerRecord) -> None:
         if record.topic == self._finished:
@@ -233,27 +251,26 @@ class Follower:
                 event = JobFinished.model_validate_json(value)
                 error = event.error.model_dump(exclude_none=True) if event.error else None
                 for watch in watches:
-                    watch.finish(Outcome(event.status, event.result, error, event.rate_limit, stream=event.stream))
+                    if watch.may_have_ended and self._may_be_second(event):
+                        watch.since = 0.0  # as above
+                    else:
+                        watch.finish(Outcome(event.status, event.result, error, event.rate_limit, stream=event.stream))
+
+    def _may_be_second(self, event: JobFinished) -> bool:
+        """The job is older than what this replica has heard: another outcome may have come before, and counts."""
+        if self._store is None or self._heard_since is None or event.job.kind in WITHOUT_ROW:
+            return False
+        return event.job.accepted_at < self._heard_since + CLOCK_SKEW
 
     # --- looking up what was not heard of ---
 
     async def _look_up(self, store: JobStore) -> None:
-        while True:
-            await asyncio.sleep(LOOK_UP_EVERY_S)
-            old = monotonic() - LOOK_UP_AFTER_S
-            waiting = [
-                UUID(key.decode())
-                for key, watches in self._watches.items()
-                if any(watch.since < old for watch in watches)
-            ]
-            for first in range(0, len(waiting), LOOK_UP_AT_ONCE):
-                try:
-                    rows = await store.finished(waiting[first : first + LOOK_UP_AT_ONCE])
-                except RetryableError:
-                    break  # outcomes still come by Kafka
-                except Exception:  # nobody else would start it again
-                    logger.exception("a bug in looking up outcomes")
-                    break
-                for row in rows:
-                    for watch in self._watches.get(str(row.job_id).encode(), ()):
-                        watch.finish(outcome_of(row))
+        """One round; while Postgres is away outcomes still come by Kafka."""
+        old = monotonic() - LOOK_UP_AFTER_S
+        waiting = [
+            UUID(key.decode()) for key, watches in self._watches.items() if any(watch.since < old for watch in watches)
+        ]
+        for first in range(0, len(waiting), LOOK_UP_AT_ONCE):
+            for row in await store.finished(waiting[first : first + LOOK_UP_AT_ONCE]):
+                for watch in self._watches.get(str(row.job_id).encode(), ()):
+                    watch.finish(outcome_of(row))

@@ -12,6 +12,7 @@ from time import monotonic
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
+from processors.loops import Loop
 from schemas.envelope import Record
 from transport.clients import KafkaAccess
 from transport.partitioner import partition_of
@@ -19,7 +20,7 @@ from transport.producer_ids import is_out_of_order, is_too_large, renew_id
 
 logger = logging.getLogger(__name__)
 
-CONNECT_RETRY_S = 1.0
+CONNECT_RETRY_S, MAX_WAIT_S = 1.0, 10.0
 SILENCE_S = 2.0  # sends wait and no broker has answered for so long: nothing more is taken
 MAX_UNANSWERED = 20_000
 MAX_BATCH_BYTES = 512 * 1024
@@ -61,6 +62,7 @@ class Publisher:
                 await asyncio.wait_for(self._producer.stop(), 10)
 
     async def _connect(self) -> None:
+        loop = Loop("connecting the ingress's producer", max_wait_s=MAX_WAIT_S)
         while True:
             producer = AIOKafkaProducer(
                 **self._access.options(), acks="all", enable_idempotence=True, max_batch_size=MAX_BATCH_BYTES,
@@ -75,6 +77,11 @@ class Publisher:
                 )
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(CONNECT_RETRY_S)
+            except Exception as bug:
+                with contextlib.suppress(Exception):
+                    await producer.stop()
+                self.problem = "Kafka is not connected: a bug, which the log has; the ingress keeps trying"
+                await asyncio.sleep(loop.met(bug))
             else:
                 self._producer, self.problem = producer, None
                 return

@@ -1,10 +1,12 @@
 """Stage: tool-call-requested -> agent-step-requested, or job-finished.
 
 What a tool says is stored before it is told on, so that the same event again runs no tool again. A run that has read
-text from documents or from outside reaches nobody before its user has said so: the call waits, and comes again.
+text from documents or from outside reaches nobody before its user has said so: the call waits, and comes again. What is
+done is what is stored, which is what its user has seen and approved: an event that says otherwise changes nothing.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +25,8 @@ from processors.tools.finish import FINISH
 from processors.tools.registry import Tools
 from processors.tools.tool import MAX_OBSERVATION_CHARS, ToolContext, ToolResult
 from schemas.events import AgentState, AgentStep, AgentStepRequested, JobError, JobFinished, Risk, ToolCallRequested
+
+logger = logging.getLogger(__name__)
 
 NAME = "run_tool"
 TOOL_TIMEOUT_S = 5.0
@@ -69,8 +73,11 @@ async def run_tool(
     job = event.job
     stored = await steps.get(job, event.step)
     if stored is None:  # somebody else's event
-        planned = PlannedStep(event.thought, event.action, event.action_input)
+        planned = PlannedStep(
+            event.thought, event.action, event.action_input, is_tainted=event.state.is_tainted
+        )  # fmt: skip
         stored = await steps.plan(job, event.request.agent_id, event.step, planned, goal=event.request.goal)
+    event = _as_stored(event, stored)
     observed = stored.observed
     state = await redeemed(event.state, job, steps)
     if observed is None:
@@ -103,6 +110,17 @@ async def run_tool(
     return Emit((following, told))
 
 
+def _as_stored(event: ToolCallRequested, stored: StoredStep) -> ToolCallRequested:
+    """The same call with what is stored of it; it has read untrusted text if either says so."""
+    planned, changed = stored.planned, dict[str, Any]()
+    if (event.action, event.action_input, event.thought) != (planned.action, planned.action_input, planned.thought):
+        logger.warning("the event of step %d of job %s is not what is stored of it", event.step, event.job.job_id)
+        changed = {"action": planned.action, "action_input": planned.action_input, "thought": planned.thought}
+    if planned.is_tainted and stored.observed is None and not event.state.is_tainted:
+        changed["state"] = event.state.model_copy(update={"is_tainted": True})
+    return event.model_copy(update=changed) if changed else event
+
+
 async def _observed(
     event: ToolCallRequested, stored: StoredStep, state: AgentState, *, tools: Tools, steps: StepStore,
     policy: PromptPolicy, timeout_s: float,
@@ -118,15 +136,19 @@ async def _observed(
         if said != "approved":
             wait_s = min(FIRST_WAIT_S * 2 ** min(event.retry, 20), MAX_WAIT_S)
             return Later(REQUIRES_ACTION, "the run's user is to approve the call", wait_s)
+    clock = asyncio.get_running_loop().time
+    ends_at = clock() + timeout_s  # from before the claim: so the call has ended when the claim does
     if tool.is_outward:
         # The event that was in hand at a kill and the one that an approval brings may both be here. Whoever dies with
         # the claim leaves it for as long as it lasts; then the call is made again, with the same key.
         claimed_s = timeout_s + CLAIM_MARGIN_S
         if not await steps.claim(event.job, event.step, for_s=claimed_s):
             return Later(CALL_IN_HAND, "this call is being made, or was just made, for the same step", claimed_s)
+        if clock() >= ends_at:  # this process stood still meanwhile: the claim may be somebody else's by now
+            return Later(CALL_IN_HAND, "its claim ran out before the call was begun", claimed_s)
     context = ToolContext(event.job, event.step, event.request.goal, state)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(ends_at):
             result = await tool.run(arguments, context)
     except TimeoutError:
         return Observed(f"{tool.name} did not answer within {timeout_s:g} s.")

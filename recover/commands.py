@@ -7,11 +7,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from embedded.addresses import addresses
+from embedded.home import Home
 from processors.errors import RetryableError
 from recover.errors import RecoverError
 from recover.events import Redriven, redrive
 from recover.progress import Report
 from recover.rows import Rebuilt, rebuild
+from schemas.audio_links import AudioLinks
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.migrate import head_revision, revision
@@ -20,6 +22,10 @@ from transport.admin import TopicsError, unusable
 from transport.clients import KafkaAccess
 
 SHOWN_USERS = 20
+NOTHING_OF = (
+    "on no topic, so only in a backup of Postgres: API keys, examples and adapters, comparisons, what agents remember, "
+    "audio of speech, images and files, webhook secrets that were rotated (docs/recovery.md)"
+)
 
 
 class _Bars:
@@ -39,7 +45,11 @@ def postgres(settings: Settings, *, webhooks: bool) -> int:
     """Rebuild rows from the topics; returns the exit code."""
 
     async def work(access: KafkaAccess, catalog: Catalog, pool: Pool, report: Report) -> list[str]:
-        return _told_of_rows(await rebuild(access, catalog, pool, webhooks=webhooks, report=report), webhooks=webhooks)
+        links = _audio_links(settings)
+        if webhooks and links is None:
+            raise RecoverError("JWT_SECRET_KEY must be set as workers have it: webhooks of speech are signed with it")
+        rebuilt = await rebuild(access, catalog, pool, webhooks=webhooks, report=report, audio_links=links)
+        return _told_of_rows(rebuilt, webhooks=webhooks)
 
     return _run(settings, work)
 
@@ -53,6 +63,15 @@ def kafka(settings: Settings) -> int:
     return _run(settings, work)
 
 
+def _audio_links(settings: Settings) -> AudioLinks | None:
+    """As the workers of this deployment have them; None where the secret is not known here."""
+    given = (settings.jwt_secret_key, settings.jwt_secret_key_previous)
+    secrets = [secret.get_secret_value() for secret in given if secret]
+    if not secrets and addresses(settings).running is not None:
+        secrets = [Home(settings.assistant_home).secret("jwt_secret_key")]
+    return AudioLinks(secrets) if secrets else None
+
+
 def _told_of_rows(rebuilt: Rebuilt, *, webhooks: bool) -> list[str]:
     lines = [f"{rebuilt.outcomes} outcomes and {rebuilt.admitted} admitted jobs were gone through"]
     if not webhooks:
@@ -63,6 +82,14 @@ def _told_of_rows(rebuilt: Rebuilt, *, webhooks: bool) -> list[str]:
             f"{len(rebuilt.unknown_users)} users are to be registered again, since passwords are on no topic "
             f"(root: `assistant setup`; others: POST /auth/register): {some}"
         )
+    if rebuilt.lost_documents:
+        lost = sorted(rebuilt.lost_documents.items())
+        some = ", ".join(f"{user_id} ({count})" for user_id, count in lost[:SHOWN_USERS])
+        lines.append(
+            f"{sum(rebuilt.lost_documents.values())} documents of {len(lost)} users are to be ingested again, but "
+            f"those that were deleted since: which there are, and their files, was in Postgres alone: {some}"
+        )
+    lines.append(NOTHING_OF)
     return lines
 
 

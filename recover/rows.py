@@ -14,10 +14,12 @@ from aiokafka.errors import KafkaError
 from recover.errors import RecoverError
 from recover.progress import Report
 from recover.reader import Ends, ends_of, read
+from schemas.audio_links import AudioLinks
 from schemas.envelope import Envelope
 from schemas.events import JobAdmitted, JobFinished, SecurityIncidentDetected, UserUpdated
 from schemas.topics import Catalog
 from sinks.base import Sink
+from sinks.document_lists import DocumentLists
 from sinks.incidents import IncidentSink, QuarantineRules
 from sinks.pool import Pool
 from sinks.postgres import OutcomeSink, PendingSink
@@ -35,14 +37,22 @@ NO_QUARANTINE = QuarantineRules(after=0)  # whoever was in one has served it, or
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What was read. `unknown_users`: those on `user-updated` who are not in the database."""
+    """What was read.
+
+    `unknown_users`: those on `user-updated` who are not in the database; `lost_documents`: how many of each user that
+    jobs have stored and that are not there, either.
+    """
 
     outcomes: int
     admitted: int
     unknown_users: list[str]
+    lost_documents: dict[str, int]
 
 
-async def rebuild(access: KafkaAccess, catalog: Catalog, pool: Pool, *, webhooks: bool, report: Report) -> Rebuilt:
+async def rebuild(
+    access: KafkaAccess, catalog: Catalog, pool: Pool, *, webhooks: bool, report: Report,
+    audio_links: AudioLinks | None = None,
+) -> Rebuilt:  # fmt: skip
     """Write the rows of all jobs that the topics still have. May be run again, and beside the workers.
 
     Args:
@@ -52,11 +62,12 @@ async def rebuild(access: KafkaAccess, catalog: Catalog, pool: Pool, *, webhooks
         webhooks: Make the webhooks of outcomes due again, whether or not they were delivered; otherwise their rows
             are `given-up`, with the reason among their attempts.
         report: Told how far it is.
+        audio_links: Of this deployment, so that a webhook of a job which has spoken says what it said before.
 
     Raises:
         RecoverError: Kafka does not answer.
     """
-    outcomes = OutcomeSink(pool, give_up_webhooks=None if webhooks else NOT_AGAIN)
+    outcomes = OutcomeSink(pool, give_up_webhooks=None if webhooks else NOT_AGAIN, audio_links=audio_links)
     steps: tuple[tuple[str, type[Any], Sink], ...] = (
         ("job-finished", JobFinished, outcomes),
         ("job-admitted", JobAdmitted, PendingSink(pool)),
@@ -71,7 +82,7 @@ async def rebuild(access: KafkaAccess, catalog: Catalog, pool: Pool, *, webhooks
     report.begin("user-updated", 1)
     unknown = await _unknown_users(access, catalog, pool)
     report.advance(1)
-    return Rebuilt(counts[0], counts[1], unknown)
+    return Rebuilt(counts[0], counts[1], unknown, await DocumentLists(pool).lost())
 
 
 async def _acknowledged(access: KafkaAccess, catalog: Catalog, name: str) -> Ends:

@@ -1,6 +1,5 @@
 """Agents' steps in Postgres: written once, shown to whoever follows a run, remembered. All statements on them."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from uuid import UUID
 import orjson
 
 from processors.agents.ports import Approval, Observed, PlannedStep, Remembered, StoredStep
-from processors.errors import RetryableError
+from processors.loops import repeat
 from processors.run_tool import NAME as RUN_TOOL
 from processors.run_tool import REQUIRES_ACTION
 from schemas.events import AgentStep, Job
 from sinks.pool import Pool
 from sinks.together import Together
-
-logger = logging.getLogger(__name__)
 
 MAX_MEMORY = 200
 SWEEP_EVERY_S, SWEPT_AT_ONCE = 3600.0, 5_000
@@ -269,13 +266,12 @@ class AgentStepStore:
 
 async def sweep(store: AgentStepStore, *, kept_days: int) -> None:
     """Delete what is older, now and every hour, until cancelled."""
-    while True:
-        try:
-            while await store.delete_old(before=datetime.now(UTC) - timedelta(days=kept_days)) == SWEPT_AT_ONCE:
-                pass
-        except RetryableError as error:
-            logger.info("old steps of agents wait to be deleted: %s", error.message)
-        await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def delete() -> None:
+        while await store.delete_old(before=datetime.now(UTC) - timedelta(days=kept_days)) == SWEPT_AT_ONCE:
+            pass
+
+    await repeat(delete, "sweeping steps of agents", every_s=SWEEP_EVERY_S, level=logging.INFO)
 
 
 def _stored(row: Any) -> StoredStep:

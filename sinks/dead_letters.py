@@ -8,7 +8,6 @@ at once only one finds it so, and a job that has ended otherwise since is left a
 import asyncio
 import base64
 import binascii
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,14 +16,12 @@ from uuid import UUID
 
 import orjson
 
-from processors.errors import RetryableError
+from processors.loops import repeat
 from schemas.dead_letter import MAX_INT, DeadLettered, RawHeaders
 from schemas.envelope import Envelope
 from schemas.events import ms_from_utc
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError
-
-logger = logging.getLogger(__name__)
 
 STATEMENT_BYTES = 4_000_000  # of values, in one statement
 SWEEP_EVERY_S, SWEEP_BATCH = 600.0, 1_000
@@ -267,13 +264,15 @@ class DeadLetterStore:
 
 async def sweep(store: DeadLetterStore, *, kept_ms: int | None) -> None:
     """Until cancelled: delete what is older than the topic keeps it. `kept_ms`: None keeps all."""
-    while kept_ms is not None:
-        try:
-            while await store.delete_older_than(datetime.now(UTC) - timedelta(milliseconds=kept_ms)) == SWEEP_BATCH:
-                await asyncio.sleep(0.1)  # others want the database too
-        except RetryableError as error:
-            logger.debug("old dead letters stay for now: %s", error.message)
-        await asyncio.sleep(SWEEP_EVERY_S)
+    if kept_ms is None:
+        return
+    kept = timedelta(milliseconds=kept_ms)
+
+    async def delete() -> None:
+        while await store.delete_older_than(datetime.now(UTC) - kept) == SWEEP_BATCH:
+            await asyncio.sleep(0.1)  # others want the database too
+
+    await repeat(delete, "sweeping dead letters", every_s=SWEEP_EVERY_S)
 
 
 def _in_parts(letters: Sequence[DeadLettered]) -> Iterator[list[tuple[Any, ...]]]:

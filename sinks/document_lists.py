@@ -39,6 +39,14 @@ SELECT version_id, job_id, state, chunks, pages, size, sha256, media_type, provi
 FROM document_versions WHERE document_id = $1 AND state <> 'deleted' ORDER BY accepted_at DESC, version_id DESC LIMIT 50
 """
 
+# Jobs whose rows were rebuilt after a disaster, of documents that were not.
+LOST = """
+SELECT user_id, count(DISTINCT result->>'document_id') AS lost FROM jobs j
+WHERE kind = 'document' AND status = 'completed' AND deleted_at IS NULL AND result ? 'document_id'
+  AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id::text = j.result->>'document_id')
+GROUP BY user_id
+"""
+
 LOCK = """
 SELECT user_id FROM documents d
 WHERE document_id = $1 AND ($2::text IS NULL OR user_id = $2)
@@ -69,6 +77,11 @@ class DocumentLists:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    async def lost(self) -> dict[str, int]:
+        """How many documents of each user jobs have stored that are not here, be it that they were deleted."""
+        async with self._pool.connection() as connection:
+            return {row["user_id"]: row["lost"] for row in await connection.fetch(LOST)}
 
     async def page(
         self, *, user_id: str | None, limit: int, cursor: str | None

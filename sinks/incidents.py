@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 
 from processors.errors import RetryableError
+from processors.loops import repeat
 from schemas.envelope import Envelope
 from schemas.events import FOREVER, SecurityIncidentDetected
 from schemas.request_fields import without_unstorable
@@ -232,13 +233,12 @@ class IncidentStore:
 
 async def sweep(store: IncidentStore, *, kept_days: int) -> None:
     """Until cancelled: delete what is older."""
-    while True:
-        try:
-            while await store.delete_older_than(datetime.now(UTC) - timedelta(days=kept_days)) == SWEEP_BATCH:
-                await asyncio.sleep(0.1)  # others want the database too
-        except RetryableError as error:
-            logger.debug("old incidents stay for now: %s", error.message)
-        await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def delete() -> None:
+        while await store.delete_older_than(datetime.now(UTC) - timedelta(days=kept_days)) == SWEEP_BATCH:
+            await asyncio.sleep(0.1)  # others want the database too
+
+    await repeat(delete, "sweeping incidents", every_s=SWEEP_EVERY_S)
 
 
 def _row(envelope: Envelope[SecurityIncidentDetected]) -> tuple[Any, ...]:

@@ -7,15 +7,12 @@ also by one that has looked just before.
 """
 
 import asyncio
-import logging
 from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
-from processors.errors import RetryableError
+from processors.loops import repeat
 from sinks.pool import Pool
-
-logger = logging.getLogger(__name__)
 
 KEPT = timedelta(days=15)
 SWEEP_ROWS, SWEEP_EVERY_S = 1_000, 600.0
@@ -97,10 +94,9 @@ class JobDeletion:
 
 async def sweep(deletion: JobDeletion) -> None:
     """Until cancelled: delete what is left of deleted jobs. Several may do it at once."""
-    while True:
-        try:
-            while await deletion.delete_old() == SWEEP_ROWS:
-                await asyncio.sleep(0.1)  # others want the database too
-        except RetryableError as error:
-            logger.debug("what is left of deleted jobs stays for now: %s", error.message)
-        await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def delete() -> None:
+        while await deletion.delete_old() == SWEEP_ROWS:
+            await asyncio.sleep(0.1)  # others want the database too
+
+    await repeat(delete, "sweeping deleted jobs", every_s=SWEEP_EVERY_S)

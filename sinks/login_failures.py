@@ -3,17 +3,14 @@
 import asyncio
 import base64
 import binascii
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from processors.errors import RetryableError
+from processors.loops import repeat
 from schemas.request_fields import without_unstorable
 from sinks.pool import Pool
 from sinks.postgres import InvalidCursorError
-
-logger = logging.getLogger(__name__)
 
 Reason = Literal["unknown-user", "wrong-password", "user-disabled", "slowed-down"]
 MAX_NAME_CHARS = 128
@@ -107,13 +104,12 @@ class LoginFailures:
 
 async def sweep(failures: LoginFailures, *, kept_days: int) -> None:
     """Until cancelled: delete what is too old."""
-    while True:
-        try:
-            while await failures.delete_old(kept_days=kept_days) == SWEEP_BATCH:
-                await asyncio.sleep(0.1)  # others want the database too
-        except RetryableError as error:
-            logger.debug("old login failures stay for now: %s", error.message)
-        await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def delete() -> None:
+        while await failures.delete_old(kept_days=kept_days) == SWEEP_BATCH:
+            await asyncio.sleep(0.1)  # others want the database too
+
+    await repeat(delete, "sweeping login failures", every_s=SWEEP_EVERY_S)
 
 
 def _encode(last: int) -> str:

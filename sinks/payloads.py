@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from processors.errors import PermanentError, RetryableError
+from processors.errors import PermanentError
+from processors.loops import repeat
 from sinks.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -265,10 +266,9 @@ class PayloadStore:
 
 async def sweep(store: PayloadStore) -> None:
     """Until cancelled: delete what nobody needs any more. Several may do it at once."""
-    while True:
-        try:
-            while await store.delete_old():
-                await asyncio.sleep(0.1)  # others want the database too
-        except RetryableError as error:
-            logger.debug("old payloads stay for now: %s", error.message)
-        await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def delete() -> None:
+        while await store.delete_old():
+            await asyncio.sleep(0.1)  # others want the database too
+
+    await repeat(delete, "sweeping payloads", every_s=SWEEP_EVERY_S)

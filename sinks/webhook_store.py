@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from sinks.clock import by_postgres
 from sinks.pool import Pool
 
 LEASE = timedelta(seconds=60)  # longer than an attempt can take
@@ -16,18 +17,26 @@ WITH due AS (
     SELECT webhook_id, host, row_number() OVER (PARTITION BY host ORDER BY due_at) AS place
     FROM (SELECT webhook_id, due_at, host
           FROM webhooks, coalesce(lower(substring(url from '^[A-Za-z]+://([^/?#]+)')), '') AS host
-          WHERE state = 'due' AND due_at <= $2 AND (leased_until IS NULL OR leased_until <= $2)
+          WHERE state = 'due' AND due_at <= coalesce($2::timestamptz, now())
+            AND (leased_until IS NULL OR leased_until <= coalesce($2, now()))
             AND NOT host = ANY($7::text[])
           ORDER BY due_at LIMIT $4) AS oldest),
 ours AS (
     SELECT webhook_id, host
     FROM webhooks JOIN due USING (webhook_id) LEFT JOIN unnest($5::text[], $6::int[]) AS b (host, busy) USING (host)
     WHERE place <= $8 - coalesce(busy, 0)
-      AND state = 'due' AND (leased_until IS NULL OR leased_until <= $2)
+      AND state = 'due' AND (leased_until IS NULL OR leased_until <= coalesce($2, now()))
     FOR UPDATE OF webhooks SKIP LOCKED)
-UPDATE webhooks AS w SET lease_id = $1, leased_until = $3 FROM ours WHERE w.webhook_id = ours.webhook_id
-RETURNING w.webhook_id, job_id, user_id, url, host, body, attempt, lease_id
+UPDATE webhooks AS w SET lease_id = $1, leased_until = coalesce($2, now()) + $3::interval FROM ours
+WHERE w.webhook_id = ours.webhook_id
+RETURNING w.webhook_id, job_id, user_id, url, host, body, attempt, lease_id, coalesce($2, now()) AS at
 """
+
+RECORD = f"""
+UPDATE webhooks SET attempt = attempt + 1, state = $3, lease_id = NULL, leased_until = NULL,
+    due_at = coalesce({by_postgres("$4::timestamptz", shown="$5::timestamptz")}, due_at)
+WHERE webhook_id = $1 AND lease_id = $2 RETURNING attempt, due_at
+"""  # noqa: S608 constant
 
 # One that is being tried now stays as it is: that attempt is the new one. A lease that ran out is void, and fenced.
 SEND_AGAIN = """
@@ -38,7 +47,10 @@ WHERE webhook_id = ANY($1::text[]) AND (leased_until IS NULL OR leased_until <= 
 
 @dataclass(frozen=True, slots=True)
 class LeasedWebhook:
-    """One attempt that is ours to make. `host`: with its port; `attempt`: how many were made before."""
+    """One attempt that is ours to make.
+
+    `host`: with its port; `attempt`: how many were made before; `at`: when it was taken, as `lease` knows the time.
+    """
 
     webhook_id: str
     job_id: UUID
@@ -48,6 +60,7 @@ class LeasedWebhook:
     body: str
     attempt: int
     lease_id: UUID
+    at: datetime
 
 
 class WebhookStore:
@@ -57,33 +70,32 @@ class WebhookStore:
         self._pool = pool
 
     async def lease(
-        self, limit: int, *, now: datetime, per_host: int, busy: Mapping[str, int]
+        self, limit: int, *, per_host: int, busy: Mapping[str, int], now: datetime | None = None
     ) -> list[LeasedWebhook]:  # fmt: skip
         """Take at most so many that are due and that nobody has; after 60 s they are anybody's again.
 
-        `busy`: attempts under way per host, which count towards `per_host`.
+        `busy`: attempts under way per host, which count towards `per_host`; `now`: None: by Postgres's clock.
         """
         full = [host for host, attempts in busy.items() if attempts >= per_host]
         async with self._pool.connection() as connection:
             rows = await connection.fetch(
-                TAKE_LEASES, uuid4(), now, now + LEASE, limit, list(busy), list(busy.values()), full, per_host
+                TAKE_LEASES, uuid4(), now, LEASE, limit, list(busy), list(busy.values()), full, per_host
             )
         return [LeasedWebhook(**row) for row in rows]
 
     async def record(
         self, leased: LeasedWebhook, *, at: datetime, status_code: int | None, error: str | None, state: str,
-        next_at: datetime | None,
+        next_at: datetime | None, clock: datetime | None = None,
     ) -> bool:  # fmt: skip
-        """Write down an attempt; False if the lease was lost meanwhile, when another one has tried."""
+        """Write down an attempt; False if the lease was lost meanwhile, when another one has tried.
+
+        `clock`: what that one shows now by which `next_at` was reckoned; None: it is Postgres's.
+        """
         async with self._pool.connection() as connection, connection.transaction():
-            ours = await connection.fetchval(
-                """UPDATE webhooks SET attempt = attempt + 1, state = $3, due_at = coalesce($4, due_at),
-                                       lease_id = NULL, leased_until = NULL
-                   WHERE webhook_id = $1 AND lease_id = $2 RETURNING attempt""",
-                leased.webhook_id, leased.lease_id, state, next_at,
-            )  # fmt: skip
-            if ours is None:
+            row = await connection.fetchrow(RECORD, leased.webhook_id, leased.lease_id, state, next_at, clock)
+            if row is None:
                 return False
+            ours, next_at = row["attempt"], row["due_at"] if next_at is not None else None
             await connection.execute(
                 """INSERT INTO webhook_attempts (webhook_id, attempt, at, status_code, error, next_at)
                    VALUES ($1, $2, $3, $4, $5, $6)""",

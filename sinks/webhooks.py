@@ -12,6 +12,7 @@ from random import Random
 import httpx
 
 from processors.errors import RetryableError
+from processors.loops import Loop
 from sinks.egress import EgressClient, EgressRefusedError, EgressReply
 from sinks.egress_targets import NOTHING_ELSE, Allowed
 from sinks.pool import Pool
@@ -40,16 +41,28 @@ class WebhookSender:
         allow_private: bool,
         timeout_s: float,
         allowed: Allowed = NOTHING_ELSE,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
         random: Random | None = None,
     ) -> None:
-        """`allow_private`, `timeout_s`, `allowed`: as `EgressClient` takes them."""
-        self._store, self._secrets, self._now = WebhookStore(pool), secrets, now
+        """What is sent, and how.
+
+        Args:
+            pool: Where they wait.
+            secrets: What they are signed with.
+            allow_private: As `EgressClient` takes it, like the next two.
+            timeout_s: Likewise.
+            allowed: Likewise.
+            now: Says what is due; None: Postgres's clock, which all senders have in common.
+            random: For the jitter.
+        """
+        self._store, self._secrets = WebhookStore(pool), secrets
+        self._says_what_is_due, self._now = now, now or (lambda: datetime.now(UTC))
         self._client = EgressClient(allow_private=allow_private, allowed=allowed, timeout_s=timeout_s)
         self._random = random or Random()  # noqa: S311 jitter is no secret
         self._woken = asyncio.Event()
         self._by_host: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts = Loop("attempting webhooks")
 
     def wake(self) -> None:
         """Something is due now."""
@@ -57,19 +70,18 @@ class WebhookSender:
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres that is away."""
-        backoff = POLL_S
+        backoff, loop = POLL_S, Loop("sending webhooks", max_wait_s=MAX_BACKOFF_S)
         while True:
             try:
                 begun = await self.send_due()
                 backoff = POLL_S
+                loop.went_well()
             except RetryableError as error:
                 begun = 0
                 backoff = min(MAX_BACKOFF_S, backoff * 2)
                 logger.warning("webhooks wait: %s", error.message)
-            except Exception:  # nobody else would start it again
-                begun = 0
-                backoff = MAX_BACKOFF_S
-                logger.exception("a bug in sending webhooks")
+            except Exception as bug:
+                begun, backoff = 0, loop.met(bug)
             if not begun:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff):  # wait_for may lose the stop's cancellation (Python 3.11)
@@ -82,7 +94,8 @@ class WebhookSender:
         if room <= 0:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             return 0
-        ours = await self._store.lease(room, now=self._now(), per_host=AT_ONCE_PER_HOST, busy=self._by_host)
+        now = self._now() if self._says_what_is_due else None
+        ours = await self._store.lease(room, now=now, per_host=AT_ONCE_PER_HOST, busy=self._by_host)
         for leased in ours:
             self._by_host[leased.host] += 1
             task = asyncio.create_task(self._attempt(leased))
@@ -100,6 +113,10 @@ class WebhookSender:
             await self._post_and_record(leased)
         except RetryableError as error:  # the lease runs out, and it is sent again with the same id and body
             logger.warning("a webhook's attempt could not be recorded: %s", error.message)
+        except Exception as bug:  # likewise; nobody awaits this task, so nobody else would say so
+            self._attempts.met(bug)
+        else:
+            self._attempts.went_well()
         finally:
             self._by_host[leased.host] -= 1
             if not self._by_host[leased.host]:
@@ -107,7 +124,7 @@ class WebhookSender:
             self.wake()
 
     async def _post_and_record(self, leased: LeasedWebhook) -> None:
-        at = self._now()
+        at = leased.at  # which is signed: receivers refuse what is minutes old by it, or yet to come
         body = leased.body.encode()
         keys = await self._secrets.signing_keys(leased.user_id, at)
         reply: EgressReply | None = None
@@ -135,7 +152,10 @@ class WebhookSender:
             error = f"answered {status}" + (" (redirects are not followed)" if 300 <= reply.status_code < 400 else "")
         next_at = None if refused or status == GONE else self._next(leased.attempt + 1, reply)
         state = "due" if next_at else "given-up"
-        await self._store.record(leased, at=at, status_code=status, error=error, state=state, next_at=next_at)
+        clock = None if self._says_what_is_due else self._now()
+        await self._store.record(
+            leased, at=at, status_code=status, error=error, state=state, next_at=next_at, clock=clock
+        )
 
     def _next(self, attempts: int, reply: EgressReply | None) -> datetime | None:
         """When the next one is due, if there is one."""

@@ -7,7 +7,6 @@ agent-step-requested -> plan_agent_step -> tool-call-requested -> run_tool -> ag
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -18,7 +17,7 @@ from processors.agents.memory import recall
 from processors.agents.recall_by_meaning import RecallByMeaning, tenant
 from processors.completion.with_adapter import with_adapter
 from processors.documents.document_ports import VectorRepository
-from processors.errors import PermanentError, RetryableError
+from processors.loops import repeat
 from processors.plan_agent_step import AgentLimits, plan_agent_step
 from processors.run_tool import TOOL_TIMEOUT_S, run_tool
 from processors.stage import StageResult
@@ -120,12 +119,13 @@ def _recall(
 
 async def sweep_memory(steps: AgentStepStore, vectors: VectorRepository) -> None:
     """Delete the vectors of what was forgotten, now and every minute, until cancelled."""
-    while True:
-        with contextlib.suppress(RetryableError, PermanentError):
-            for job_id, user_id, agent_id in await steps.forgotten_with_vectors(limit=SWEPT_AT_ONCE):
-                await vectors.delete_document(tenant(user_id, agent_id), job_id)
-                await steps.vectors_are_gone(job_id)
-        await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def delete() -> None:
+        for job_id, user_id, agent_id in await steps.forgotten_with_vectors(limit=SWEPT_AT_ONCE):
+            await vectors.delete_document(tenant(user_id, agent_id), job_id)
+            await steps.vectors_are_gone(job_id)
+
+    await repeat(delete, "sweeping forgotten memories", every_s=SWEEP_EVERY_S)
 
 
 def _tools(made: Made, pool: Pool, adapters: Mapping[str, Any], *, has_vectors: bool) -> list[Tool[Any]]:

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
+from processors.loops import Loop
 from schemas.events import JobCancelRequested
 from streams import metrics
 from streams.cancellations import KEPT_MS, Cancellations
@@ -34,6 +35,7 @@ class CancellationLog:
         """`topic`: its full name."""
         self._access, self._topic, self._cancellations = access, topic, cancellations
         self._following: asyncio.Task[None] | None = None
+        self._loop = Loop("following requests to cancel", max_wait_s=10)
         self.problem: str | None = "requests to cancel are not read yet"
 
     async def start(self) -> None:
@@ -55,10 +57,9 @@ class CancellationLog:
                 try:
                     await self._read(consumer)
                 except Exception as error:  # whatever it is: a worker that is deaf must say so, and listen again
-                    self._say(error)
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(self._say(error))
                 await _close(consumer)
-                consumer = await self._open_at_last()  # from the beginning again: all of it may be taken twice
+                consumer = await self._open_again()  # from the beginning again: all of it may be taken twice
         finally:
             self.problem = "requests to cancel are no longer read"
             await _close(consumer)
@@ -68,16 +69,26 @@ class CancellationLog:
             try:
                 consumer = await self._open()
             except (KafkaError, OSError) as error:
-                self._say(error)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(self._say(error))
             else:
                 self.problem = None
                 return consumer
 
-    def _say(self, error: Exception) -> None:
+    async def _open_again(self) -> AIOKafkaConsumer:
+        while True:
+            try:
+                return await self._open_at_last()
+            except Exception as bug:
+                await asyncio.sleep(self._say(bug))
+
+    def _say(self, error: Exception) -> float:
+        """Why it is not followed now; returns how long to wait until it is tried again."""
         why = self._access.refusal or type(error).__name__
         self.problem = f"requests to cancel are not followed ({why}); this worker keeps trying"
-        logger.warning("%s", self.problem, exc_info=not isinstance(error, (KafkaError, OSError)))
+        if not isinstance(error, (KafkaError, OSError)):
+            return self._loop.met(error)
+        logger.warning("%s", self.problem)
+        return RETRY_S
 
     # --- reading ---
 
@@ -123,6 +134,7 @@ class CancellationLog:
         while consumer.partitions_for_topic(self._topic) == {at.partition for at in consumer.assignment()}:
             try:
                 self._take_all(await consumer.getmany(timeout_ms=1000))
+                self._loop.went_well()
             except KafkaError as error:  # positions are kept: nothing is missed when the brokers are back
                 if not error.retriable:
                     raise

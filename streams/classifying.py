@@ -14,6 +14,7 @@ from uuid import UUID
 
 from processors.errors import PermanentError, RetryableError
 from processors.filter.prompt_policy import PromptPolicy
+from processors.loops import Loop
 from processors.ports import PromptClassifier
 from processors.sanitize_prompt import texts_of
 from schemas.envelope import Envelope
@@ -43,6 +44,7 @@ class Classifying:
         self._scores: OrderedDict[UUID, float] = OrderedDict()
         self._calls = asyncio.Semaphore(AT_ONCE)
         self._failures, self._not_before = 0, 0.0
+        self._loop = Loop("asking the prompt classifier")
 
     def score_of(self, job_id: UUID) -> float | None:
         """Of a job that was prepared; None where it could not be asked about."""
@@ -83,7 +85,13 @@ class Classifying:
                 self._scores[job_id] = await self._classifier.score(text)
                 self._failures = 0
             except (RetryableError, PermanentError) as error:
-                self._failures += 1
-                if self._failures >= FAILURES:
-                    self._failures, self._not_before = 0, self._clock() + LEFT_ALONE_S
-                    logger.warning("the prompt classifier is left alone for %.0f s: %s", LEFT_ALONE_S, error.code)
+                self._failed(error.code)
+            except Exception as bug:  # a prompt that could not be asked about is counted as one, whatever the reason
+                self._loop.met(bug)
+                self._failed("unexpected-error")
+
+    def _failed(self, code: str) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._failures, self._not_before = 0, self._clock() + LEFT_ALONE_S
+            logger.warning("the prompt classifier is left alone for %.0f s: %s", LEFT_ALONE_S, code)

@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, ProducerSendError
 
 from processors.errors import RetryableError
+from processors.loops import Loop
 from schemas.envelope import Attributes, Record
 from schemas.events import Job, JobError, JobFinished
 from sinks.postgres import JobStore
@@ -46,18 +47,18 @@ class Deadlines:
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres or a Kafka that is away."""
-        wait = EVERY_S
+        wait, loop = EVERY_S, Loop("ending overdue jobs", max_wait_s=MAX_BACKOFF_S)
         while True:
             await asyncio.sleep(wait)
             try:
                 await self.end_overdue()
                 wait = EVERY_S
+                loop.went_well()
             except (RetryableError, KafkaError, ProducerSendError, ConsumerNotStarted, TimeoutError) as error:
                 wait = min(MAX_BACKOFF_S, wait * 2)
                 logger.warning("overdue jobs wait to be ended: %s", type(error).__name__)
-            except Exception:  # nobody else would start it again
-                wait = MAX_BACKOFF_S
-                logger.exception("a bug in ending overdue jobs")
+            except Exception as bug:
+                wait = max(EVERY_S, loop.met(bug))
 
     async def end_overdue(self) -> int:
         """One round; the number of jobs ended."""

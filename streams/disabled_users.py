@@ -16,6 +16,7 @@ from faust.exceptions import ConsumerNotStarted, ProducerSendError
 
 from processors.cancelled import USER_DISABLED, ended
 from processors.errors import RetryableError
+from processors.loops import Loop
 from schemas.envelope import Attributes, Record
 from schemas.events import Job, UserUpdated
 from sinks.postgres import JobStore
@@ -65,18 +66,18 @@ class DisabledUsers:
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres or a Kafka that is away."""
-        wait = EVERY_S
+        wait, loop = EVERY_S, Loop("ending jobs of disabled users", max_wait_s=MAX_BACKOFF_S)
         while True:
             await asyncio.sleep(wait)
             try:
                 await self.end_theirs()
                 wait = EVERY_S
+                loop.went_well()
             except (RetryableError, KafkaError, ProducerSendError, ConsumerNotStarted, TimeoutError) as error:
                 wait = min(MAX_BACKOFF_S, wait * 2)
                 logger.warning("jobs of disabled users wait to be ended: %s", type(error).__name__)
-            except Exception:  # nobody else would start it again
-                wait = MAX_BACKOFF_S
-                logger.exception("a bug in ending jobs of disabled users")
+            except Exception as bug:
+                wait = max(EVERY_S, loop.met(bug))
 
     async def end_theirs(self) -> int:
         """One round; the number of jobs ended."""

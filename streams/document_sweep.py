@@ -4,10 +4,8 @@ import asyncio
 import logging
 
 from processors.documents.document_ports import VectorRepository
-from processors.errors import PermanentError, RetryableError
+from processors.loops import repeat
 from sinks.document_sweep import OldVersions
-
-logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 FORGET_EVERY = 15  # rounds
@@ -28,15 +26,13 @@ async def sweep_once(old: OldVersions, vectors: VectorRepository) -> int:
 async def sweep_documents(old: OldVersions, vectors: VectorRepository) -> None:
     """Until cancelled. Several may do it at once: to delete a version's vectors twice does no harm."""
     rounds = 0
-    while True:
-        try:
-            while await sweep_once(old, vectors):
-                await asyncio.sleep(0.1)  # others want both, too
-            if rounds % FORGET_EVERY == 0:
-                await old.forget()
-            rounds += 1
-        except (RetryableError, PermanentError) as error:
-            logger.info("what is left of old documents stays for now: %s", error.message)
-        except Exception:  # nobody else would start it again
-            logger.exception("a bug in the sweep of documents")
-        await asyncio.sleep(EVERY_S)
+
+    async def delete() -> None:
+        nonlocal rounds
+        while await sweep_once(old, vectors):
+            await asyncio.sleep(0.1)  # others want both, too
+        if rounds % FORGET_EVERY == 0:
+            await old.forget()
+        rounds += 1
+
+    await repeat(delete, "sweeping documents", every_s=EVERY_S, level=logging.INFO)

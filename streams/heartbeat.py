@@ -13,6 +13,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, ProducerSendError
 
+from processors.loops import Loop
 from schemas.envelope import Attributes, Record
 from schemas.events import ProviderOffer, StageLoad, WorkerHeartbeat
 from streams import metrics
@@ -54,6 +55,7 @@ class Heartbeat:
         self._apps, self._topic, self._worker, self._http, self._offers = apps, topic, worker, http, offers
         self._finished: deque[dict[str, int]] = deque(maxlen=KEPT)
         self._task: asyncio.Task[None] | None = None
+        self._beats, self._looks = Loop("the heartbeat"), Loop("looking at lags")
         self.says_good_bye = True  # not in another's name
         self.lags: dict[str, int] = {}
         self.deliverable: dict[str, int] = {}
@@ -83,20 +85,22 @@ class Heartbeat:
 
     async def _run(self) -> None:
         # First that it lives: a look at the brokers may take seconds, and until then nobody sends it any work.
-        await self._try(self._beat(), PERIOD_S)
+        await self._try(self._beat(), PERIOD_S, self._beats)
         while True:
-            await self._try(self._look(), LAG_TIMEOUT_S)
-            await self._try(self._beat(), PERIOD_S)
+            await self._try(self._look(), LAG_TIMEOUT_S, self._looks)
+            await self._try(self._beat(), PERIOD_S, self._beats)
             await asyncio.sleep(PERIOD_S)
 
-    async def _try(self, step: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    async def _try(self, step: Coroutine[Any, Any, None], timeout_s: float, loop: Loop) -> None:
         try:
             async with asyncio.timeout(timeout_s):  # wait_for loses a cancellation that meets the answer (Python 3.11)
                 await step
         except (TimeoutError, KafkaError, ProducerSendError, ConsumerNotStarted, KeyError) as error:
             logger.debug("no heartbeat this time: %s", type(error).__name__)
-        except Exception:  # nobody else would start it again, and a worker that is not heard of gets no jobs
-            logger.exception("a bug in the heartbeat")
+        except Exception as bug:  # a worker that is not heard of gets no jobs: the next beat comes when it would have
+            loop.met(bug)
+        else:
+            loop.went_well()
 
     async def _beat(self, *, stopped: bool = False) -> None:
         now = datetime.now(UTC)

@@ -26,6 +26,7 @@ from streams.batch import (
     record_id,
 )
 from streams.held import Held
+from streams.in_one_call import in_one_call
 from streams.ledger import Ledger
 from streams.outbox import Outbox
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from streams.app import StreamApp
 
 MAX_LATE = 20_000
-SINK_BATCH = 1_000
 BREATH = 32  # records
 SWEEP_S = 5.0  # those who wait for a provider's pace are looked through for those whose time is over
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
@@ -330,37 +330,7 @@ class Lane:
 
     def run_as_batch(self, batch: Batch, handle: BatchHandler) -> None:
         """One call at a time per partition, with all that waits there (at most 1,000 records)."""
-        self._enqueue(batch, batch, partial(self._as_batch, handle=handle))
-
-    async def _as_batch(self, queue: "deque[Batch]", *, handle: BatchHandler) -> None:
-        offset: int | None = None
-        try:
-            while queue:
-                taken = [queue[0]]
-                size = len(queue[0].records)
-                for batch in list(queue)[1:]:
-                    if size + len(batch.records) > SINK_BATCH:
-                        break
-                    taken.append(batch)
-                    size += len(batch.records)
-                live = [batch for batch in taken if batch.ledger.live]
-                records = [record for batch in live for record in batch.records]
-                if records:
-                    offset = records[0].offset
-                    self.unanswered += len(records)
-                    try:
-                        await handle(records)
-                    finally:
-                        self.unanswered -= len(records)
-                    for batch in live:
-                        for record in batch.records:
-                            batch.ledger.finish(record.offset)
-                    self.finished += len(records)
-                self.pending -= size
-                for _ in taken:
-                    queue.popleft()
-        except Exception as error:
-            self.app.fail(offset, error)
+        self._enqueue(batch, batch, partial(in_one_call, self, handle=handle))
 
     # --- shared ---
 

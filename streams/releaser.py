@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
 
 from processors.errors import RetryableError
+from processors.loops import Loop
 from schemas.envelope import Record
 from sinks.due_store import DueStore, Leased
 from streams import metrics
@@ -36,31 +37,40 @@ class Releaser:
         store: DueStore,
         *,
         cancellations: Cancellations | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`cancellations`: what waits of a job that is to be cancelled is released at once; its stage then ends it."""
-        self._app, self._store, self._now, self._sleep = app, store, now, sleep
+        """What is released.
+
+        Args:
+            app: Publishes it.
+            store: Where it waits.
+            cancellations: What waits of a job that is to be cancelled is released at once; its stage then ends it.
+            now: Says what is due; None: Postgres's clock, which all releasers have in common.
+            sleep: Between two looks.
+        """
+        self._app, self._store, self._sleep = app, store, sleep
+        self._now: Callable[[], datetime | None] = now or (lambda: None)
         self._cancellations, self._to_cancel = cancellations, set[UUID]()
         if cancellations is not None:
             cancellations.on_request(self._hear)
 
     async def run(self) -> None:
         """Until cancelled; outlives a Postgres or a Kafka that is away."""
-        backoff = POLL_S
+        backoff, loop = POLL_S, Loop("releasing events that are due", max_wait_s=MAX_BACKOFF_S)
         while True:
             try:
                 await self._hurry()
                 released = await self.release_due()
                 wait = 0.0 if released == BATCH else await self._until_next_s()
                 backoff = POLL_S
+                loop.went_well()
             except RetryableError as error:
                 if backoff == POLL_S:
                     logger.warning("events that are due wait: %s", error.message)
                 wait = backoff = min(MAX_BACKOFF_S, backoff * 2)
-            except Exception:  # nobody else would start it again
-                wait = backoff = MAX_BACKOFF_S
-                logger.exception("a bug in releasing events that are due")
+            except Exception as bug:
+                wait = loop.met(bug)
             await self._sleep(wait)
 
     async def release_due(self) -> int:
@@ -115,5 +125,7 @@ class Releaser:
                 await self._store.give_back(leased)
 
     async def _until_next_s(self) -> float:
-        at = await self._store.next_due_at()
-        return POLL_S if at is None else min(POLL_S, max(PAUSE_S, (at - self._now()).total_seconds()))
+        given = self._now()
+        now = given or datetime.now(UTC)
+        at = await self._store.next_due_at(clock=None if given else now)
+        return POLL_S if at is None else min(POLL_S, max(PAUSE_S, (at - now).total_seconds()))

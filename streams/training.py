@@ -4,7 +4,6 @@ training-requested -> train_adapter -> job-finished; which adapters there are is
 """
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from processors.errors import PermanentError, RetryableError
 from processors.filter.answer_policy import AnswerPolicy
 from processors.learning.training_ports import AdapterTrainer
+from processors.loops import repeat
 from processors.stage import StageResult
 from processors.train_adapter import train_adapter
 from schemas.events import ProviderOffer, TrainingRequested
@@ -25,6 +25,7 @@ from sinks.adapters import AdapterStore
 from sinks.examples import ExampleStore
 from streams.app import StreamApp
 from streams.decode import decoder
+from streams.ending import end
 from streams.errors import StartError
 from streams.made import Made
 from streams.progress import TrainingProgressTopic
@@ -106,7 +107,7 @@ async def declare_training(
         await server.at_once(stream, decoder(TrainingRequested), train, name="train_adapter")
 
     forgetting = asyncio.create_task(forget_adapters(adapters, trainers), name="forgotten adapters")
-    made.stack.push_async_callback(_end, forgetting)
+    made.stack.push_async_callback(end, forgetting)
     return partial(offers, trainers)
 
 
@@ -124,23 +125,20 @@ async def forget_adapters(adapters: AdapterStore, trainers: Mapping[str, Adapter
 
     Where one cannot be deleted here, it stays known as forgotten: another worker may have the folder it lies in.
     """
-    while True:
-        for provider, trainer in trainers.items():
-            with contextlib.suppress(RetryableError, PermanentError):
-                for adapter_id, _ in await adapters.forgotten([provider], limit=FORGOTTEN_AT_ONCE):
-                    try:
-                        await trainer.forget(str(adapter_id))
-                    except PermanentError as error:  # nor the others
-                        logger.info("adapters of %s cannot be deleted by this worker: %s", provider, error)
-                        break
-                    except (RetryableError, OSError) as error:
-                        logger.warning("an adapter of %s cannot be deleted yet: %s", provider, error)
-                    else:
-                        await adapters.is_gone(adapter_id)
-        await asyncio.sleep(FORGET_EVERY_S)
+    await asyncio.gather(*(_forget_those_of(provider, trainers[provider], adapters) for provider in trainers))
 
 
-async def _end(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+async def _forget_those_of(provider: str, trainer: AdapterTrainer, adapters: AdapterStore) -> None:
+    async def forget() -> None:
+        for adapter_id, _ in await adapters.forgotten([provider], limit=FORGOTTEN_AT_ONCE):
+            try:
+                await trainer.forget(str(adapter_id))
+            except PermanentError as error:  # nor the others
+                logger.info("adapters of %s cannot be deleted by this worker: %s", provider, error)
+                break
+            except (RetryableError, OSError) as error:
+                logger.warning("an adapter of %s cannot be deleted yet: %s", provider, error)
+            else:
+                await adapters.is_gone(adapter_id)
+
+    await repeat(forget, f"forgetting adapters of {provider}", every_s=FORGET_EVERY_S)

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from processors.loops import Loop
+
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
@@ -26,7 +28,7 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._timeout_s, self._stalled_for_s, self._end = stall_timeout_s, stalled_for_s, end
         self._ticked_at = time.monotonic()
-        self._done = threading.Event()
+        self._done, self._loop = threading.Event(), Loop("the watchdog")
 
     def tick(self) -> None:
         """Called by the event loop each second."""
@@ -49,7 +51,12 @@ class Watchdog(threading.Thread):
         if silent > self._timeout_s:
             logger.critical("the event loop has not turned for %.0f s: this process ends", silent)
             return True
-        stalled = self._stalled_for_s()
+        try:
+            stalled = self._stalled_for_s()
+        except Exception as bug:  # the loop is watched all the same, and what cannot be told now may be in a second
+            self._loop.met(bug)
+            return False
+        self._loop.went_well()
         if stalled > self._timeout_s:
             logger.critical("records wait and nothing was delivered for %.0f s: this process ends", stalled)
             return True

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from faust.contrib.asgi import faust_app_running
 
+from processors.loops import repeat
 from schemas.events import WorkerHeartbeat
 from schemas.topics import Catalog
 from settings import Settings
@@ -149,14 +150,15 @@ class Worker:
         would have its group begin in the new one where the old one ended. It does not start while a topic is missing.
         """
         missing: set[str] = set()
-        while True:
-            await asyncio.sleep(TOPICS_EVERY_S)
+
+        async def look() -> None:
+            nonlocal missing
             allowed = self._settings.allowed_providers
             try:
                 wrong = await unusable(self._access, self._catalog, allowed)
                 denied = await lacking(self._access, self._catalog, allowed, self._roles) if self._has_acls else []
             except TopicsError:
-                continue  # the cluster is away, or takes us no more: `_current_problems` tells
+                return  # the cluster is away, or takes us no more: `_current_problems` tells
             if denied and "acls" not in self._problems:
                 logger.critical("%s", told(denied, self._access.security.principal))
             if wrong and "topics" not in self._problems:
@@ -169,6 +171,8 @@ class Worker:
                 self._problems["topics"] = _told(wrong)
             still, missing = missing, {found.topic for found in wrong if found.action == "create"}
             self._has_lost_a_topic = bool(still & missing)
+
+        await repeat(look, "watching topics", every_s=TOPICS_EVERY_S, begins_at_once=False)
 
     def _look_for_twin(self, name: str, beat: WorkerHeartbeat | None) -> None:
         """The group takes a static name from whoever had it before; without a word to that one, and it would take it

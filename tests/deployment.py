@@ -6,7 +6,6 @@ import signal
 import ssl
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -199,8 +198,3 @@ async def register(admin: httpx.AsyncClient, user_id: str, *, role: str = "user"
     reply = await admin.post("/auth/register", json={"user_id": user_id, "password": PASSWORD, "role": role})
     assert reply.status_code == 201, reply.text
     return {"authorization": f"Bearer {reply.json()['access_token']}"}
-
-
-def calls_per_prompt(calls: Counter[str]) -> Counter[int]:
-    """How many prompts were asked for once, twice, ..."""
-    return Counter(calls.values())

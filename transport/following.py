@@ -9,12 +9,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
+from processors.loops import Loop
 from transport.clients import KafkaAccess
 from transport.closing import close
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 1.0
+RETRY_S, MAX_WAIT_S = 1.0, 10.0
 
 
 class Following:
@@ -51,6 +52,7 @@ class Following:
         self._access, self._topics, self._take, self._what, self._begun = access, topics, take, what, begun
         self._fetch_max_wait_ms = fetch_max_wait_ms
         self._task: asyncio.Task[None] | None = None
+        self._loop = Loop(f"following {what}", max_wait_s=MAX_WAIT_S)
         self.next: dict[TopicPartition, int] = {}
         self.problem: str | None = f"{what} are not followed yet"
 
@@ -81,10 +83,9 @@ class Following:
                 self.problem = f"{self._what} are not followed: {why}; this process keeps trying"
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(RETRY_S)
-            except Exception:  # nobody else would start it again
+            except Exception as bug:
                 self.problem = f"{self._what} are not followed: a bug, which the log has; this process keeps trying"
-                logger.exception("a bug in following %s", self._what)
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(self._loop.met(bug))
             finally:
                 with contextlib.suppress(KafkaError, OSError):
                     await close(consumer)
@@ -123,3 +124,4 @@ class Following:
                     self.next[at] = record.offset + 1
                     if record.key is not None and record.value is not None:
                         self._take(record)
+            self._loop.went_well()

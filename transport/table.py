@@ -11,13 +11,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
+from processors.loops import Loop
 from schemas.events import Event
 from transport.clients import KafkaAccess
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
-RETRY_S = 1.0
+RETRY_S, MAX_WAIT_S = 1.0, 10.0
 
 
 class NotStartedError(Exception):
@@ -41,6 +42,7 @@ class CompactedTable(Generic[E]):
         self._access, self._topic, self._event, self._on_change = access, topic, event, on_change
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loop = Loop(f"following {topic}, which is read again from its beginning", max_wait_s=MAX_WAIT_S)
         self._reached_end = False
         self._positions: dict[TopicPartition, int] = {}
         # While it is read anew: what was read so far, and up to where; what was true long ago is not taken for true.
@@ -137,13 +139,13 @@ class CompactedTable(Generic[E]):
                         self._consumer = consumer
                         self._moved.notify_all()
                 await self._follow(self._consumer)
-            except Exception:  # whatever it is: without its follower a table is wrong from now on
-                logger.exception("%s is not followed: it is read again from its beginning", self._topic)
+            except Exception as error:  # whatever it is: without its follower a table is wrong from now on
+                wait_s = self._loop.met(error)
                 broken, self._consumer = self._consumer, None
                 if broken is not None:
                     with contextlib.suppress(Exception):
                         await broken.stop()
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(wait_s)
 
     async def _partitions(self, consumer: AIOKafkaConsumer) -> list[int]:
         # Asked for by name: a client knows only the topics that it was told of.
@@ -168,6 +170,8 @@ class CompactedTable(Generic[E]):
                 for partition in self._positions:
                     self._positions[partition] = await consumer.position(partition)  # past markers and gaps
                 self._take_over()
+                if self._anew is None:
+                    self._loop.went_well()
                 self._moved.notify_all()
 
     def _take(self, record: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from processors.loops import Loop
 from settings import NONE_WHERE_EMPTY, Settings, SettingsWithoutVault
 from vault.errors import VaultStoreError
 from vault.source import access_of, taken
@@ -61,12 +62,15 @@ class LiveSettings:
         """Until cancelled; returns at once where there is no Vault."""
         if self._store is None:
             return
+        loop, bug_s = Loop("following Vault"), 0.0
         while True:
-            await asyncio.sleep(max(1.0, min(self.current.vault_refresh_s, self._store.renew_in_s)))
+            await asyncio.sleep(max(1.0, bug_s, min(self.current.vault_refresh_s, self._store.renew_in_s)))
             try:
                 await self.refresh()
-            except Exception:  # nobody else would start it again
-                logger.exception("a bug in following Vault")
+                loop.went_well()
+                bug_s = 0.0
+            except Exception as bug:
+                bug_s = loop.met(bug)
 
     async def refresh(self) -> None:
         """Look once. Where Vault gives nothing, or what does not fit, the last values hold and `problem` says so."""

@@ -25,6 +25,7 @@ from uuid import UUID
 from ingress.access.key_ring import PREFIX, KeyRing
 from ingress.http.problems import Problem
 from processors.errors import RetryableError
+from processors.loops import repeat
 from schemas.events import UserUpdated
 from transport.table import CompactedTable
 from transport.tokens import InvalidTokenError, Tokens
@@ -81,7 +82,8 @@ class Access:
 
     def start(self) -> None:
         """Begin to look whether keys are still good; returns at once."""
-        self._looking = asyncio.create_task(self._look(), name="keys of streams")
+        looking = repeat(self._look, "looking at keys of streams", every_s=LOOK_EVERY_S, begins_at_once=False)
+        self._looking = asyncio.create_task(looking, name="keys of streams")
 
     async def stop(self) -> None:
         """May be called twice."""
@@ -175,19 +177,15 @@ class Access:
         return not user.disabled if session.key_id is not None else _is_good(user, session.epoch)
 
     async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            by_key: dict[UUID, list[_Held]] = {}
-            for held in (held for those in self._held.values() for held in those):
-                if held.session.key_id is not None:
-                    by_key.setdefault(held.session.key_id, []).append(held)
-            if not by_key:
-                continue
-            found = await asyncio.gather(*map(self.keys.find, by_key), return_exceptions=True)
-            for key, those in zip(found, by_key.values(), strict=True):
-                if key is None:  # an exception: nobody knows
-                    for held in those:
-                        held.end()
+        by_key: dict[UUID, list[_Held]] = {}
+        for held in (held for those in self._held.values() for held in those):
+            if held.session.key_id is not None:
+                by_key.setdefault(held.session.key_id, []).append(held)
+        found = await asyncio.gather(*map(self.keys.find, by_key), return_exceptions=True)
+        for key, those in zip(found, by_key.values(), strict=True):
+            if key is None:  # an exception: nobody knows
+                for held in those:
+                    held.end()
 
 
 def _is_good(user: UserUpdated, epoch: int) -> bool:

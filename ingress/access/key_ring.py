@@ -18,6 +18,7 @@ from time import monotonic
 from uuid import UUID, uuid4
 
 from processors.errors import RetryableError
+from processors.loops import Loop
 from sinks.api_keys import ApiKey, ApiKeyStore
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class KeyRing:
         self._waiting: dict[UUID, asyncio.Future[ApiKey | None]] = {}
         self._used: set[UUID] = set()
         self._asking: asyncio.Task[None] | None = None
+        self._loop = Loop("writing down when keys were used")
 
     async def verify(self, presented: str) -> ApiKey | None:
         """The key, or None where it is none, no more, or not with this secret.
@@ -135,8 +137,11 @@ class KeyRing:
         if used:
             try:
                 await self._store.touch(list(used))
+                self._loop.went_well()
             except RetryableError as error:  # it is told again when they are used again
                 logger.debug("when keys were used is not written down: %s", error.message)
+            except Exception as bug:  # those who wait are looked up all the same
+                self._loop.met(bug)
 
     def _keep(self, key: ApiKey, at: float) -> None:
         self._known[key.key_id] = (at, key)

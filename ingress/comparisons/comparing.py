@@ -18,6 +18,7 @@ from ingress.publisher import NotAcceptedError, OutcomeUnknownError
 from ingress.submitting.cancel_requests import CancelRequests
 from ingress.submitting.submission import Submissions
 from processors.errors import RetryableError
+from processors.loops import Loop, repeat
 from schemas.events import UserUpdated
 from schemas.ids import JobIds
 from schemas.requests import ChatRequest
@@ -78,7 +79,10 @@ class Comparing:
         """Begin; returns at once."""
         self._tasks = [
             asyncio.create_task(self._take_over(), name="comparisons"),
-            asyncio.create_task(self._renew(), name="leases of comparisons"),
+            asyncio.create_task(
+                repeat(self._renew, "renewing leases of comparisons", every_s=RENEW_EVERY_S, begins_at_once=False),
+                name="leases of comparisons",
+            ),
         ]
 
     async def stop(self) -> None:
@@ -97,6 +101,7 @@ class Comparing:
     # --- which ones ---
 
     async def _take_over(self) -> None:
+        loop = Loop("taking over comparisons")
         while True:
             self._running = {one: task for one, task in self._running.items() if not task.done()}
             if self._submissions.draining:  # others go on at once
@@ -107,10 +112,11 @@ class Comparing:
             try:
                 free = MAX_RUN_HERE - len(self._running)
                 found = await self._store.lease(self._lease_id, for_s=LEASE_S, limit=free) if free else []
+                loop.went_well()
             except RetryableError:
                 found = []
-            except Exception:  # nobody else would start it again
-                logger.exception("a bug in taking over comparisons")
+            except Exception as bug:  # it looks again when it would have
+                loop.met(bug)
                 found = []
             for comparison_id in found:
                 known = self._running.get(comparison_id)
@@ -124,12 +130,9 @@ class Comparing:
                     await self._new.wait()
 
     async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_EVERY_S)
-            with contextlib.suppress(RetryableError):
-                # Only what runs: a lease without its task would be nobody's work for ever.
-                running = [one for one, task in self._running.items() if not task.done()]
-                await self._store.renew(self._lease_id, running, for_s=LEASE_S)
+        # Only what runs: a lease without its task would be nobody's work for ever.
+        running = [one for one, task in self._running.items() if not task.done()]
+        await self._store.renew(self._lease_id, running, for_s=LEASE_S)
 
     # --- one of them ---
 

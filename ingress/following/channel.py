@@ -81,7 +81,8 @@ class Channel:
         Raises:
             NotFollowedError: Kafka cannot be reached.
         """
-        watch = self._hearing.enter_context(self._follower.watch(self.job_id))
+        watching = self._follower.watch(self.job_id, may_have_ended=self._since_ms is not None)
+        watch = self._hearing.enter_context(watching)
         with ExitStack() as undo:
             undo.callback(self._hearing.close)
             place = self._hearing.enter_context(self._live.listen(self._key, self._hear))

@@ -22,6 +22,7 @@ from fastapi import Depends, Header, Request
 from ingress.follower import Outcome
 from ingress.http.problems import Problem
 from processors.errors import RetryableError
+from processors.loops import repeat
 from sinks.idempotency import SWEEP_ROWS, IdempotencyStore, KeyRow
 
 logger = logging.getLogger(__name__)
@@ -175,7 +176,8 @@ class Idempotency:
 
     def start(self) -> None:
         """Begin to sweep; returns at once."""
-        self._sweeping = asyncio.create_task(self._sweep(), name="idempotency keys")
+        sweeping = repeat(self._sweep, "sweeping idempotency keys", every_s=SWEEP_EVERY_S, begins_at_once=False)
+        self._sweeping = asyncio.create_task(sweeping, name="idempotency keys")
 
     async def stop(self) -> None:
         """May be called without `start`."""
@@ -185,11 +187,8 @@ class Idempotency:
                 await self._sweeping
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY_S)
-            with contextlib.suppress(RetryableError):  # Postgres is away: later
-                while await self._store.delete_expired() == SWEEP_ROWS:
-                    await asyncio.sleep(0)
+        while await self._store.delete_expired() == SWEEP_ROWS:
+            await asyncio.sleep(0)
 
 
 def _is_free(row: KeyRow) -> bool:

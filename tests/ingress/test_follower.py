@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,10 +9,11 @@ from aiokafka import AIOKafkaProducer
 
 from ingress.follower import Follower
 from processors.errors import PermanentError
+from schemas.requests import JobKind
 from schemas.topics import Catalog
 from sinks.postgres import JobRow
 from tests.conftest import KafkaForTests
-from tests.factories import NOW, job_finished
+from tests.factories import NOW, job, job_finished
 from tests.waiting import until
 from transport.clients import KafkaAccess
 
@@ -96,6 +98,46 @@ async def test_who_comes_between_two_outcomes_of_a_job_is_told_the_first(monkeyp
     await follower.stop()
     assert between.finished.result().error is None
     assert between.finished.result().result == early.finished.result().result == first.result
+
+
+@pytest.mark.parametrize("kind", ["chat", "search"])
+async def test_who_comes_late_to_a_replica_that_is_younger_than_the_job_is_told_what_its_row_says(
+    monkeypatch: pytest.MonkeyPatch, kind: JobKind
+) -> None:
+    """The first outcome may have been told before the replica was there; of a search nothing is ever stored."""
+    monkeypatch.setattr("ingress.follower.LOOK_UP_EVERY_S", 0.01)
+    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 3600)
+    rows, old = Rows(), job(kind=kind, accepted_at=datetime.now(UTC) - timedelta(minutes=5))
+    follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=rows)  # type: ignore[arg-type]
+    follower.start()
+    follower._begin()
+    first, second = job_finished(job=old), job_finished(job=old, code="cancelled")
+    key = str(old.job_id).encode()
+    with follower.watch(old.job_id, may_have_ended=True) as late, follower.watch(old.job_id) as publisher:
+        follower._take_finished(key, second.model_dump_json().encode())
+        assert publisher.finished.done()  # it was there before the job
+        assert late.finished.done() is (kind == "search")
+        if kind == "chat":
+            rows.found = [replace(ROW, job_id=old.job_id, result=first.result)]  # at last the sink has come to it
+            await until(late.finished.done)
+            assert late.finished.result().result == first.result
+    new = job(accepted_at=datetime.now(UTC) + timedelta(minutes=5))
+    with follower.watch(new.job_id, may_have_ended=True) as listener:
+        follower._take_finished(str(new.job_id).encode(), job_finished(job=new).model_dump_json().encode())
+        assert listener.finished.done()  # nothing of it can have been missed
+    await follower.stop()
+
+
+async def test_a_row_that_cannot_be_read_as_a_stream_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.follower.LOOK_UP_EVERY_S", 0.01)
+    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 0)
+    rows, jobs = Rows(), (uuid4(), uuid4())
+    rows.found = [replace(ROW, job_id=jobs[0], stream={"of": "another version"}), replace(ROW, job_id=jobs[1])]
+    follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=rows)  # type: ignore[arg-type]
+    follower.start()
+    with follower.watch(jobs[0]) as odd, follower.watch(jobs[1]) as other:
+        await until(lambda: odd.finished.done() and other.finished.done())
+    await follower.stop()
 
 
 async def test_how_many_outcomes_are_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,23 +6,25 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
 import pytest
 from aiohttp import web
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 import recover.events
 import recover.reader
 from embedded.services import Running, start_kafka
-from recover.events import redrive
+from recover.events import CAUSE, redrive
 from recover.reader import ends_of, read
 from recover.rows import NOT_AGAIN
 from sinks.pool import Pool
+from streams.encode import Encoder
 from tests.conftest import KafkaForTests, PostgresForTests, drop_database, new_database
 from tests.deployment import PASSWORD, Deployment, client_of, register
+from tests.factories import job, job_finished
 from tests.forks import Forks
 from tests.pipeline.conftest import environment
 from tests.stand_ins.openai_api import OpenAIStandIn
@@ -166,16 +168,31 @@ async def test_rows_come_back_as_they_were_and_no_webhook_is_sent_twice(
 async def test_webhooks_are_sent_again_where_that_is_asked_for(
     deployment: Deployment, hooks: tuple[Counter[str], str]
 ) -> None:
+    """With what they said before; and what comes back from nowhere is told."""
     calls, url = hooks
     ingress, worker = deployment.start("ingress"), deployment.worker("gate,completion,sink")
     await deployment.ready()
-    async with client_of(ingress) as client:
+    spoken = job_finished(job=job(kind="speech", callback_url=url), result={"status": "ok"})
+    document = job_finished(
+        job=job(kind="document", user_id="bob"), result={"status": "ok", "document_id": str(uuid4())}
+    )
+    async with client_of(ingress) as client, AIOKafkaProducer(bootstrap_servers=deployment.kafka.bootstrap) as producer:
         await ask(client, ["one", "two"], callback_url=url)
-        await until(lambda: len(calls) == 2)
+        for finished in (spoken, document):
+            record = Encoder(deployment.catalog).event(finished, cause=CAUSE, stage="test", index=0)
+            await producer.send_and_wait(record.topic, record.value, key=record.key, headers=record.headers)
+        await until(lambda: len(calls) == 3)
     await all_acknowledged(deployment)
     assert await worker.stop() == 0
+    bodies = "SELECT webhook_id, body FROM webhooks ORDER BY 1"
+    said = await query(deployment.dsn, bodies)
+    assert sum("audio_url" in row["body"] for row in said) == 1
     await query(deployment.dsn, "TRUNCATE jobs, webhooks, webhook_attempts", "SELECT 1")
-    await recovered(deployment, "--postgres", "--webhooks")
+    told = await recovered(deployment, "--postgres", "--webhooks")
+    assert "1 documents of 1 users are to be ingested again" in told
+    assert "bob (1)" in told
+    assert "API keys" in told
+    assert await query(deployment.dsn, bodies) == said
     deployment.worker("sink")
     await until(lambda: set(calls.values()) == {2})  # under the ids that they had
 
