@@ -12,7 +12,7 @@ from parsing.parser import ROOT
 from processors.documents.document_ports import Block
 from tests.parsing.bombs import huge_png
 from tests.parsing.office_files import docx_of, epub_of, kept, pptx_of, with_entries
-from tests.parsing.pdf_files import pdf_of
+from tests.parsing.pdf_files import pdf_of, pdf_with_gaps
 from tests.parsing.reading import blocks_of, pages_of
 
 PAGES = (
@@ -57,6 +57,17 @@ async def test_pdf_is_read_page_by_page_with_the_headings_of_its_contents(tmp_pa
 async def test_pdf_whose_table_of_objects_points_elsewhere_is_read(tmp_path: Path) -> None:
     damaged = b"mail header\r\n\r\n" + pdf_of(PAGES)
     assert [block.text for block in await blocks_of(kept(tmp_path, damaged))] == [block.text for block in PDF_BLOCKS]
+
+
+async def test_gaps_between_words_of_a_pdf_are_spaces_in_both_directions(tmp_path: Path) -> None:
+    lines: list[list[str | int]] = [
+        ["W", 60, "ords", -160, "of", -250, "on", -110, "e", -330, "line"],
+        ["чтобы", -220, "все", -30, "го", -170, "хватало"],
+        # As it is printed: the last word first, and a mark by a step back and one forward again.
+        ["كرتيف", -250, "تلك", 194, "\u064f", -194, "ش", -290, "نكت", -160, "مل"],
+    ]
+    found = " ".join(block.text for block in await blocks_of(kept(tmp_path, pdf_with_gaps(lines))))
+    assert found == "Words of one line чтобы всего хватало لم تكن شُكلت فيترك"
 
 
 async def test_docx_keeps_levels_and_tables(tmp_path: Path) -> None:
