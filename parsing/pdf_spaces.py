@@ -7,6 +7,8 @@ at its wrong end. Source: pypdf 7.1.1, `TextExtraction.process_tj_offset` (its i
 
 from pypdf._text_extraction._text_extractor import TextExtraction
 
+from parsing.lines import NO_SPACES
+
 # Thousandths of the size of letters. Over manuals in ten languages letters of a word stand less than 120 apart
 # (kerning), and words at least 160.
 WORD_GAP = 140.0
@@ -20,6 +22,10 @@ def put_in_place() -> None:
 
 def _gap(self: TextExtraction, offset: float, space_width: float) -> None:
     """`offset`: how far the next letter is moved back; `space_width`: what pypdf would take for a space."""
+    before = self.text or self.output
+    if before and NO_SPACES.match(before[-1]):  # such letters are spread to fill a line
+        _pypdfs_own(self, offset, space_width)
+        return
     wide = min(space_width, WORD_GAP)
     if not (self.rtl_dir and self.text):
         _pypdfs_own(self, offset, wide)

@@ -67,9 +67,10 @@ async def test_gaps_between_words_of_a_pdf_are_spaces_in_both_directions(tmp_pat
         ["чтобы", -220, "все", -30, "го", -170, "хватало"],
         # As it is printed: the last word first, and a mark by a step back and one forward again.
         ["كرتيف", -250, "تلك", 194, "\u064f", -194, "ش", -290, "نكت", -160, "مل"],
+        ["下", -150, "面", -170, "的模块", -200, "Linux", -180, "内核"],  # such letters are spread to fill a line
     ]
     found = " ".join(block.text for block in await blocks_of(kept(tmp_path, pdf_with_gaps(lines))))
-    assert found == "Words of one line чтобы всего хватало لم تكن شُكلت فيترك"
+    assert found == "Words of one line чтобы всего хватало لم تكن شُكلت فيترك 下面的模块Linux 内核"
 
 
 async def test_docx_keeps_levels_and_tables(tmp_path: Path) -> None:
