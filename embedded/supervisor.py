@@ -180,10 +180,16 @@ class Supervisor:
         command = [sys.executable, "-m", "cli", "setup"]
         if self._settings.kafka_bootstrap_servers is None:
             command += ["--partitions", str(EMBEDDED_PARTITIONS)]
-        done = await asyncio.to_thread(
-            subprocess.run, command, cwd=ROOT, env={**environment, "ROOT_USR_PASS": secret}, capture_output=True,
-            text=True, timeout=SETUP_TIMEOUT_S, check=False,
-        )  # fmt: skip
+        try:
+            done = await asyncio.to_thread(
+                subprocess.run, command, cwd=ROOT, env={**environment, "ROOT_USR_PASS": secret}, capture_output=True,
+                text=True, timeout=SETUP_TIMEOUT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise EmbeddedError(
+                f"database and topics were not set up within {SETUP_TIMEOUT_S} s, as on a machine that is too busy: "
+                "run `assistant up` again, which goes on from there"
+            ) from None
         if done.returncode:
             raise EmbeddedError(f"database and topics could not be set up: {(done.stderr or done.stdout).strip()}")
 

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 SHORT = 0.7  # of a page's long lines: a shorter one ends its paragraph
 _HYPHEN = re.compile(r"[^\W\d_]{2}[-\u00ad\u2010]$")
 _LIST_ITEM = re.compile(r"^(?:[•‣◦⁃∙▪●○*–—-]\s|\(?\d{1,3}[.)]\s)")
-_NO_SPACES = re.compile(
-    r"[\u2e80-\u303f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\u1780-\u17ff]"
-)
+NO_SPACES = re.compile(r"[\u2e80-\u303f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\u0e00-\u0eff\u1780-\u17ff]")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
@@ -38,7 +36,7 @@ def paragraphs(text: str) -> Iterator[str]:
 def _joined(before: str, line: str) -> str:
     if _HYPHEN.search(before) and line[:1].islower():
         return before[:-1] + line
-    if _NO_SPACES.match(before[-1]) and _NO_SPACES.match(line):
+    if NO_SPACES.match(before[-1]) and NO_SPACES.match(line):
         return before + line
     return f"{before} {line}"
 

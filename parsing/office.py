@@ -6,18 +6,19 @@ from typing import BinaryIO
 
 from parsing.archives import check_xml, open_archive
 from parsing.bounds import Bounds
+from parsing.docx_asides import with_asides
 from parsing.elements import pieces_of
 from parsing.light_unstructured import put_in_place
 from parsing.pieces import Piece, Portion
 
 
 def read_docx(file: BinaryIO, bounds: Bounds) -> Iterator[Portion]:
-    """Paragraphs, headings by their styles, tables."""
+    """Paragraphs, headings by their styles, tables, notes, text boxes."""
     put_in_place()
     _look_through(file, bounds)
     from unstructured.partition.docx import partition_docx
 
-    pieces = list(pieces_of(partition_docx(file=file, languages=[""], infer_table_structure=True)))
+    pieces = list(pieces_of(partition_docx(file=with_asides(file), languages=[""], infer_table_structure=True)))
     last = max((piece.page or 0 for piece in pieces), default=0)
     yield Portion(pieces, last, last or None)
 

@@ -13,6 +13,7 @@ from pypdf.generic import StreamObject
 
 from parsing.bounds import Bounds
 from parsing.lines import headings, paragraphs
+from parsing.pdf_spaces import put_in_place
 from parsing.pieces import Piece, Portion
 from parsing.refusals import empty, encrypted, scanned, too_large, unreadable
 
@@ -29,6 +30,7 @@ _BROKEN = (
 def read_pdf(file: BinaryIO, bounds: Bounds) -> Iterator[Portion]:
     """The pages' paragraphs; what stands in the table of contents of the file is a heading on its page."""
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    put_in_place()
     overwrite_configuration(
         zlib_maximum_output_length=bounds.filter_bytes,
         lzw_maximum_output_length=bounds.filter_bytes,

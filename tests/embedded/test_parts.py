@@ -10,6 +10,7 @@ import pytest
 
 from embedded import supervisor
 from embedded.errors import EmbeddedError
+from embedded.home import Home
 from settings import ROLES, Settings
 from tests.vectors.conftest import store
 from vectors.opening import open_server
@@ -86,3 +87,13 @@ def test_what_is_named_is_not_started(tmp_path: Path) -> None:
     assert not {"QDRANT_URL", "LOCAL_EMBEDDING_URL"} & (made.environment.keys() - os.environ.keys())
     without_local = run(tmp_path / "other", qdrant_url="http://127.0.0.1:9", allowed_providers=("openai",))
     assert "embeddings" not in without_local.seen[0]
+
+
+async def test_a_machine_that_is_too_busy_to_set_up_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Home(tmp_path).make()
+    monkeypatch.setattr(supervisor, "SETUP_TIMEOUT_S", 0.001)
+    settings = Settings(_env_file=None, assistant_home=tmp_path, kafka_bootstrap_servers="127.0.0.1:9")
+    with pytest.raises(EmbeddedError, match="run `assistant up` again"):
+        await supervisor.Supervisor(settings)._set_up({})

@@ -71,6 +71,35 @@ def pdf_with_content(content: bytes, entries: bytes = b"", *, packed: bool = Tru
     return file.bytes(catalog)
 
 
+def pdf_with_gaps(lines: Sequence[Sequence[str | int]]) -> bytes:
+    """A page of lines as TeX prints them: runs of letters as they stand from left to right, and by how many thousandths
+    of their size the next one is moved back. Its font has no space, and another letter where one might be.
+    """
+    file = PdfFile()
+    letters = "".join(sorted({letter for line in lines for run in line if isinstance(run, str) for letter in run}))
+    table = _table(file, letters, code="%04x", most=b"ffff")
+    font = (
+        b"<< /Type /Font /Subtype /Type0 /BaseFont /X /Encoding /Identity-H /ToUnicode %d 0 R /DescendantFonts "
+        b"[<< /Type /Font /Subtype /CIDFontType0 /BaseFont /X /DW 500 /W [32 [1000]] >>] >>" % table
+    )
+    shown = [
+        " ".join(
+            str(run) if isinstance(run, int) else f"<{''.join(f'{letters.index(letter) + 1:04x}' for letter in run)}>"
+            for run in line
+        )
+        for line in lines
+    ]
+    content = f"BT /F0 10 Tf 14 TL 50 800 Td {' '.join(f'[{line}] TJ T*' for line in shown)} ET".encode()
+    catalog = file.add(b"<< /Type /Catalog /Pages %d 0 R >>" % (table + 2))
+    tree = file.add(b"<< /Type /Pages /Count 1 /Kids [%d 0 R] >>" % (catalog + 2))
+    file.add(
+        b"<< /Type /Page /Parent %d 0 R /MediaBox [0 0 595 842] /Contents %d 0 R /Resources << /Font << /F0 %s >> >> >>"
+        % (tree, tree + 2, font)
+    )
+    file.stream(content)
+    return file.bytes(catalog)
+
+
 def scanned_pdf(pages: int = 1) -> bytes:
     """Pages that are pictures."""
     file = PdfFile()
@@ -91,14 +120,20 @@ def scanned_pdf(pages: int = 1) -> bytes:
 
 
 def _font(file: PdfFile, letters: str) -> int:
-    lines = "".join(
-        f"<{at:02x}> <{letter.encode('utf-16-be').hex()}>\n" for at, letter in enumerate(letters, 1)
-    ).encode()
-    table = file.stream(
-        b"/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n1 begincodespacerange\n<00> "
-        b"<ff>\nendcodespacerange\n%d beginbfchar\n%sendbfchar\nendcmap end end" % (len(letters), lines)
-    )
+    table = _table(file, letters, code="%02x", most=b"ff")
     return file.add(b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode %d 0 R >>" % table)
+
+
+def _table(file: PdfFile, letters: str, *, code: str, most: bytes) -> int:
+    """Which letter each number is, from 1."""
+    lines = "".join(
+        f"<{code % at}> <{letter.encode('utf-16-be').hex()}>\n" for at, letter in enumerate(letters, 1)
+    ).encode()
+    return file.stream(
+        b"/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def\n1 begincodespacerange\n<%s> "
+        b"<%s>\nendcodespacerange\n%d beginbfchar\n%sendbfchar\nendcmap end end"
+        % (b"0" * len(most), most, len(letters), lines)
+    )
 
 
 def _shown(lines: Sequence[str], codes: dict[str, tuple[int, int]]) -> bytes:

@@ -1,8 +1,10 @@
 """Each type is told by its content, and read with its pages and the levels of its headings."""
 
 import io
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from parsing.parser import ROOT
 from processors.documents.document_ports import Block
 from tests.parsing.bombs import huge_png
 from tests.parsing.office_files import docx_of, epub_of, kept, pptx_of, with_entries
-from tests.parsing.pdf_files import pdf_of
+from tests.parsing.pdf_files import pdf_of, pdf_with_gaps
 from tests.parsing.reading import blocks_of, pages_of
 
 PAGES = (
@@ -59,6 +61,18 @@ async def test_pdf_whose_table_of_objects_points_elsewhere_is_read(tmp_path: Pat
     assert [block.text for block in await blocks_of(kept(tmp_path, damaged))] == [block.text for block in PDF_BLOCKS]
 
 
+async def test_gaps_between_words_of_a_pdf_are_spaces_in_both_directions(tmp_path: Path) -> None:
+    lines: list[list[str | int]] = [
+        ["W", 60, "ords", -160, "of", -250, "on", -110, "e", -330, "line"],
+        ["чтобы", -220, "все", -30, "го", -170, "хватало"],
+        # As it is printed: the last word first, and a mark by a step back and one forward again.
+        ["كرتيف", -250, "تلك", 194, "\u064f", -194, "ش", -290, "نكت", -160, "مل"],
+        ["下", -150, "面", -170, "的模块", -200, "Linux", -180, "内核"],  # such letters are spread to fill a line
+    ]
+    found = " ".join(block.text for block in await blocks_of(kept(tmp_path, pdf_with_gaps(lines))))
+    assert found == "Words of one line чтобы всего хватало لم تكن شُكلت فيترك 下面的模块Linux 内核"
+
+
 async def test_docx_keeps_levels_and_tables(tmp_path: Path) -> None:
     content = docx_of(
         [("Права", 1), ("Все люди рождаются свободными.", None), ("Short line", None), ("Articles", 2), ("One.", None)],
@@ -68,6 +82,60 @@ async def test_docx_keeps_levels_and_tables(tmp_path: Path) -> None:
         Block("Права", None, 1), Block("Все люди рождаются свободными."), Block("Short line"),
         Block("Articles", None, 2), Block("One."), Block("city | people\nГент | 263,927"),
     ]  # fmt: skip
+
+
+def asides() -> dict[str, str]:
+    """Parts of a DOCX file with what stands beside its paragraphs, which programs write twice, for older ones."""
+
+    def paragraph(inside: str) -> str:
+        return f"<w:p>{inside}</w:p>"
+
+    def run(text: str) -> str:
+        return f'<w:r><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+    def note(kind: str, number: int, text: str) -> str:
+        return f'<w:{kind} w:id="{number}">{paragraph(run(text))}</w:{kind}>'
+
+    names = (
+        'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+        'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" xmlns:s="s"'
+    )
+    refer = '<w:r><w:{0}Reference w:id="{1}"/></w:r>'.format
+    box = f"<w:txbxContent>{paragraph(run('In a box.') + refer('footnote', 2))}</w:txbxContent>"
+    both = f'<mc:AlternateContent><mc:Choice Requires="s">{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback>'
+    body = (
+        paragraph(run("First.") + refer("footnote", 1) + refer("endnote", 1))
+        + paragraph(run("Second.") + f"<w:r>{both}</mc:AlternateContent></w:r>" + refer("footnote", 1))
+        + paragraph(run("Third."))
+    )
+    line = '<w:footnote w:type="separator" w:id="0"><w:p/></w:footnote>'
+    feet = line + note("footnote", 1, "A note.") + note("footnote", 2, "A note of the box.")
+    return {
+        "word/document.xml": f"<w:document {names}><w:body>{body}</w:body></w:document>",
+        "word/footnotes.xml": f"<w:footnotes {names}>{feet}</w:footnotes>",
+        "word/endnotes.xml": f"<w:endnotes {names}>{note('endnote', 1, 'At the end.')}</w:endnotes>",
+    }
+
+
+async def test_notes_and_text_boxes_of_a_docx_stand_behind_their_paragraphs(tmp_path: Path) -> None:
+    content = with_entries(docx_of([]), asides())
+    assert [block.text for block in await blocks_of(kept(tmp_path, content))] == [
+        "First.", "A note.", "At the end.", "Second.", "In a box.", "A note of the box.", "Third.",
+    ]  # fmt: skip
+
+
+async def test_a_docx_of_strict_open_xml_is_read(tmp_path: Path) -> None:
+    content = docx_of([("Title", 1), ("A text.", None)])
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith((".xml", ".rels"))}
+    strict = {
+        name: re.sub(
+            r"http://schemas\.openxmlformats\.org/(?!package)(\w+)/2006/", r"http://purl.oclc.org/ooxml/\1/", part
+        )
+        for name, part in parts.items()
+    }
+    found = await blocks_of(kept(tmp_path, with_entries(content, strict)))
+    assert [(block.text, block.level) for block in found] == [("Title", 1), ("A text.", None)]
 
 
 async def test_slides_of_pptx_are_pages(tmp_path: Path) -> None:
