@@ -98,7 +98,10 @@ async def declare_agent(
 
     @app.agent(call_requested, name="run_tool")
     async def run_tool_agent(stream: Stream) -> None:
-        await server.at_once(stream, decoder(ToolCallRequested), run, name="run_tool", target="tools")
+        # The plan has told which tool is run: a record less of six for each step.
+        await server.at_once(
+            stream, decoder(ToolCallRequested), run, name="run_tool", target="tools", tells_start=False
+        )
 
     return True
 

@@ -134,6 +134,7 @@ class StageServer:
         target: str | None = None,
         guard: ProviderGuard | None = None,
         fall_over: FallOver | None = None,
+        tells_start: bool = True,
     ) -> None:
         """Serve an async stage: up to its lane's limit at once, no order between jobs.
 
@@ -145,6 +146,7 @@ class StageServer:
             target: What it works with, as it stands in `attempts`; None: the provider that each event names.
             guard: Asked before each try but the first, which its lane has asked it for.
             fall_over: How events go on to their next provider; None: they do not.
+            tells_start: False where what came before has told all that its start would say.
         """
 
         async def handle(record: ConsumerRecord, ledger: Ledger) -> None:
@@ -168,6 +170,7 @@ class StageServer:
                     started_at=started_at,
                     guard=guard,
                     fall_over=fall_over,
+                    tells_start=tells_start,
                 )
                 if isinstance(result, Hop):
                     await self._tell_of_hop(envelope, result, name)
@@ -226,7 +229,7 @@ class StageServer:
 
     async def _run(
         self, stage: AsyncStage, envelope: Envelope[Any], *, name: str, target: str, started_at: datetime,
-        guard: ProviderGuard | None, fall_over: FallOver | None,
+        guard: ProviderGuard | None, fall_over: FallOver | None, tells_start: bool,
     ) -> StageResult:  # fmt: skip
         """What the stage decided of one event, told as it goes."""
         event = envelope.payload
@@ -234,7 +237,8 @@ class StageServer:
         if (why := self._cancellations.why_not(job)) is not None:
             return cancelled(job, at=started_at, code=why)
         earlier = latest(event.attempts, MAX_ATTEMPTS_ON_THE_WAY)
-        await self._progress(envelope, name, "started", attempts=earlier or None)
+        if tells_start or earlier:
+            await self._progress(envelope, name, "started", attempts=earlier or None)
 
         async def on_retry(attempt: int, code: str) -> None:
             metrics.RETRIES.labels(name, code).inc()

@@ -6,7 +6,6 @@ fail by; and with `--local` the embedded SmolLM2-135M-Instruct, whose steps are 
 
 import argparse
 import asyncio
-import os
 import subprocess
 import tempfile
 from collections import Counter
@@ -45,7 +44,7 @@ async def local() -> AsyncIterator[Any]:
     with tempfile.TemporaryDirectory() as folder:
         part, url = model_part(port=free_port(), slots=1, alias=MODEL, adapters=Path(folder), most_adapters=0)
         process = subprocess.Popen(  # noqa: ASYNC220 nothing else runs here yet
-            part.argv, env=dict(os.environ), cwd=part.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            part.argv, env=dict(part.env), cwd=part.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         provider = make_local(base_url=url, model=MODEL, embedding_url=None, embedding_model="", connections=1)
         try:
@@ -66,12 +65,32 @@ def told(name: str, found: list[Reached]) -> str:
     return f"{name}: {right.total()} of {of.total()} ({kinds})"
 
 
+def table(found: list[Reached]) -> str:
+    """As the docs have it: of each kind of goals how many were reached, why the others were not, and the time."""
+    lines = ["| goals | reached | why not | steps | questions | a question |", "|---|---|---|---|---|---|"]
+    for kind in dict.fromkeys(one.task.kind for one in found):
+        these = [one for one in found if one.task.kind == kind]
+        why = Counter(_why(one) for one in these if not one.is_reached)
+        calls, seconds = sum(one.calls for one in these), sum(one.seconds for one in these)
+        lines.append(
+            f"| {kind} | {sum(one.is_reached for one in these)} of {len(these)} | "
+            f"{', '.join(f'{count} {code}' for code, count in why.most_common())} | "
+            f"{sum(one.steps for one in these)} | {calls} | {seconds / max(calls, 1):.1f} s |"
+        )
+    return "\n".join(lines)
+
+
+def _why(one: Reached) -> str:
+    return one.said.strip("[]") if one.said.startswith("[") else "another answer"
+
+
 async def _main(*, with_local: bool, timeout_s: float) -> None:
     print(told("a perfect model", await reached(PerfectModel(TASKS), Bounds())), flush=True)
     if with_local:
         bounds = Bounds(steps=STEPS, step_tokens=STEP_TOKENS, timeout_s=timeout_s)
         async with local() as provider:
-            print(told(MODEL, await reached(provider, bounds, is_told=True)))
+            found = await reached(provider, bounds, is_told=True)
+            print(told(MODEL, found), table(found), sep="\n\n")
 
 
 if __name__ == "__main__":

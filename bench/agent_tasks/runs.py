@@ -127,7 +127,7 @@ async def run(task: Task, provider: Any, *, tools: Tools, address: str, bounds: 
     event: Event = AgentStepRequested(
         job=job(kind="agent", user_id=USER), provider=provider.name, request=request, timeout_s=bounds.timeout_s
     )  # fmt: skip
-    said, calls = "", 0
+    said = ""
     providers: Mapping[str, Any] = {provider.name: provider}
     while not isinstance(event, JobFinished):
         try:
@@ -150,8 +150,8 @@ async def run(task: Task, provider: Any, *, tools: Tools, address: str, bounds: 
             break
         assert isinstance(result, Emit), result
         event = result.events[0]
-        calls = event.state.spent.calls if isinstance(event, ToolCallRequested) else calls
     else:
         error_code = f"[{event.error.code}]" if event.error is not None else ""
         said = str((event.result or {}).get("answer", error_code))
+    calls = sum(row.planned.calls for row in steps.rows.values())
     return Reached(task, task.is_reached(said), said, len(steps.rows), calls, monotonic() - began)

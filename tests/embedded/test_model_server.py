@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from embedded import model_server
-from embedded.model_server import ModelServer
+from embedded.model_server import SPIN_COUNT, SPINS, ModelServer
 
 
 class FakeLlama:
@@ -128,6 +128,17 @@ def test_a_folder_that_cannot_be_written_is_no_reason_not_to_serve(
     put(tmp_path, "a.gguf", 1)
     started(tmp_path).look()
     assert llama.loads == [[]]
+
+
+@pytest.mark.parametrize(("given", "spins"), [(None, str(SPIN_COUNT)), ("7", "7")])
+def test_its_threads_leave_the_cores_to_others_while_they_wait(
+    llama: FakeLlama, given: str | None, spins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SPINS, given or "")
+    if given is None:
+        monkeypatch.delenv(SPINS)
+    Programs(None)
+    assert os.environ[SPINS] == spins
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error(llama: FakeLlama, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from embedded.speech import speech_part, voice_file
 from processors.errors import PermanentError
 from processors.speech.speech_ports import Voices
 from providers.qwen_tts import LOCAL, QwenTtsProvider, make_qwen_tts
+from tests.second_programs import PROGRAMS, opened_elsewhere
 from tests.waiting import until
 from tests.wav import hear
 
@@ -66,6 +67,17 @@ async def test_a_text_is_heard_as_long_as_it_takes_to_say(provider: QwenTtsProvi
     assert 1.5 < short.seconds < 5
     assert 1.6 < both.seconds / short.seconds < 2.4
     assert short.loudest > 3000
+
+
+@pytest.mark.integration
+async def test_what_it_says_is_opened_by_programs_of_others(provider: QwenTtsProvider, tmp_path: Path) -> None:
+    said = await say(provider, TEXT)
+    told = opened_elsewhere(said, tmp_path)
+    if not told:
+        pytest.skip(f"none of {', '.join(PROGRAMS)} is installed here")
+    for name, one in told.items():
+        assert (one.rate, one.channels) == (22_050, 1), name
+        assert one.seconds is None or one.seconds == pytest.approx(hear(said).seconds, abs=0.001), name
 
 
 @pytest.mark.integration

@@ -17,6 +17,7 @@ from tests.forks import Forks
 from tests.pipeline.conftest import Hook, environment
 from tests.pipeline.test_direct import SOURCE, cloud_event
 from tests.pipeline.test_rest import problem
+from tests.second_programs import opened_elsewhere
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.stand_ins.qwen_tts_api import QwenTtsStandIn
 from tests.waiting import until
@@ -56,12 +57,14 @@ async def offered(client: httpx.AsyncClient) -> None:
     await until(told)
 
 
-async def test_speech_by_rest_and_by_topic(deployment: Deployment, voice: QwenTtsStandIn, hook: Hook) -> None:
+async def test_speech_by_rest_and_by_topic(
+    deployment: Deployment, voice: QwenTtsStandIn, hook: Hook, tmp_path: Path
+) -> None:
     ingress, _ = deployment.start("ingress"), deployment.worker("gate,speech,sink")
     await deployment.ready()
     async with client_of(ingress) as client:
         await offered(client)
-        await it_waits_and_answers_with_a_file(client, voice)
+        await it_waits_and_answers_with_a_file(client, voice, tmp_path)
         job_id = await a_job_has_its_audio_and_a_webhook(client, hook)
         await its_audio_is_its_users_alone(client, job_id)
         await a_signed_address_works_for_whoever_has_it(client, job_id)
@@ -90,7 +93,7 @@ async def job_of(client: httpx.AsyncClient, path: str, **options: Any) -> dict[s
     return job
 
 
-async def it_waits_and_answers_with_a_file(client: httpx.AsyncClient, voice: QwenTtsStandIn) -> None:
+async def it_waits_and_answers_with_a_file(client: httpx.AsyncClient, voice: QwenTtsStandIn, folder: Path) -> None:
     body = {"prompt": LONG, "speaker": "vivian", "language": "english", "instruct": "calmly"}
     reply = await client.post("/tts/", json=body)
     assert reply.status_code == 200, reply.text
@@ -106,6 +109,9 @@ async def it_waits_and_answers_with_a_file(client: httpx.AsyncClient, voice: Qwe
     assert " ".join(body["text"] for body in voice.asked) == LONG
     assert heard.seconds == pytest.approx(len(LONG) * 0.06, rel=0.1)
     assert heard.loudest > 7000
+    for name, told in opened_elsewhere(reply.content, folder).items():  # by as many as this machine has
+        assert (told.rate, told.channels) == (heard.rate, heard.channels), name
+        assert told.seconds is None or told.seconds == pytest.approx(heard.seconds, abs=0.001), name
     job = await job_of(client, f"/jobs/{job_id}")
     assert job["kind"] == "speech"
     audio = job["result"]["audio"]
