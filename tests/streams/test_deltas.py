@@ -87,7 +87,7 @@ async def test_pieces_are_batched_and_numbered_without_gaps_and_the_last_is_fina
     assert min(gaps) >= WINDOW_S * 0.9
 
 
-def topic_of(brokers: FakeBrokers, **windows: float) -> DeltaTopic:
+def topic_of(brokers: FakeBrokers, **windows: Any) -> DeltaTopic:
     return DeltaTopic(brokers.offer, "p.completion-streamed", first_within_s=0.0, **windows)
 
 
