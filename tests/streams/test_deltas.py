@@ -110,7 +110,7 @@ def test_all_tell_at_moments_that_they_have_in_common_and_none_sooner_than_a_win
 
 async def test_executions_that_began_at_other_times_tell_together_and_their_first_pieces_do_not_wait() -> None:
     brokers = FakeBrokers()
-    topic = topic_of(brokers, window_s=0.001)
+    topic = topic_of(brokers, window_s=3 * MOMENT_S)
     with ExitStack() as stack:
         executions = [stack.enter_context(topic.execution(job(), max_chars=1000)) for _ in range(3)]
         for number, one in enumerate(executions, start=1):
@@ -119,7 +119,9 @@ async def test_executions_that_began_at_other_times_tell_together_and_their_firs
             await until(lambda one=one: one._telling is None)
         for one in executions:
             await one.tell("second ")
-        assert len({one._timer.when() for one in executions if one._timer}) == 1
+        due = [one._timer.when() / MOMENT_S for one in executions if one._timer]  # whenever they began
+        assert due == pytest.approx([round(at) for at in due])
+        assert len(due) == 3
         await until(lambda: len(brokers.records) == 6)
 
 
