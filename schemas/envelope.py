@@ -6,6 +6,7 @@ Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (attributes are he
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Generic, Self, TypeVar
 from uuid import UUID
 
@@ -60,13 +61,14 @@ class Attributes:
             time = datetime.fromisoformat(found["ce_time"]) if "ce_time" in found else None
         except ValueError:
             time = None  # only informative: the broker's append time is what counts
+        is_traced = not found.keys().isdisjoint(TRACE_HEADERS)  # hardly any is
         return cls(
             event_id=found["ce_id"],
             source=found["ce_source"],
             type=found["ce_type"],
             time=time,
             caused_by=found.get("ce_causationid"),
-            trace=tuple((name, found[name][:512]) for name in TRACE_HEADERS if name in found),
+            trace=tuple((name, found[name][:512]) for name in TRACE_HEADERS if name in found) if is_traced else (),
         )
 
     def headers(self) -> Headers:
@@ -76,13 +78,27 @@ class Attributes:
             ("ce_source", self.source.encode()),
             ("ce_specversion", SPEC_VERSION),
             ("ce_type", self.type.encode()),
-            ("ce_time", (self.time or datetime.now(UTC)).isoformat().encode()),
+            ("ce_time", self.time.isoformat().encode() if self.time else _now()),
             ("content-type", CONTENT_TYPE),
         ]
         if self.caused_by is not None:
             headers.append(("ce_causationid", self.caused_by.encode()))
-        headers.extend((name, value.encode()) for name, value in self.trace)
+        if self.trace:
+            headers.extend((name, value.encode()) for name, value in self.trace)
         return headers
+
+
+_told: tuple[int, bytes] = (0, b"")
+
+
+def _now() -> bytes:
+    """The time for a header, which is only informative: written anew once in a millisecond."""
+    global _told
+    told_ms, text = _told
+    if (ms := time_ns() // 1_000_000) != told_ms:
+        text = datetime.now(UTC).isoformat(timespec="milliseconds").encode()
+        _told = ms, text
+    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -13,8 +15,9 @@ from schemas.envelope import Attributes, Record
 from schemas.events import CompletionStreamed, StreamedRange
 from schemas.ids import uuid7
 from streams import deltas
-from streams.deltas import MAX_PIECE_CHARS, DeltaExecution, DeltaTopic
+from streams.deltas import MAX_PIECE_CHARS, MOMENT_S, DeltaExecution, DeltaTopic, Moments
 from tests.factories import job
+from tests.waiting import until
 
 WINDOW_S = 0.03
 EXECUTION = UUID("019b7ca9-8d60-7a3c-9d0e-5f6b1c2a3d4e")
@@ -82,6 +85,67 @@ async def test_pieces_are_batched_and_numbered_without_gaps_and_the_last_is_fina
     assert len(events) <= took_s / WINDOW_S + 2  # never a record for each token
     gaps = [after - before for before, after in zip(brokers.times[:-2], brokers.times[1:-1], strict=True)]
     assert min(gaps) >= WINDOW_S * 0.9
+
+
+def topic_of(brokers: FakeBrokers, **windows: Any) -> DeltaTopic:
+    return DeltaTopic(brokers.offer, "p.completion-streamed", first_within_s=0.0, **windows)
+
+
+def test_all_tell_at_moments_that_they_have_in_common_and_none_sooner_than_a_window_or_much_later() -> None:
+    moments = Moments(0.075, 0.1)
+    dice = Random(1)
+    for telling, is_second, window_s in ((0, False, 0.075), (1000, False, 0.1), (1000, True, 0.075)):
+        moments.telling = telling
+        for _ in range(200):
+            now = dice.uniform(1000, 1001)
+            at = moments.next(now, last_at=now, is_second=is_second)
+            assert at / MOMENT_S == pytest.approx(round(at / MOMENT_S))
+            assert window_s - 0.001 <= at - now <= window_s + MOMENT_S
+            late = at + dice.uniform(0, 0.004)  # of the moment, not of when it came to it: they stay together
+            again = moments.next(late + 0.002, last_at=moments.met(late), is_second=is_second)
+            assert again == pytest.approx(at + window_s)
+            overslept = moments.next(late + 0.012, last_at=moments.met(at + 0.01), is_second=is_second)
+            assert overslept - (at + 0.01) >= window_s
+
+
+async def test_executions_that_began_at_other_times_tell_together_and_their_first_pieces_do_not_wait() -> None:
+    brokers = FakeBrokers()
+    topic = topic_of(brokers, window_s=3 * MOMENT_S)
+    with ExitStack() as stack:
+        executions = [stack.enter_context(topic.execution(job(), max_chars=1000)) for _ in range(3)]
+        for number, one in enumerate(executions, start=1):
+            await one.tell("first ")
+            await until(lambda number=number: len(brokers.records) == number)
+            await until(lambda one=one: one._telling is None)
+        for one in executions:
+            await one.tell("second ")
+        due = [one._timer.when() / MOMENT_S for one in executions if one._timer]  # whenever they began
+        assert all(abs(at - round(at)) < 0.01 for at in due)
+        assert len(due) == 3
+        await until(lambda: len(brokers.records) == 6)
+
+
+async def test_where_many_are_told_of_each_is_told_of_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deltas, "BUSY", 1)
+    brokers = FakeBrokers()
+    topic = topic_of(brokers, window_s=3 * MOMENT_S, busy_window_s=100.0)
+    with topic.execution(job(), max_chars=1000) as one:
+        with topic.execution(job(), max_chars=1000) as another:
+            for told in (one, another):
+                await told.tell("a")
+            await until(lambda: len(brokers.records) == 2)
+            for told in (one, another):
+                await told.tell("b")
+            await until(lambda: len(brokers.records) == 4)  # the second piece is never late
+            await one.tell("c")
+            await asyncio.sleep(MOMENT_S * 5)
+            assert len(brokers.records) == 4
+            assert await another.end("ab") is not None
+        assert await one.end("abc") is not None  # the end waits for no moment
+        begun = topic.execution(job(), max_chars=1000)
+        with begun:  # it is the only one now
+            await paced(begun.tell, ["a", "b", "c"], MOMENT_S * 5)
+            assert len(brokers.records) == 9
 
 
 async def test_the_first_piece_goes_at_once() -> None:
