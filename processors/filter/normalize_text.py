@@ -26,6 +26,13 @@ _COMBINING = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u
 # No language has as many on one letter. Source: UAX 15, "Stream-Safe Text Format".
 _HEAP_OF_MARKS = re2.compile(r"\p{M}{31,}")
 MAX_MARKS = 30
+# Letters that compose to others by themselves, which a table says in a fifth of the time that `normalize` takes.
+_COMPOSING = {
+    code: composed
+    for code in range(0x340, 0x30000)
+    if not unicodedata.is_normalized("NFC", chr(code)) and (composed := unicodedata.normalize("NFC", chr(code)))
+}
+_MANY_COMPOSING = re2.compile(f"(?:[{(composing := ''.join(map(chr, _COMPOSING)))}][^{composing}]*){{16}}")
 _SPACED_LETTERS = re.compile(r"(?<!\w)\w(?:[ .\-_*|/~+]\w){3,}(?!\w)")
 _SPACED_HINT = re2.compile(rb"(?:^|[ .\-_*|/~+])[^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ](?:[ .\-_*|/~+]|$)")
 # Where such letters may begin, in a text whose letters beyond ASCII are question marks.
@@ -104,9 +111,16 @@ def clean(text: str) -> str:
         return visible.strip()
     bounded = _without_heaps(text.replace("\r\n", "\n").replace("\r", "\n"))
     return "".join(
-        _CONTROL.sub("", block) if block.isascii() else _NOT_IN_USE.sub("", unicodedata.normalize("NFC", block))
+        _CONTROL.sub("", block) if block.isascii() else _NOT_IN_USE.sub("", _composed(block))
         for block in _blocks(bounded)
     ).strip()
+
+
+def _composed(block: str) -> str:
+    """In NFC."""
+    if _MANY_COMPOSING.search(block.encode()) is not None:  # for a few it would not pay
+        block = block.translate(_COMPOSING)
+    return unicodedata.normalize("NFC", block)
 
 
 def _blocks(text: str) -> Iterator[str]:
