@@ -28,6 +28,20 @@ def test_a_text_cleaned_in_blocks_is_as_it_is_cleaned_whole(text: str) -> None:
     assert clean(text) == whole
 
 
+@given(
+    st.lists(st.sampled_from(["\u1f71", "\U0001d160", "\u0344", "\uf900", "\u212b"]) | TEXTS, max_size=60).map("".join)
+)
+@example("\u1f71\u0301" * 20)
+@example("a\u0340\u0316" * 20)
+def test_letters_that_compose_by_themselves_are_composed_as_any_others_are(text: str) -> None:
+    assert normalize_text._composed(text) == unicodedata.normalize("NFC", text)
+
+
+def test_there_is_no_letter_that_composes_and_is_not_known() -> None:
+    composing = {code for code in range(0x110000) if not unicodedata.is_normalized("NFC", chr(code))}
+    assert composing == set(normalize_text._COMPOSING)
+
+
 @pytest.mark.usefixtures("_short_blocks")
 @given(TEXTS)
 def test_a_text_folded_in_blocks_is_as_its_letters_are(text: str) -> None:
