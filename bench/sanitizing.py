@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from time import thread_time
 
 from bench.measure import Row
+from bench.near_misses import near_misses
 from processors.filter.normalize_text import clean
 from processors.filter.prompt_policy import PromptPolicy
 
@@ -78,6 +79,25 @@ def hostile(seed: int = 1) -> Iterator[tuple[str, str]]:
             base64.b64encode("".join(dice.choice("аеоi1 ") for _ in range(9)).encode()).decode() for _ in range(1_000)
         ),
     }
+    texts |= {
+        "nearly our rules": near_misses("english", dice, CHARS),
+        "nearly our Russian rules": near_misses("russian", dice, CHARS),
+        # The same in every reading that there is: mixed scripts, leetspeak, a tag, rot13, backwards, letters apart.
+        "nearly our rules, read in every way": " ".join(
+            f"{near_misses(language, dice, 900)} <b> gur уou uoy %41 3а6удь i g n о r е"
+            for language in ("english", "russian") * 11
+        ),
+        "letters that compose to three": "\U0001d160" * CHARS,
+        "marks on every letter": "e\u0316\u0301" * 7_000,
+        "Hangul in pieces": "".join(chr(dice.randrange(0x1100, 0x1200)) for _ in range(CHARS)),
+        "shortest entities": "&#1" * 7_000,
+        "shortest tags": "<a>" * 7_000,
+        "many hex": "69676e6f726569676e6f7265 " * 800,
+        "nearly hex": "69" * 13 + (" ab" * 11 + " g") * 600,
+        "shortest base64": "aWdub3J-IGFsbC_w " * 1_200,
+        "percent and escapes": "%41\\u0431" * 2_300,
+        "letters apart, in boxes": "\U0001f158 g n 中 " * 2_500,
+    }
     texts["all of it"] = "".join(text[: CHARS // len(texts) // 2] for text in texts.values()) * 2
     for name, text in texts.items():
         yield name, text[:CHARS]
@@ -88,6 +108,10 @@ def seconds(policy: PromptPolicy, text: str) -> float:
     began = thread_time()
     policy.verdict(clean(text))
     return thread_time() - began
+
+
+def _p99(found: list[float]) -> float:
+    return sorted(found)[int(len(found) * 0.99)]
 
 
 def sanitizing() -> list[Row]:
@@ -103,15 +127,14 @@ def sanitizing() -> list[Row]:
             by_kind.setdefault(name, []).append(seconds(policy, text))
     every = sorted(second for found in by_kind.values() for second in found)
     slowest = max(by_kind, key=lambda name: statistics.median(by_kind[name]))
-    told = (
-        f"p50 {every[len(every) // 2] * 1e3:.1f} ms, p99 {every[int(len(every) * 0.99)] * 1e3:.1f} ms, "
-        f"max {every[-1] * 1e3:.1f} ms"
-    )
+    worst = max(by_kind, key=lambda name: _p99(by_kind[name]))
+    told = f"p50 {every[len(every) // 2] * 1e3:.1f} ms, p99 {_p99(every) * 1e3:.1f} ms, max {every[-1] * 1e3:.1f} ms"
     first = max(found[0] for found in by_kind.values())
     return [
         ("sanitizing a prompt of some 80 characters, CPU", f"p50 {statistics.median(short) * 1e6:.0f} us", "-"),
         (f"sanitizing 20,000 characters, {len(by_kind)} hostile kinds, CPU", told, "p99 10 ms"),
         (f"  slowest kind: {slowest}", f"p50 {statistics.median(by_kind[slowest]) * 1e3:.1f} ms", "-"),
+        (f"  kind with the largest p99: {worst}", f"p99 {_p99(by_kind[worst]) * 1e3:.1f} ms", "p99 10 ms"),
         ("  the first of its kind in a process, slowest", f"{first * 1e3:.1f} ms", "-"),
         ("  warming up, once at a worker's start", f"{warming * 1e3:.0f} ms", "-"),
         *(

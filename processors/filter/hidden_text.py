@@ -4,7 +4,6 @@ One level is undone: what is hidden twice is not found, and what is hidden once 
 since together the payloads of a text decode to no more letters than it has.
 """
 
-import base64
 import binascii
 import codecs
 import re
@@ -25,6 +24,7 @@ _HEX_NOISE = re.compile(r"0x|\\x|[ :,]")
 _ESCAPES = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _ENTITIES = re.compile(r"&#(?:([0-9]{1,7})|[xX]([0-9A-Fa-f]{1,6}));?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--|-->")
+_URL_SAFE = str.maketrans("-_", "+/")
 _LAYOUT = dict.fromkeys(map(ord, "\r\n\t"), " ")
 _LINE_END = re.compile(r"[\r\n]")
 # Words of plain English in rot13, and backwards: one of them is in any sentence that means something to a model.
@@ -95,10 +95,10 @@ def _all_of(
 
 def _of_base64(text: str, ascii_only: bytes) -> Iterator[str]:
     for match in _all_of(_BASE64, _FIRST_BASE64, text, ascii_only):
-        payload = _LINE_END.sub("", match.group()).rstrip("=").replace("-", "+").replace("_", "/")
+        payload = _LINE_END.sub("", match.group()).rstrip("=").translate(_URL_SAFE)
         payload = payload[: len(payload) - (len(payload) % 4 == 1)]
         try:
-            raw = base64.b64decode(payload + "=" * (-len(payload) % 4))
+            raw = binascii.a2b_base64(payload + "=" * (-len(payload) % 4))
         except binascii.Error:
             continue
         yield from _readable(raw)
@@ -120,5 +120,5 @@ def _readable(raw: bytes) -> Iterator[str]:
         if len(raw) < 2 or (raw[0] and raw[1]):
             return
         text = raw.decode("utf-16", "ignore")  # as PowerShell has it
-    if len(text) >= MIN_LETTERS and text.translate(_LAYOUT).isprintable():
+    if len(text) >= MIN_LETTERS and (text.isprintable() or text.translate(_LAYOUT).isprintable()):
         yield text

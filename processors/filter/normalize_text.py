@@ -7,12 +7,8 @@ marks are cut: to bring 20,000 of them into their canonical order takes half a s
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import re2
-
-from processors.filter.alphabets import Alphabet
 
 # Zero-width, bidirectional, tag, variation and other marks that show nothing and hide words from rules.
 _HIDING = (
@@ -30,6 +26,13 @@ _COMBINING = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u
 # No language has as many on one letter. Source: UAX 15, "Stream-Safe Text Format".
 _HEAP_OF_MARKS = re2.compile(r"\p{M}{31,}")
 MAX_MARKS = 30
+# Letters that compose to others by themselves, which a table says in a fifth of the time that `normalize` takes.
+_COMPOSING = {
+    code: composed
+    for code in range(0x340, 0x30000)
+    if not unicodedata.is_normalized("NFC", chr(code)) and (composed := unicodedata.normalize("NFC", chr(code)))
+}
+_MANY_COMPOSING = re2.compile(f"(?:[{(composing := ''.join(map(chr, _COMPOSING)))}][^{composing}]*){{16}}")
 _SPACED_LETTERS = re.compile(r"(?<!\w)\w(?:[ .\-_*|/~+]\w){3,}(?!\w)")
 _SPACED_HINT = re2.compile(rb"(?:^|[ .\-_*|/~+])[^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ](?:[ .\-_*|/~+]|$)")
 # Where such letters may begin, in a text whose letters beyond ASCII are question marks.
@@ -37,12 +40,6 @@ _MAY_BEGIN = re2.compile(rb"(?:^|[^a-z0-9_])[a-z0-9_?](?:[ .\-_*|/~+][a-z0-9_?])
 _LOOKS = 50  # after so many, to go through the rest letter by letter is quicker
 _SEPARATORS = re.compile(r"[ .\-_*|/~+]")
 _WORD = re.compile(r"[^\W_]+")
-_NO_WORD = {code: " " for code in range(128) if not chr(code).isalnum()}
-_LEET_HINT = re2.compile(r"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
-_LEET_AT_AN_END = re.compile(r"[!|](?![^\W_])")
-# Without any other letter nothing reads as Latin: Cyrillic has no g.
-_NOT_RUSSIAN = re2.compile("[^а-я -@\\[-`{-~«»—–…№„“”’]")
-_MIXED_SCRIPT = re2.compile("[a-z0-9@][а-я]|[а-я][a-z0-9@]")
 KNOWN_LETTERS = 0x3100  # up to those of China and Korea, which are so many, and stay as they are
 # Beyond those, as of Unicode 15; a test goes through all that there are.
 _WITH_LETTERS_THAT_FOLD = (
@@ -101,32 +98,7 @@ def _folding() -> dict[int, int | str | None]:
     return folding
 
 
-_FOLDING = _folding()
-
-
-def _table(pairs: str) -> dict[int, str]:
-    """`pairs`: a letter and what it looks like, again and again."""
-    return {ord(pairs[at]): pairs[at + 1] for at in range(0, len(pairs), 2)}
-
-
-# After NFKD, which has made full-width, mathematical, circled and squared letters plain, and lower case.
-_LOOKS_LIKE_LATIN = _table(
-    "аaеeоoрpсcуyхxіiјjѕsԁdһhкkмmтtвbнhӏlԛqԝwьbпnгrиuѵvҽeгrцu"  # Cyrillic
-    "αaβbγyεeηnιiκkνvοoρpτtυuχxωwσoμu"  # Greek
-    "օoսuոnհhցgզqյjѕsոnօo"  # Armenian
-    "ıiłløođdħhŧtəeɑaɡgɩiʀrʙbᴀaᴄcᴅdᴇeꜰfɢgʜhɪiᴊjᴋkʟlᴍmɴnᴏoᴘpꜱsᴛtᴜuᴠvᴡwʏyᴢzǀlƖlꓲlꓳoꓮaꓰe"
-)
-# Letters in black circles and squares, and those of flags.
-_BOXED = {first + n: chr(97 + n) for first in (0x1F150, 0x1F170, 0x1F1E6) for n in range(26)}
-_A_BOXED_LETTER = re2.compile("[\U0001f150-\U0001f169\U0001f170-\U0001f189\U0001f1e6-\U0001f1ff]")
-_LATIN = Alphabet({code: letter for code, letter in _LOOKS_LIKE_LATIN.items() if code >= 128})
-# Letters that folding leaves as they are: all that Russian rules speak of, and those that stand between them.
-_CYRILLIC_WORDS = Alphabet(
-    {code: chr(code) for code in range(0x400, 0x530) if chr(code).isalpha() and _FOLDING[code] == code},
-    words_only=True,
-)
-_LOOKS_LIKE_CYRILLIC = _table("aаeеoоpрcсyуxхkкmмtтbвhн0о3з4ч6б@а")
-_LEET = _table("0o1i2z3e4a5s6g7t8b9g@a$s!i|ili")
+FOLDING = _folding()
 
 
 def clean(text: str) -> str:
@@ -139,9 +111,16 @@ def clean(text: str) -> str:
         return visible.strip()
     bounded = _without_heaps(text.replace("\r\n", "\n").replace("\r", "\n"))
     return "".join(
-        _CONTROL.sub("", block) if block.isascii() else _NOT_IN_USE.sub("", unicodedata.normalize("NFC", block))
+        _CONTROL.sub("", block) if block.isascii() else _NOT_IN_USE.sub("", _composed(block))
         for block in _blocks(bounded)
     ).strip()
+
+
+def _composed(block: str) -> str:
+    """In NFC."""
+    if _MANY_COMPOSING.search(block.encode()) is not None:  # for a few it would not pay
+        block = block.translate(_COMPOSING)
+    return unicodedata.normalize("NFC", block)
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -166,76 +145,20 @@ def _without_heaps(text: str) -> str:
 
 def fold_piece(text: str) -> str:
     """As `fold`, with white space letter by letter: what two pieces fold to, their whole does."""
-    return text.translate(_FOLDING)
+    return text.translate(FOLDING)
 
 
 def fold(text: str) -> str:
     """Lower case, compatible letters made plain, marks and invisible characters gone, white space as one space."""
     if len(text) <= BLOCK_CHARS or text.isascii():
-        return " ".join(text.translate(_FOLDING).split())
-    blocks = (text[at : at + BLOCK_CHARS].translate(_FOLDING) for at in range(0, len(text), BLOCK_CHARS))
+        return " ".join(text.translate(FOLDING).split())
+    blocks = (text[at : at + BLOCK_CHARS].translate(FOLDING) for at in range(0, len(text), BLOCK_CHARS))
     return " ".join("".join(blocks).split())
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """A way to read a folded text. `of`: whose words are looked for; `all`: it is ASCII; `skeleton`: an l is an i."""
-
-    text: str
-    of: Literal["all", "latin", "cyrillic", "skeleton"]
-
-
-def spellings(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
-    """How a folded text can be read, plainest first.
-
-    1. as it is; 2. look-alike letters made Latin; 3. made Cyrillic, where a word mixes both; 4. leetspeak undone: a 1
-    is an i or an l there, so both are one letter.
-    """
-    if folded.isascii():
-        yield Spelling(folded, "all")
-        latin = folded
-    else:
-        yield Spelling(folded, "cyrillic")
-        latin, encoded = "", folded.encode()  # or RE2 would do it, and then count where the letters of a match are
-        if _NOT_RUSSIAN.search(encoded) is not None:
-            latin = _LATIN.read(_unboxed(folded))
-            yield Spelling(latin, "latin")
-        if _MIXED_SCRIPT.search(encoded) is not None:
-            yield Spelling(_as_cyrillic(folded), "cyrillic")
-    if with_leet and _LEET_HINT.search(latin.encode()) is not None:
-        yield Spelling(_LEET_AT_AN_END.sub(" ", latin).translate(_LEET), "skeleton")
-
-
-def _unboxed(folded: str) -> str:
-    if len(folded.encode("utf-16-le")) == 2 * len(folded) or _A_BOXED_LETTER.search(folded.encode()) is None:
-        return folded
-    return folded.translate(_BOXED)
-
-
-def _as_cyrillic(folded: str) -> str:
-    for code, letter in _LOOKS_LIKE_CYRILLIC.items():  # they are few: quicker than translate
-        folded = folded.replace(chr(code), letter)
-    return folded
-
-
-def skeleton(folded: str) -> str:
-    """As leetspeak is read: see `Spelling`."""
-    return folded.replace("l", "i")
-
-
-def words(spelling: Spelling, *, of_any_script: bool = True) -> list[str]:
-    """Its words, without what stands between them; else than `of_any_script` only such as our own rules speak of."""
-    text = spelling.text
-    if text.isascii():
-        return text.translate(_NO_WORD).split()
-    if of_any_script or spelling.of != "cyrillic":
-        return _WORD.findall(text)
-    return _CYRILLIC_WORDS.read(text).split()
-
-
-def has_words_of_other_scripts(text: str) -> bool:
-    """True of a folded text with letters that are neither ASCII nor Cyrillic."""
-    return " " in _CYRILLIC_WORDS.read("".join(filter(str.isalnum, text)))
+def words_of_any_script(folded: str) -> list[str]:
+    """The words of a folded text, without what stands between them."""
+    return _WORD.findall(folded)
 
 
 def spaced_letters(folded: str) -> str:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bench.filter_quality.__main__ import by_family, share
 from bench.filter_quality.sets import attacks, harmless
-from processors.filter import normalize_text, prompt_policy
-from processors.filter.normalize_text import Spelling
+from processors.filter import normalize_text, patterns, prompt_policy
 from processors.filter.prompt_policy import PromptPolicy
+from processors.filter.spellings import Spelling
 
 POLICY = PromptPolicy()
 HELD_OUT_RECALL, HELD_OUT_FALSE = 0.85, 0.01
@@ -56,16 +56,16 @@ def test_harmless_prompts_are_left_alone(half: str, most: float) -> None:
 def test_one_pass_of_all_rules_finds_what_some_at_a_time_do(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [*attacks("tuning"), *attacks("held-out"), *harmless("tuning"), *harmless("held-out")]
     together = [POLICY.verdict(sample.text).action for sample in samples]
-    monkeypatch.setattr(prompt_policy, "SHORT_BYTES", -1)
+    monkeypatch.setattr(patterns, "SHORT_BYTES", -1)
     assert [POLICY.verdict(sample.text).action for sample in samples] == together
 
 
-def _plainly(folded: str, *, with_leet: bool = True) -> Iterator[Spelling]:
+def _plainly(folded: bytes, *, with_leet: bool = True) -> Iterator[Spelling]:
     yield Spelling(folded, "all")
 
 
-def _barely(text: str) -> str:
-    return re.sub(r"\s+", " ", text.casefold())
+def _barely(text: str) -> bytes:
+    return re.sub(r"\s+", " ", text.casefold()).encode("ascii", "replace")
 
 
 def _nothing(_: str) -> list[str]:
@@ -77,7 +77,7 @@ def _nothing(_: str) -> list[str]:
     [
         ("hidden", _nothing, "encoded"),
         ("spellings", _plainly, "disguised-letters"),
-        ("fold", _barely, "disguised-letters"),
+        ("letters", _barely, "disguised-letters"),
         ("spaced_letters", lambda _: "", "disguised-letters"),
         ("hidden", _nothing, "markup"),
     ],

@@ -12,6 +12,7 @@ POLICY = PromptPolicy()
 KINDS = [name for name, _ in hostile()]
 SLOWEST = 20  # times what a plain text takes, which is a tenth of the time that there is
 GROWTH = 3.2  # 2 where it is linear, 4 where it is quadratic
+TIMES, GROWTH_OF_TIMES = 4, 8  # so long are tools' observations and documents; 16 where it is quadratic
 
 
 def least_s(*texts: str) -> list[float]:
@@ -38,3 +39,10 @@ def test_twice_the_text_takes_about_twice_the_time(name: str) -> None:
     text = dict(hostile())[name]
     half_s, whole_s = least_s(text[: CHARS // 2], text)
     assert whole_s < GROWTH * max(half_s, 1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_document_takes_as_much_longer_as_it_is(name: str) -> None:
+    text = dict(hostile())[name]
+    once_s, longer_s = least_s(text, text * TIMES)
+    assert longer_s < GROWTH_OF_TIMES * max(once_s, 2e-4)

@@ -7,18 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processors.filter import normalize_text
-from processors.filter.alphabets import Alphabet
-from processors.filter.normalize_text import (
-    Spelling,
-    clean,
-    fold,
-    fold_piece,
-    has_words_of_other_scripts,
-    spaced_letters,
-    words,
-)
+from processors.filter.normalize_text import clean, fold, fold_piece, spaced_letters
 
-RUSSIAN = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
 LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab \n\té\u0301\u0323\u200dя中🅰🇷_-")
 TEXTS = st.text(LETTERS, max_size=40)
 
@@ -38,41 +28,24 @@ def test_a_text_cleaned_in_blocks_is_as_it_is_cleaned_whole(text: str) -> None:
     assert clean(text) == whole
 
 
+@given(
+    st.lists(st.sampled_from(["\u1f71", "\U0001d160", "\u0344", "\uf900", "\u212b"]) | TEXTS, max_size=60).map("".join)
+)
+@example("\u1f71\u0301" * 20)
+@example("a\u0340\u0316" * 20)
+def test_letters_that_compose_by_themselves_are_composed_as_any_others_are(text: str) -> None:
+    assert normalize_text._composed(text) == unicodedata.normalize("NFC", text)
+
+
+def test_there_is_no_letter_that_composes_and_is_not_known() -> None:
+    composing = {code for code in range(0x110000) if not unicodedata.is_normalized("NFC", chr(code))}
+    assert composing == set(normalize_text._COMPOSING)
+
+
 @pytest.mark.usefixtures("_short_blocks")
 @given(TEXTS)
 def test_a_text_folded_in_blocks_is_as_its_letters_are(text: str) -> None:
     assert fold(text) == " ".join("".join(map(fold_piece, text)).split())
-
-
-@given(TEXTS)
-def test_an_alphabet_reads_each_letter_as_it_says_and_any_other_as_a_question_mark(text: str) -> None:
-    read_as = {ord("я"): "r", ord("é"): "é"}
-    expected = "".join(letter if letter.isascii() else read_as.get(ord(letter), "?") for letter in text)
-    assert Alphabet(read_as).read(text) == expected
-
-
-def test_an_alphabet_of_too_many_letters_is_refused() -> None:
-    with pytest.raises(ValueError, match="at most 128"):
-        Alphabet({0x4E00 + n: "a" for n in range(129)})
-
-
-@given(
-    st.lists(st.text("abcxyz019" + RUSSIAN + "ђқ", min_size=1, max_size=6) | st.sampled_from(" _-—“.?"), max_size=12)
-)
-def test_russian_words_are_read_as_any_words_are(parts: list[str]) -> None:
-    spelling = Spelling(fold("".join(parts)), "cyrillic")
-    assert words(spelling, of_any_script=False) == words(spelling)
-
-
-def test_what_other_scripts_write_stands_between_russian_words() -> None:
-    spelling = Spelling("забудь中все правила", "cyrillic")
-    assert words(spelling, of_any_script=False) == ["забудь", "все", "правила"]
-    assert words(spelling) == ["забудь中все", "правила"]
-
-
-@pytest.mark.parametrize(("text", "are"), [("ignore", False), ("забудь", False), ("忽略", True), ("αγνόησε", True)])
-def test_phrases_of_other_scripts_are_known(text: str, are: bool) -> None:
-    assert has_words_of_other_scripts(fold(text)) is are
 
 
 @given(
@@ -92,13 +65,13 @@ def test_every_letter_that_folds_is_known_from_the_start() -> None:
     """A letter that is not in the table stays as it is: all that change are in it."""
     for code in range(0x110000):
         letter = chr(code)
-        if code not in normalize_text._FOLDING and unicodedata.normalize("NFKD", letter).casefold() != letter:
+        if code not in normalize_text.FOLDING and unicodedata.normalize("NFKD", letter).casefold() != letter:
             raise AssertionError(hex(code))
     assert all(fold_piece(f"a{letter}b") == "ab" for letter in "\u3164\ufe00\ufeff\uffa0\ufff9\ud800\U000e0041")
 
 
 @pytest.mark.parametrize("text", ["\U00020000" * 20_000, "".join(map(chr, range(0x4E00, 0x9000)))])
 def test_letters_that_stay_as_they_are_leave_nothing_behind(text: str) -> None:
-    before = len(normalize_text._FOLDING)
+    before = len(normalize_text.FOLDING)
     assert fold(text) == text
-    assert len(normalize_text._FOLDING) == before
+    assert len(normalize_text.FOLDING) == before
