@@ -34,7 +34,7 @@ class CostingCalls:
     async def standing(self, scope: Scope) -> RateLimit | None:
         """Where the caller of a refused call stands; None: it costs nothing, or nobody can tell who calls."""
         method, path = scope["method"], scope["path"]
-        if not any(method in route.methods and route.path_regex.match(path) for route in self._routes):
+        if not any(method in (route.methods or ()) and route.path_regex.match(path) for route in self._routes):
             return None
         try:
             session = await self._access.session(await bearer(Request(scope)))

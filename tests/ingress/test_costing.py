@@ -35,7 +35,7 @@ APP = create_app(
              jwt_secret_key=SECRET, rate_limit_user_requests=LIMIT, rate_limit_window=WINDOW_S)
 )  # fmt: skip
 SERVICES, DOCUMENT = APP.state.services, document(APP)
-COSTING = {f"{method} {route.path}" for route in costing_routes(ROUTERS) for method in route.methods}
+COSTING = {f"{method} {route.path}" for route in costing_routes(ROUTERS) for method in route.methods or ()}
 ALICE = user_updated(user_id="alice")
 # Of what changes something, all that costs nothing, and why not.
 FREE = {
@@ -118,7 +118,7 @@ def told(reply: httpx.Response) -> tuple[int, int, int]:
 def test_of_every_route_that_changes_something_it_is_said_whether_it_costs() -> None:
     every = {f"{method.upper()} {path}" for path, methods in DOCUMENT["paths"].items() for method in methods}
     of_routers = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    every |= {f"{method} {route.path}" for route in of_routers for method in route.methods}
+    every |= {f"{method} {route.path}" for route in of_routers for method in route.methods or ()}
     free = {route for routes in FREE.values() for route in routes}
     changing = {route for route in every if not route.startswith(("GET ", "HEAD "))}
     assert changing - COSTING == free, "let its endpoint take a CostingUser and count it, or say in FREE why not"
