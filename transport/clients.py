@@ -4,12 +4,13 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-from transport import fetcher_end, refusals, tolerant_records
+from transport import fetcher_end, oauth_answers, refusals, tolerant_records
 from transport.kafka_security import KafkaSecurity, KafkaSecurityError, hosts, is_loopback
 from transport.oauth import ClientCredentials
 
 tolerant_records.install()
 fetcher_end.install()
+oauth_answers.install()
 refusals.install()
 
 
