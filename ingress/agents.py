@@ -10,7 +10,7 @@ from ingress.agent_runs import shown, waiting_call
 from ingress.chat import JOBS, as_job
 from ingress.http.problems import Problem, not_found
 from ingress.jobs import WAITS_FOR_USER, view_of
-from ingress.services import CostingUser, CurrentUser, Found, Services
+from ingress.services import TOO_MANY, CostingUser, CurrentUser, Found, Services
 from ingress.submitting.idempotency import Key
 from schemas.events import UserUpdated
 from schemas.request_fields import CallbackUrl
@@ -41,6 +41,7 @@ DECIDED: dict[int | str, dict[str, Any]] = {
         "job_id": "...", "step": 2, "approval": "approved"}}}},
     404: RUN[404],
     409: {"description": "No call of this run waits for approval"},
+    429: TOO_MANY,
 }  # fmt: skip
 AgentName = Annotated[AgentId, Path(description="As it was named in `POST /agents/run`")]
 
@@ -91,9 +92,11 @@ async def memory(
 
 
 @router.delete(
-    "/memory/{agent_id}", status_code=204, responses={404: {"description": "Your agent of that name remembers nothing"}}
+    "/memory/{agent_id}",
+    status_code=204,
+    responses={404: {"description": "Your agent of that name remembers nothing"}, 429: TOO_MANY},
 )
-async def forget(agent_id: AgentName, user: CurrentUser, found: Found) -> Response:
+async def forget(agent_id: AgentName, user: CostingUser, found: Found) -> Response:
     """Let your agent of this name forget all that it has done; the jobs keep their history."""
     found.submissions.count(user)
     if not await found.agents.steps.forget(user.user_id, agent_id):
@@ -119,13 +122,13 @@ async def agent_run(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 
 
 @router.post("/{job_id}/approve", status_code=202, responses=DECIDED)
-async def approve(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+async def approve(job_id: UUID, user: CostingUser, found: Found) -> Response:
     """Let the call be made that waits for your approval."""
     return await _decide(job_id, "approved", user, found)
 
 
 @router.post("/{job_id}/reject", status_code=202, responses=DECIDED)
-async def reject(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+async def reject(job_id: UUID, user: CostingUser, found: Found) -> Response:
     """Do not let it be made; the agent goes on without it."""
     return await _decide(job_id, "rejected", user, found)
 

@@ -24,6 +24,7 @@ from ingress.announcer import Announcer
 from ingress.cluster import ClusterWatch
 from ingress.comparisons.compare_table import CompareRules
 from ingress.comparisons.comparing import Comparing, Pace
+from ingress.costing import CostingCalls
 from ingress.export_limit import Exports
 from ingress.files import LARGEST_UPLOAD_BYTES, Files
 from ingress.follower import Follower, Outcome, outcome_of
@@ -161,6 +162,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Edge, max_body_bytes=settings.max_body_bytes, is_stopping=lambda: made.submissions.draining,
         larger=large, max_under_way=settings.max_requests_under_way,
+        standing_of=CostingCalls(ROUTERS, made.access, made.standings).standing,
     )  # fmt: skip
     return app
 

@@ -34,7 +34,7 @@ LISTED: dict[int | str, dict[str, Any]] = {
             "application/jsonl": {"schema": {"type": "string"}},
         },
     },
-    429: {"description": "As many exports as are allowed at once are under way; see Retry-After"},
+    429: {"description": "Rate limit, or as many exports as are allowed at once are under way; see Retry-After"},
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ async def add(body: ExampleRequest, user: CostingUser, found: Found, key: Key) -
 
 @router.get("/examples", response_class=Response, responses=LISTED)
 async def examples(
-    user: CurrentUser,
+    user: CostingUser,
     found: Found,
     text: Annotated[Words | None, Query(description="Only those that hold it, whatever its letters' size")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 20,
@@ -60,6 +60,7 @@ async def examples(
         )  # fmt: skip
         body = {"items": [row.view() for row in rows], "next": str(after) if after is not None else None}
         return Response(orjson.dumps(body, option=orjson.OPT_UTC_Z), 200, media_type="application/json")
+    found.submissions.count(user)
     exports = found.exports
     exports.begin(user.user_id)
     try:

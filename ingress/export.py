@@ -22,7 +22,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "One job a line, as `GET /jobs/{job_id}` shows it, with `user_id`; a cut one has no end",
           "content": {"application/jsonl": {"schema": {"type": "string"}}}},
     400: {"description": "The cursor is none"},
-    429: {"description": "As many exports as are allowed at once are under way; see Retry-After"},
+    429: {"description": "Rate limit, or as many exports as are allowed at once are under way; see Retry-After"},
 }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ class Files:
                 del buffer[:PART_BYTES]
                 await store(part)
         if not size:
-            raise Problem(422, "document-empty", f"the file {_shown(form.name)} is empty: there is nothing to keep")
+            raise Problem(422, "document-empty", "the file is empty: there is nothing to keep")
         if buffer:
             await store(bytes(buffer))
         digest = hasher.hexdigest()
@@ -159,10 +159,6 @@ def source_of(name: str) -> str:
     last = name.replace("\\", "/").rpartition("/")[2]
     shown = "".join(char for char in last if char.isprintable()).strip()[:MAX_SOURCE_CHARS]
     return "" if shown in (".", "..") else shown
-
-
-def _shown(name: str) -> str:
-    return repr(source_of(name)[:100]) if name else "in the form"
 
 
 def _quota(error: PermanentError) -> Problem:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Response
 
 from ingress.follower import Progress
 from ingress.http.problems import Problem, not_found
-from ingress.services import AskingUser, CurrentUser, Found, Services
+from ingress.services import TOO_MANY, AskingUser, CostingUser, CurrentUser, Found, Services
 from processors.errors import RetryableError
 from processors.retries import MAX_BACKOFF_S
 from processors.run_tool import REQUIRES_ACTION
@@ -77,9 +77,9 @@ async def webhooks(job_id: UUID, user: CurrentUser, found: Found) -> Response:
 
 @router.post(
     "/jobs/{job_id}/webhooks/redeliver", tags=["webhooks"], status_code=202,
-    responses={409: {"description": "The job has no webhook"}},
+    responses={409: {"description": "The job has no webhook"}, 429: TOO_MANY},
 )  # fmt: skip
-async def redeliver(job_id: UUID, user: CurrentUser, found: Found) -> Response:
+async def redeliver(job_id: UUID, user: CostingUser, found: Found) -> Response:
     """Send the job's webhook again at once, as it is stored and with its id; an attempt under way counts as that."""
     await view_of(job_id, user, found)
     found.submissions.count(user)

@@ -111,6 +111,7 @@ class Services:
 
 
 LOOKING = ("GET", "HEAD")
+TOO_MANY = {"description": "Rate limit; see RateLimit and Retry-After"}  # 429 of what is no job, but counted like one
 
 
 def services(request: Request) -> Services:

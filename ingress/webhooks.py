@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import AwareDatetime, Field
 
 from ingress.http.problems import Problem
-from ingress.services import CurrentUser, Found
+from ingress.services import TOO_MANY, CostingUser, Found
 from schemas.request_fields import RequestBody, UserId
 
 router = APIRouter(tags=["webhooks"])
@@ -28,8 +28,8 @@ class RedeliverBody(RequestBody):
     limit: Annotated[int, Field(ge=1, le=MAX_AT_ONCE)] = MAX_AT_ONCE
 
 
-@router.post("/webhooks/redeliver", status_code=202)
-async def redeliver_all(body: RedeliverBody, user: CurrentUser, found: Found) -> Response:
+@router.post("/webhooks/redeliver", status_code=202, responses={429: TOO_MANY})
+async def redeliver_all(body: RedeliverBody, user: CostingUser, found: Found) -> Response:
     """Send all own ones of a time again (an admin's: everybody's), at most 1,000 a call; go on with `next`."""
     whose = body.user_id if user.role == "admin" else user.user_id
     if body.user_id not in (None, whose):

@@ -4,7 +4,14 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
-from transport import closed_connections, fetcher_end, lasting_batches, refusals, tolerant_records
+from transport import (
+    closed_connections,
+    fetcher_end,
+    lasting_batches,
+    oauth_answers,
+    refusals,
+    tolerant_records,
+)
 from transport.kafka_security import KafkaSecurity, KafkaSecurityError, hosts, is_loopback
 from transport.oauth import ClientCredentials
 
@@ -12,6 +19,7 @@ tolerant_records.install()
 closed_connections.install()
 fetcher_end.install()
 lasting_batches.install()
+oauth_answers.install()
 refusals.install()
 
 

@@ -15,6 +15,11 @@ MAX_LINE_CHARS = 4000
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 # A name that somebody chose may hold a line's end, and then forges a line, or a terminal's commands.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# What errors of these say holds the value that did not fit, and that may be a prompt or a row with one.
+_INPUT = re.compile("input_value=.*, input_type=")
+_OF_A_ROW = re.compile(
+    r"^([ |]*asyncpg\.[\w.]+): .*?(?=\n\n[ |]*(?:The above|During handling)|\Z)", re.DOTALL | re.MULTILINE
+)
 NOISY = (
     "aiokafka",
     "kafka",
@@ -68,8 +73,9 @@ class Formatter(logging.Formatter):
         return _CONTROL.sub(_escaped, " ".join([message, *told]))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 the library's name
-        """Indented: what an error says in lines of its own is then no line of the log."""
-        lines = super().formatException(ei).splitlines()
+        """Indented: what an error says in lines of its own is then no line of the log; without what did not fit."""
+        text = _INPUT.sub("input_value=(left out), input_type=", super().formatException(ei))
+        lines = _OF_A_ROW.sub(r"\1: (left out: it may hold what stood in the row)", text).splitlines()
         return "\n".join(f"  {_CONTROL.sub(_escaped, line)}" for line in lines)
 
 

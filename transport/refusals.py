@@ -76,7 +76,8 @@ def _wrong_login(address: str, mechanism: str | None, user: str | None) -> str:
     if mechanism == "OAUTHBEARER":
         return (
             f"Kafka at {address} refuses the token that KAFKA_SASL_OAUTH_TOKEN_URL gave: are its issuer, audience and "
-            "scope (KAFKA_SASL_OAUTH_SCOPE) those that the brokers want?"
+            "scope (KAFKA_SASL_OAUTH_SCOPE) those that the brokers want, do they know the key that signed it, and are "
+            "all clocks right?"
         )
     return (
         f"Kafka at {address} refuses the user {user!r}: set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD to a user that "

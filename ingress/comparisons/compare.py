@@ -40,7 +40,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 REPORTS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The table, each text in full", "content": {
         "application/json": {}, "text/csv": {}, "text/html": {}}},
-    429: {"description": "As many exports as are allowed at once are under way"},
+    429: {"description": "Rate limit, or as many exports as are allowed at once are under way; see Retry-After"},
 }  # fmt: skip
 
 
@@ -122,12 +122,13 @@ async def look(
 @router.get("/compare/{comparison_id}/report", response_class=Response, responses=REPORTS)
 async def report(
     comparison_id: UUID,
-    user: CurrentUser,
+    user: CostingUser,
     found: Found,
     format: Literal["json", "csv", "html"] = "json",  # noqa: A002 the parameter's name
 ) -> Response:
     """The whole table, also before the end: as JSON, as CSV, or as a page with a chart that needs no network."""
     comparison = await _own(comparison_id, user, found)
+    found.submissions.count(user)
     prices, exports = found.compare_rules.prices, found.exports
     head = _head(comparison, summary(comparison, await found.comparisons.cells(comparison), prices))
     media_type, write = FORMATS[format]

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from time import perf_counter
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from transport.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
+StandingOf = Callable[[Scope], Awaitable[RateLimit | None]]
 REQUESTS = Counter("assistant_requests_total", "Requests by route and status", ["route", "status"])
 REQUEST_SECONDS = Histogram(
     "assistant_request_seconds", "Time until a request's answer begins", ["route"],
@@ -48,6 +49,7 @@ class Edge:
     def __init__(
         self, app: ASGIApp, *, max_body_bytes: int, is_stopping: Callable[[], bool] = lambda: False,
         larger: Mapping[str, int] = MappingProxyType({}), max_under_way: int | None = None,
+        standing_of: StandingOf | None = None,
     ) -> None:  # fmt: skip
         """Around an app.
 
@@ -57,9 +59,10 @@ class Edge:
             is_stopping: True once callers should come to another replica; their connections end with an answer.
             larger: The bound of those paths that take larger ones.
             max_under_way: Requests at once; None: 10,000.
+            standing_of: Where the caller stands of a request that was refused before it was known who calls.
         """
         self._app, self._max_body_bytes, self._is_stopping = app, max_body_bytes, is_stopping
-        self._larger, self._max_under_way = larger, max_under_way
+        self._larger, self._max_under_way, self._standing_of = larger, max_under_way, standing_of
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,8 +104,10 @@ class Edge:
                 ]
                 said = {name.lower() for name, _ in message["headers"]}
                 message["headers"] += [default for default in DEFAULT_HEADERS if default[0] not in said]
-                if (standing := scope["state"].get(STANDING)) is not None:
-                    _add_standing(message["headers"], standing())
+                known = scope["state"].get(STANDING)
+                standing = known() if known is not None else await self._looked_up(scope, message["status"])
+                if standing is not None:
+                    _add_standing(message["headers"], standing)
                 if self._is_stopping():
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -132,6 +137,12 @@ class Edge:
             await problem_response(a_bug(), scope)(scope, receive, send_headers)
         finally:
             self._under_way -= 1
+
+    async def _looked_up(self, scope: Scope, status: int) -> RateLimit | None:
+        # An overloaded replica (503) looks nobody up, and a 401 is nobody's.
+        if status < 400 or status in (401, 503) or self._standing_of is None:
+            return None
+        return await self._standing_of(scope)
 
     def _too_large(self, scope: Scope) -> Problem:
         most = max(self._max_body_bytes, self._larger.get(scope["path"], 0))

@@ -219,6 +219,46 @@ async def test_another_users_id_is_as_unknown_on_every_route(running: Running) -
             assert (await alice.delete(path)).status_code == 204
 
 
+def image(payload_id: str) -> dict[str, Any]:
+    return {"payload_id": payload_id, "media_type": "image/png", "size": 68, "sha256": "0" * 64}
+
+
+# Where else than in a path an id is said: whose, and a call with it. What a filter does not find is an empty answer.
+ELSEWHERE: list[tuple[str, str, Callable[[str], dict[str, Any]]]] = [
+    ("payload_id", "POST /chat/", lambda it: {"json": {"prompt": "x", "image": image(it)}}),
+    ("payload_id", "POST /chat/async", lambda it: {"json": {"prompt": "x", "image": image(it)}}),
+    ("name", "POST /chat/", lambda it: {"json": {"prompt": "x", "generation_config": {"adapter": it, "mode": "lora"}}}),
+    ("document_id", "GET /search/", lambda it: {"params": {"q": "mine", "document_id": it}}),
+    ("document_id", "POST /embeddings/search", lambda it: {"params": {"query": "mine", "document_id": it}}),
+    ("user_id", "POST /jobs/cancel", lambda it: {"json": {"user_id": it}}),
+    ("user_id", "GET /jobs/export", lambda it: {"params": {"user_id": it}}),
+    ("user_id", "POST /webhooks/redeliver", lambda it: {"json": {
+        "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "user_id": it}}),
+]  # fmt: skip
+COUNTED = {"ratelimit", "retry-after", "content-length"}
+
+
+async def test_another_users_id_in_a_body_or_a_query_is_as_unknown(running: Running) -> None:
+    async with client_of(running.ingress) as admin, httpx.AsyncClient(base_url=running.ingress.http) as alice:
+        alice.headers.update(await register(admin, f"alice-{uuid.uuid4().hex[:6]}"))
+        mallory = await register(admin, f"mallory-{uuid.uuid4().hex[:6]}")
+        theirs = {name: await OWNED[name](alice, running) for name in ("payload_id", "name", "document_id")}
+        theirs["user_id"] = user_id_of(alice)
+        for name, route, said in ELSEWHERE:
+            method, _, path = route.partition(" ")
+            answers = []
+            for it in (theirs[name], f"polite-{uuid.uuid4().hex[:6]}" if name == "name" else str(uuid.uuid4())):
+                reply = await admin.request(method, path, headers=mallory, **said(it))
+                found = json.loads(reply.text.replace(it, "the id"))
+                if isinstance(found, dict):
+                    found = {field: value for field, value in found.items() if field != "request_id"}
+                headers = [one for one in reply.headers.multi_items() if one[0] not in OWN_TO_AN_ANSWER | COUNTED]
+                answers.append((reply.status_code, found, headers))
+            assert answers[0] == answers[1], route
+            status, found, _ = answers[0]
+            assert status in (400, 403, 404) or (found if isinstance(found, list) else found["results"]) == [], answers
+
+
 async def test_what_is_the_admins_is_refused_alike_whatever_the_id(running: Running) -> None:
     async with client_of(running.ingress) as admin:
         user_id = f"mallory-{uuid.uuid4().hex[:6]}"

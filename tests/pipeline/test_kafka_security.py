@@ -1,17 +1,14 @@
 """A broker with SASL, TLS and ACLs on: one principal per role with exactly the generated rights, and nobody else."""
 
 import asyncio
-import base64
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
@@ -21,9 +18,11 @@ from schemas.envelope import Attributes, Record
 from schemas.ids import direct_job_id
 from schemas.topics import Catalog
 from settings import Settings
+from tests import oauth_issuer
 from tests.conftest import TEST_PROVIDERS, KafkaForTests
 from tests.deployment import Deployment, client_of, register
 from tests.forks import Forks
+from tests.oauth_issuer import Endpoint
 from tests.pipeline.conftest import environment
 from tests.secured_kafka import PREFIX, SecuredKafka
 from tests.stand_ins.openai_api import OpenAIStandIn
@@ -35,6 +34,7 @@ from transport.grants import grant
 
 pytestmark = pytest.mark.integration
 TOPICS = "secured."
+LIFETIME_S = 5.0  # of tokens that end while they are in use
 CATALOG = Catalog.load(prefix=TOPICS)
 
 
@@ -250,49 +250,79 @@ async def test_a_client_certificate_says_who_we_are(secured: SecuredKafka) -> No
     assert {one["operation"] for one in as_public(denied, prefix="")} == {"Write", "Describe"}
 
 
-@asynccontextmanager
-async def token_endpoint(*, status: int = 200) -> AsyncIterator[str]:
-    """Gives unsecured tokens, as the broker's own development handler takes them."""
-
-    def part(fields: dict[str, object]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
-
-    async def give(request: web.Request) -> web.Response:
-        client_id = request.headers["authorization"].removeprefix("Basic ")
-        subject = base64.b64decode(client_id).decode().partition(":")[0]
-        now = time.time()
-        token = f"{part({'alg': 'none'})}.{part({'sub': subject, 'iat': now, 'exp': now + 300})}."
-        return web.json_response({"access_token": token, "expires_in": 300}, status=status)
-
-    app = web.Application()
-    app.router.add_post("/token", give)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/token"
-    finally:
-        await runner.cleanup()
-
-
-def oauth(url: str) -> dict[str, str]:
+def oauth(endpoint: Endpoint, role: str = "gate", **other: str) -> dict[str, str]:
     return {
         "KAFKA_SASL_MECHANISM": "OAUTHBEARER", "KAFKA_SASL_USERNAME": "", "KAFKA_SASL_PASSWORD": "",
-        "KAFKA_SASL_OAUTH_TOKEN_URL": url, "KAFKA_SASL_OAUTH_CLIENT_ID": PREFIX + "gate",
-        "KAFKA_SASL_OAUTH_CLIENT_SECRET": "of the client",
+        "KAFKA_SASL_OAUTH_TOKEN_URL": endpoint.url, "KAFKA_SASL_OAUTH_CLIENT_ID": PREFIX + role,
+        "KAFKA_SASL_OAUTH_CLIENT_SECRET": oauth_issuer.SECRET, **other,
     }  # fmt: skip
 
 
-async def test_a_worker_logs_in_with_tokens_of_its_own(secured: SecuredKafka, deployment: Deployment) -> None:
-    async with token_endpoint() as url:
-        worker = deployment.worker("gate", **secured.settings("gate", **oauth(url)))
-        await deployment.ready(worker)
+async def test_every_process_goes_by_tokens_and_on_when_they_have_ended(
+    secured: SecuredKafka, deployment: Deployment
+) -> None:
+    """Brokers end a connection with its token: whoever then came with the same one would be refused."""
+    await deployment.set_up(partitions=2)
+    roles = ("ingress", "gate", "completion", "sink")
+    async with secured.issuer.endpoint(lifetime_s=LIFETIME_S) as there:
+        of_role = {role: secured.settings(role, "SHORT", **oauth(there, role)) for role in roles}
+        as_admin = secured.settings("admin", "SHORT", **oauth(there, "admin"))
+        planned = await asyncio.to_thread(deployment.run, "topics", "plan", **as_admin)
+        assert planned.returncode == 0, planned.stderr
+        ingress = deployment.start("ingress", **of_role["ingress"])
+        for role in roles[1:]:
+            deployment.worker(role, **of_role[role])
+        await deployment.ready()
+        async with client_of(ingress) as client:
+            before = Counter(whose for whose, _, _ in there.given)
+            assert before.keys() == {PREFIX + role for role in (*roles, "admin")}
+            reply = await client.post("/chat/", json={"prompt": "Who goes there?"})
+            assert reply.json()["result"]["text"] == "Answer to: Who goes there?", reply.text
+
+            def renewed() -> bool:
+                found = Counter(whose for whose, _, _ in there.given)
+                return all(found[PREFIX + role] >= before[PREFIX + role] + 2 for role in roles)
+
+            await until(renewed, within_s=60)
+            reply = await client.post("/chat/", json={"prompt": "And now?"})
+            assert reply.json()["result"]["text"] == "Answer to: And now?", reply.text
+            assert (await client.get("/readyz")).status_code == 200
+    for process in deployment.processes:
+        assert "refuses the token" not in process.log.read_text()
+
+
+async def test_what_ends_with_its_token_goes_on_with_a_new_one(secured: SecuredKafka) -> None:
+    async with secured.issuer.endpoint(lifetime_s=LIFETIME_S) as there:
+        access = access_of(secured, "gate", "SHORT", **oauth(there))
+        async with AIOKafkaProducer(**access.options()) as producer:
+
+            async def thrice() -> bool:
+                await producer.send_and_wait(TOPICS + "dead-letters", b"x")
+                assert access.refusal is None  # a token that had ended, or another one that is not good
+                return len(there.given) >= 3
+
+            await until(thrice)
+
+
+WRONG_TOKENS: dict[str, dict[str, Any]] = {
+    "signed by another key": {"foreign_key": True}, "expired": {"exp": 1_000_000_000}, "not yet good": {"nbf": 2**32},
+    "of another issuer": {"iss": "https://other.example"}, "for another audience": {"aud": "somebody-else"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_TOKENS)
+async def test_a_token_that_is_not_good_is_refused_and_told_of(secured: SecuredKafka, wrong: str) -> None:
+    async with secured.issuer.endpoint(**WRONG_TOKENS[wrong]) as there:
+        with pytest.raises(admin.RefusedError, match="refuses the token that KAFKA_SASL_OAUTH_TOKEN_URL gave"):
+            await admin.plan(access_of(secured, "gate", **oauth(there)), CATALOG, TEST_PROVIDERS)
+        assert there.given
 
 
 async def test_a_token_that_is_not_given_is_told_of(secured: SecuredKafka) -> None:
-    async with token_endpoint(status=401) as url:
+    async with secured.issuer.endpoint() as there:
+        theirs = oauth(there, KAFKA_SASL_OAUTH_CLIENT_SECRET="the-wrong-one")
         with pytest.raises(admin.RefusedError, match="KAFKA_SASL_OAUTH_CLIENT_SECRET"):
-            await admin.plan(access_of(secured, "gate", **oauth(url)), CATALOG, TEST_PROVIDERS)
+            await admin.plan(access_of(secured, "gate", **theirs), CATALOG, TEST_PROVIDERS)
 
 
 async def test_production_refuses_topics_with_one_copy_and_names_them(

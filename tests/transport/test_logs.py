@@ -2,6 +2,8 @@ import io
 import logging
 import sys
 
+import asyncpg
+import pydantic
 import pytest
 
 from transport import logs
@@ -51,6 +53,27 @@ def test_nobody_forges_a_line_or_speaks_to_a_terminal(written: io.StringIO, cont
     lines = written.getvalue().split("\n")
     assert sum(not line.startswith("  ") for line in lines if line) == 2
     assert not any(logs._CONTROL.search(line) for line in lines)
+
+
+class Told(pydantic.BaseModel):
+    """One that does not hide what it is given."""
+
+    number: int
+
+
+def test_a_traceback_does_not_say_what_somebody_has_said(written: io.StringIO) -> None:
+    said = "what-was-said\n\nin confidence, input_type=x"
+    try:
+        try:
+            Told.model_validate({"number": said})
+        except pydantic.ValidationError as error:
+            raise asyncpg.DataError(f"invalid input for query argument $1: {said!r}\nDETAIL: {said}") from error
+    except asyncpg.DataError:
+        logging.getLogger("sinks.x").exception("a bug in it")
+    text = written.getvalue()
+    assert "what-was-said" not in text
+    for kept in ("asyncpg.exceptions.DataError", "number", "input_type=str", "int_parsing", "test_logs.py"):
+        assert kept in text
 
 
 def test_a_line_has_an_end(written: io.StringIO) -> None:
