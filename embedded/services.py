@@ -5,6 +5,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from embedded import kafka, postgres
@@ -79,10 +80,17 @@ def start_kafka(home: Path, *, report: Callable[[str], None] = print) -> Running
     return running
 
 
-def start_postgres(home: Path) -> Running:
-    """A database of its own; blocks until it answers."""
+def start_postgres(home: Path, *, durable: bool = True) -> Running:
+    """A database of its own; blocks until it answers.
+
+    Args:
+        home: Its folder.
+        durable: What it has committed outlives the machine, and not only its own process.
+    """
     home.mkdir(parents=True, exist_ok=True)
     part, dsn = postgres.postgres_part(home, port=KeptPorts(home / "ports.json").get("postgres"))
+    if not durable:
+        part = replace(part, argv=[*part.argv, "-c", "fsync=off"])
     running = Running(part, home / "postgres.log", dsn=dsn)
     running.start()
     return running

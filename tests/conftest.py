@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -16,7 +17,7 @@ import pytest
 from pwdlib import PasswordHash
 
 from schemas.topics import Catalog
-from tests import quick_hashes
+from tests import quick_hashes, quick_trust
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
@@ -28,8 +29,17 @@ for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 
 quick_hashes.use()
+quick_trust.use()
 TEST_PROVIDERS = ("openai", "local")
-FIRST = ("tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
+FIRST = (
+    # The longest, two of which mostly wait.
+    "tests/chaos/test_short_cut.py", "tests/pipeline/test_outages.py", "tests/pipeline/test_watchdog.py",
+    "tests/embedded/test_newcomer.py", "tests/embedded/test_readme.py", "tests/pipeline/test_recover.py",
+    "tests/pipeline/test_openapi_fuzz.py", "tests/pipeline/",
+    "tests/providers/test_every_adapter.py", "tests/embedded/", "tests/doctor/", "tests/streams/", "tests/providers/",
+)  # fmt: skip
+# Files whose tests are for one process: what they share takes a minute to start.
+TOGETHER = {"tests/embedded/test_readme.py": "tests/embedded/test_newcomer.py"}
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
 
@@ -40,6 +50,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST))
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile` has it, but for what is to be together."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # it has no types
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # untyped
+        def _split_scope(self, nodeid: str) -> str:
+            scope: str = super()._split_scope(nodeid)
+            return TOGETHER.get(scope, scope)
+
+    return Scheduling(config, log)
 
 
 @dataclass(frozen=True)
@@ -111,7 +136,7 @@ def postgres(service_home: Path) -> Iterator[PostgresForTests]:
         else:
             from embedded.services import start_postgres
 
-            running = start_postgres(service_home / "postgres")
+            running = start_postgres(service_home / "postgres", durable=False)
             stack.callback(running.stop)
             yield PostgresForTests(running.dsn)
 

@@ -26,6 +26,8 @@ class Newcomer:
             "WEBHOOK_ALLOW_PRIVATE": "true",  # receivers are on this machine
             "RATE_LIMIT_ADMIN_REQUESTS": "100",  # several tests in a minute
             "LLM_TIMEOUT": "120",  # the model has as many cores as are left to it
+            # Two threads that wait for each other spin, and where others have the cores they do hardly anything else.
+            "OMP_THREAD_LIMIT": "1",
         }  # fmt: skip
 
     def types(self, *words: str, ok: bool = True) -> str:
