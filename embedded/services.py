@@ -16,6 +16,8 @@ from embedded.ports import HOST, KeptPorts
 from embedded.spawn import spawn
 from embedded.vectors import vectors_part
 
+KILLED_WITHIN_S = 60  # the kernel's part: it may have to wait for a disk that others keep busy
+
 
 class Running:
     """A part that runs, outside the supervisor. `bootstrap` of a broker, `dsn` of a database, `url` of others."""
@@ -59,7 +61,7 @@ class Running:
         """kill -9; may be called twice."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(KILLED_WITHIN_S)
             self._process = None
 
 

@@ -18,12 +18,12 @@ OF_THE_WEB = {
 _load = ssl.SSLContext.load_verify_locations
 
 
-def _load_others(context: ssl.SSLContext, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
+def _load_others(self: ssl.SSLContext, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
     if cafile is None or cafile not in OF_THE_WEB or cadata is not None:
-        _load(context, cafile, capath, cadata)
+        _load(self, cafile, capath, cadata)
 
 
-def _load_none(context: ssl.SSLContext) -> None:
+def _load_none(self: ssl.SSLContext) -> None:
     pass
 
 
