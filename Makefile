@@ -4,11 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
-PROCESSES ?= 2
+PROCESSES ?= 3
 CHOSEN ?= not long
 # A machine may say that no bytecode is kept: each of some thousand processes would compile all of ours anew.
 export PYTHONDONTWRITEBYTECODE :=
-ALONE := tests/chaos/test_short_cut.py tests/embedded tests/pipeline/test_watchdog.py
 
 .PHONY: help up down status test test-all test-unit check docs bench bench-peers bench-retrieval chaos chaos-long lora lock clean
 
@@ -33,9 +32,8 @@ down: ## Stop it; the data is kept
 status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
-test: $(STAMP) ## The tests, on a real Kafka, Postgres and model: PROCESSES=2, each with its own
-	@$(BIN)/python -m pytest -m "$(CHOSEN)" $(ALONE)  # by the clock, or on the default ports: not beside each other
-	@$(BIN)/python -m pytest -m "$(CHOSEN)" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore=%)
+test: $(STAMP) ## The tests, on a real Kafka, Postgres and model: PROCESSES=3, each with its own
+	@$(BIN)/python -m pytest -m "$(CHOSEN)" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-all: ## Those, and the long ones: the same at length
 	@$(MAKE) --no-print-directory test CHOSEN=

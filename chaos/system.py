@@ -21,6 +21,7 @@ from embedded.ports import free_port
 from embedded.spawn import spawn
 from tests.conftest import KafkaForTests
 from tests.deployment import ROOT, Deployment
+from tests.forks import Forked, Forks
 
 RESTART_AFTER_S = 0.5
 WATCH_S = 0.1
@@ -28,6 +29,7 @@ DRAIN_S = 10
 STOP_WITHIN_S = DRAIN_S + 5.0
 PARTITIONS = 8
 PREFIX = "chaos."
+MODULE = "chaos.under_test"
 
 
 @dataclass
@@ -39,8 +41,9 @@ class Member:
     words: tuple[str, ...]
     environment: dict[str, str]
     log: Path
+    forks: Forks | None = None
     port: int = field(default_factory=free_port)
-    popen: "subprocess.Popen[bytes] | None" = None
+    popen: "subprocess.Popen[bytes] | Forked | None" = None
     kept: bool = True  # started again when it dies
     paused: bool = False
 
@@ -55,12 +58,16 @@ class Member:
     def start(self) -> None:
         """Called in the main thread: it ends with it."""
         ports = {"INGRESS_PORT": str(self.port), "WORKER_HTTP_PORT": str(self.port)}
+        environment = {**self.environment, **ports}
+        if self.forks is not None:
+            self.popen = self.forks.start(MODULE, self.words, environment=environment, log=self.log)
+            return
 
         async def never_asked() -> bool:
             return True
 
-        argv = [sys.executable, "-m", "chaos.under_test", *self.words]
-        part = Part(self.name, argv, never_asked, env={**self.environment, **ports}, cwd=ROOT)
+        argv = [sys.executable, "-m", MODULE, *self.words]
+        part = Part(self.name, argv, never_asked, env=environment, cwd=ROOT)
         with self.log.open("ab") as output:
             self.popen = spawn(part, stdout=output)
 
@@ -82,8 +89,10 @@ class System:
         consumer: str,
         mutant: str | None,
         environment: dict[str, str],
+        forks: Forks | None = None,
     ) -> None:
-        self.services, self.ledger, self.folder = services, ledger, folder
+        """`forks`: what its processes come from; else each imports the product itself."""
+        self.services, self.ledger, self.folder, self._forks = services, ledger, folder, forks
         self.deployment = Deployment(
             KafkaForTests(services.bootstrap), services.dsn, PREFIX, folder,
             {
@@ -107,7 +116,8 @@ class System:
         self.extras += 1
         name = f"{role}-{self.extras}"
         words = ("ingress",) if role == "ingress" else ("worker", "--roles", role)
-        member = Member(name, role, words, self.deployment._environment(extra), self.folder / f"{name}.log", kept=kept)
+        environment, log = self.deployment._environment(extra), self.folder / f"{name}.log"
+        member = Member(name, role, words, environment, log, self._forks, kept=kept)
         member.start()
         self.members.append(member)
         return member
@@ -146,9 +156,8 @@ class System:
 
     def _ended(self, member: Member) -> None:
         popen, member.popen, member.paused = member.popen, None, False
-        if popen is None:
+        if popen is None or (code := popen.returncode) is None:
             return
-        code = popen.returncode
         if member.name in self._expected:
             self._expected.discard(member.name)
         elif code == -signal.SIGKILL and not member.kept:

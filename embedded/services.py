@@ -5,6 +5,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from embedded import kafka, postgres
@@ -14,6 +15,8 @@ from embedded.part import Part
 from embedded.ports import HOST, KeptPorts
 from embedded.spawn import spawn
 from embedded.vectors import vectors_part
+
+KILLED_WITHIN_S = 60  # the kernel's part: it may have to wait for a disk that others keep busy
 
 
 class Running:
@@ -58,7 +61,7 @@ class Running:
         """kill -9; may be called twice."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(KILLED_WITHIN_S)
             self._process = None
 
 
@@ -79,10 +82,17 @@ def start_kafka(home: Path, *, report: Callable[[str], None] = print) -> Running
     return running
 
 
-def start_postgres(home: Path) -> Running:
-    """A database of its own; blocks until it answers."""
+def start_postgres(home: Path, *, durable: bool = True) -> Running:
+    """A database of its own; blocks until it answers.
+
+    Args:
+        home: Its folder.
+        durable: What it has committed outlives the machine, and not only its own process.
+    """
     home.mkdir(parents=True, exist_ok=True)
     part, dsn = postgres.postgres_part(home, port=KeptPorts(home / "ports.json").get("postgres"))
+    if not durable:
+        part = replace(part, argv=[*part.argv, "-c", "fsync=off"])
     running = Running(part, home / "postgres.log", dsn=dsn)
     running.start()
     return running

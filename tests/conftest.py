@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -16,7 +17,7 @@ import pytest
 from pwdlib import PasswordHash
 
 from schemas.topics import Catalog
-from tests import quick_hashes
+from tests import quick_hashes, quick_trust
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
@@ -28,8 +29,17 @@ for name in [name for name in os.environ if name.startswith(OWN)]:
     del os.environ[name]
 
 quick_hashes.use()
+quick_trust.use()
 TEST_PROVIDERS = ("openai", "local")
-FIRST = ("tests/pipeline/", "tests/embedded/", "tests/doctor/", "tests/streams/")
+FIRST = (
+    # The longest, two of which mostly wait.
+    "tests/chaos/test_short_cut.py", "tests/pipeline/test_outages.py", "tests/pipeline/test_watchdog.py",
+    "tests/embedded/test_newcomer.py", "tests/embedded/test_readme.py", "tests/pipeline/test_recover.py",
+    "tests/pipeline/test_openapi_fuzz.py", "tests/pipeline/",
+    "tests/providers/test_every_adapter.py", "tests/embedded/", "tests/doctor/", "tests/streams/", "tests/providers/",
+)  # fmt: skip
+# Files whose tests are for one process: what they share takes a minute to start.
+TOGETHER = {"tests/embedded/test_readme.py": "tests/embedded/test_newcomer.py"}
 LOGS_SHOWN, LOG_TAIL_BYTES = 6, 4_000
 SECRET = "a-test-secret-0123456789-abcdefghijklmnopqrstuvwxyz"
 
@@ -54,6 +64,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
                 opened.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
                 report.sections.append((f"end of {log.name}", opened.read().decode(errors="replace")))
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile` has it, but for what is to be together."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]  # it has no types
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # untyped
+        def _split_scope(self, nodeid: str) -> str:
+            scope: str = super()._split_scope(nodeid)
+            return TOGETHER.get(scope, scope)
+
+    return Scheduling(config, log)
 
 
 @dataclass(frozen=True)
@@ -125,7 +150,7 @@ def postgres(service_home: Path) -> Iterator[PostgresForTests]:
         else:
             from embedded.services import start_postgres
 
-            running = start_postgres(service_home / "postgres")
+            running = start_postgres(service_home / "postgres", durable=False)
             stack.callback(running.stop)
             yield PostgresForTests(running.dsn)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from processors.filter.prompt_policy import PromptPolicy
-from tests import quick_hashes
+from tests import quick_hashes, quick_trust
 
 ROOT = Path(__file__).parent.parent
 MODULES = (
@@ -37,7 +37,7 @@ class Forks:
         self._number = 0
 
     def start(self, module: str, words: Sequence[str], *, environment: Mapping[str, str], log: Path) -> "Forked":
-        """As `python -m module words`, in our folder, with its output in `log`."""
+        """As `python -m module words`, in our folder, with its output at the end of `log`."""
         told = {"module": module, "words": words, "environment": dict(environment), "log": str(log)}
         return Forked(self, int(self.ask("start", told)))
 
@@ -141,6 +141,7 @@ def _have_filter() -> None:
 
 
 def _main() -> None:
+    quick_trust.use()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the tests end, and with them our input
     for name in MODULES:
         importlib.import_module(name)
@@ -150,7 +151,7 @@ def _main() -> None:
     if told is None:
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    log, nothing = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), os.open(os.devnull, os.O_RDONLY)
+    log, nothing = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), os.open(os.devnull, os.O_RDONLY)
     for descriptor, file in ((0, nothing), (1, log), (2, log)):
         os.dup2(file, descriptor)
     os.close(log)

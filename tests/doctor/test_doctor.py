@@ -85,7 +85,14 @@ async def test_what_is_wrong_is_named_with_what_to_do(whole: Deployment) -> None
     connection = await asyncpg.connect(whole.dsn)
     await connection.execute("UPDATE alembic_version SET version_num = '0001'")
     await connection.close()
-    await admin.delete(whole.kafka.access, [whole.prefix + "job-progressed"])
+    missing = whole.prefix + "job-progressed"
+    await admin.delete(whole.kafka.access, [missing])
+
+    async def gone() -> bool:  # a broker hears of it a moment after the controller, and a worker that is quicker starts
+        async with admin.connected(whole.kafka.access) as client:
+            return missing not in await client.list_topics()
+
+    await until(gone)
     whole.worker("gate")
     await until(
         lambda: "the topics are not what this version needs" in whole.processes[0].log.read_text()

@@ -33,7 +33,8 @@ SCHEMA = {"type": "object", "properties": {"sky": {"type": "string", "maxLength"
 @pytest.fixture(scope="module")
 def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
-    command = [sys.executable, "-m", "embedded.model_server", "--port", str(port), "--slots", "2",
+    # One thread: two that wait for each other spin, and where others have the cores they do hardly anything else.
+    command = [sys.executable, "-m", "embedded.model_server", "--port", str(port), "--slots", "2", "--threads", "1",
                "--model", str(model_file()), "--alias", MODEL]  # fmt: skip
     log = tmp_path_factory.mktemp("model") / "log"
     with log.open("wb") as writer:
