@@ -171,7 +171,6 @@ async def test_kafka_away_while_running_is_a_503_or_504_and_nothing_is_lost(
         await until(answered, within_s=60)
 
         unknown = {prompt: reply for prompt, reply in told.items() if reply.status_code == 504}
-
         views: list[httpx.Response] = []
 
         async def arrived() -> bool:  # what was handed over came through all the same
