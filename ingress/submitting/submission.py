@@ -233,7 +233,7 @@ class Submissions:
     def _published(
         self, user: UserUpdated, requested: JobRequested, turn: Turn, *, address: str | None
     ) -> "Iterator[tuple[Watch, asyncio.Future[None] | None]]":
-        with self._follower.watch(turn.job_id, may_have_ended=turn.replayed) as watch:
+        with self._follower.watch(turn.job_id) as watch:
             if not turn.publish:
                 yield watch, None
                 return
