@@ -17,7 +17,7 @@ from parsing.archives import read
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"  # the same once more, for others
-_DOCUMENT = "word/document.xml"
+_DOCUMENT, _RELATIONS = "word/document.xml", "_rels/.rels"
 _NOTES = (("word/footnotes.xml", f"{_W}footnoteReference"), ("word/endnotes.xml", f"{_W}endnoteReference"))
 _STRICT = re.compile(rb"http://purl\.oclc\.org/ooxml/(\w+)/(\w+)")
 _TRANSITIONAL = rb"http://schemas.openxmlformats.org/\1/2006/\2"
@@ -34,7 +34,7 @@ def with_asides(file: BinaryIO) -> BinaryIO:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
         document = read(archive, _DOCUMENT)
-        is_strict = _STRICT.search(read(archive, "_rels/.rels")) is not None
+        is_strict = _RELATIONS in names and _STRICT.search(read(archive, _RELATIONS)) is not None
         if is_strict or any(mark in document for mark in _MARKS):
             file = io.BytesIO()
             with zipfile.ZipFile(file, "w") as plain:
