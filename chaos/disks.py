@@ -60,7 +60,7 @@ def own_disk(folder: Path, stack: ExitStack) -> Disk | None:
     if not _runs("mount", "-o", "loop", str(image), str(folder)):
         return None
     stack.callback(_runs, "umount", "--lazy", str(folder))
-    stack.callback(image.unlink, missing_ok=True)  # its folder may be gone: nothing was wrong
+    stack.callback(image.unlink)
     return Disk(folder)
 
 

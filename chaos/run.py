@@ -66,9 +66,9 @@ class Plan:
 def run(plan: Plan, report: Report | None = None) -> Verdict:
     """Run it, print the table, and give what was found; blocks, in the main thread."""
     report = report or _since(time.monotonic())
+    home = Path(tempfile.mkdtemp(prefix="chaos-"))
+    home.chmod(0o755)  # Postgres runs as somebody else where we are root
     with ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(prefix="chaos-"))
-        home.chmod(0o755)  # Postgres runs as somebody else where we are root
         lines, logs = home / "ledger", home / "logs"
         lines.mkdir()
         logs.mkdir()
@@ -100,8 +100,8 @@ def run(plan: Plan, report: Report | None = None) -> Verdict:
             verdict, nemesis.done, seed=plan.seed, consumer=plan.consumer, kills=system.kills, exits=system.exits,
             not_calm=[one for one in nemesis.done if one.not_calm],
         )  # fmt: skip
-        if not verdict.failed and not plan.keep:
-            stack.callback(shutil.rmtree, home, ignore_errors=True)
+    if not verdict.failed and not plan.keep:  # when nothing writes to it any more
+        shutil.rmtree(home, ignore_errors=True)
     return verdict
 
 

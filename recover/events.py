@@ -28,9 +28,11 @@ from sinks.users import UserStore
 from streams.decode import decoder
 from streams.encode import Encoder, TooLargeError
 from transport.clients import KafkaAccess
+from transport.closing import close
 
 JOBS_AT_ONCE = 100_000  # ids in memory; the topics are read once for each so many
 SENT_AT_ONCE = 500
+SENT_WITHIN_S = 60.0
 STAGE = "recover"
 CAUSE = Attributes(event_id=STAGE, source=f"/assistant/{STAGE}", type=STAGE)
 
@@ -88,7 +90,7 @@ async def redrive(access: KafkaAccess, catalog: Catalog, pool: Pool, *, report: 
     except (KafkaError, OSError) as error:
         raise RecoverError(access.refusal or f"Kafka does not answer ({type(error).__name__}); run it again") from error
     finally:
-        await producer.stop()
+        await close(producer)
     return done
 
 
@@ -146,8 +148,14 @@ def _event(unfinished: UnfinishedJob) -> Event | None:
 
 
 async def _send(producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
-    """Return once the brokers have all of them."""
-    answers = [
-        await producer.send(record.topic, record.value, key=record.key, headers=record.headers) for record in records
-    ]
-    await asyncio.gather(*answers)
+    """Return once the brokers have all of them.
+
+    Raises:
+        TimeoutError: They have not had them in time; the producer itself would never give them up.
+    """
+    async with asyncio.timeout(SENT_WITHIN_S):
+        answers = [
+            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+            for record in records
+        ]
+        await asyncio.gather(*answers)

@@ -23,11 +23,17 @@ from tests.factories import NOW, job
 
 SHAPED = frozenset({"temperature", "max_tokens", "response_format.json_schema"})
 POLICY = PromptPolicy()
+ORDER = "https://api.example/orders/4712"
 
 
 def call(tool: str, thought: str = "so", **given: Any) -> str:
     """What a model says that wants this."""
     return json.dumps({"thought": thought, "action": tool, "action_input": given})
+
+
+def get(url: str = ORDER) -> str:
+    """A call out."""
+    return call("external_api", url=url)
 
 
 def finish(answer: str) -> str:

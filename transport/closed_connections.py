@@ -3,8 +3,8 @@
 uvloop raises RuntimeError where something is written to a connection that the other side has reset, up to the moment at
 which its reader hears of it; asyncio's own loop drops what is written. aiokafka 0.14 expects neither, only OSError.
 What ends then is whoever wrote: the sender of a producer, or the task that keeps the cluster's metadata, and with that,
-silently, all that wait for metadata for ever (heartbeats, commits and, by them, a consumer's deliveries). Seen as one
-worker in some thirty that stood still after a broker was killed, until its watchdog ended it a minute later.
+silently, all that wait for metadata for ever (heartbeats, commits and, by them, a consumer's deliveries). It fits what
+was seen once in some sixty times that a broker was killed: a worker stood still until its watchdog ended it.
 """
 
 from typing import Any

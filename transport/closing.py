@@ -1,4 +1,4 @@
-"""The end of a consumer that has read what it was made for."""
+"""The end of a client that has done what it was made for."""
 
 import asyncio
 import logging
@@ -10,20 +10,20 @@ CLOSE_WITHIN_S = 2.0
 
 
 class Closable(Protocol):
-    """As aiokafka's consumers are."""
+    """As aiokafka's clients are."""
 
     async def stop(self) -> None:
         """Close its connections."""
 
 
-async def close(consumer: Closable, *, within_s: float = CLOSE_WITHIN_S) -> None:
+async def close(client: Closable, *, within_s: float = CLOSE_WITHIN_S) -> None:
     """Stop it, but wait no longer than `within_s`.
 
-    A connection over TLS was seen never to say that it is closed (aiokafka 0.14); what was read is there all the same,
-    and whoever waits for it must not end because of it.
+    A connection over TLS was seen never to say that it is closed (aiokafka 0.14), and a producer waits for brokers that
+    are away; what was read or sent is there all the same, and whoever waits for it must not end because of it.
     """
     try:
         async with asyncio.timeout(within_s):
-            await consumer.stop()
+            await client.stop()
     except TimeoutError:
-        logger.debug("a consumer's connections did not close within %g s", within_s)
+        logger.debug("a client's connections did not close within %g s", within_s)

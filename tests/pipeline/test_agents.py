@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,24 @@ class Site:
     def post(self, path: str) -> str:
         return call("external_api", method="POST", url=self.url + path, body={"a": 1})
 
+    @asynccontextmanager
+    async def serving(self, deployment: Deployment) -> AsyncIterator[None]:
+        """There for the deployment's agents, which may call it."""
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", self.handle)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.port = runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        deployment.environment |= {
+            "AGENT_API_HOSTS": "127.0.0.1", "EGRESS_ALLOWED_HOSTS": "127.0.0.1", "EGRESS_ALLOWED_PORTS": str(self.port),
+        }  # fmt: skip
+        try:
+            yield
+        finally:
+            await runner.cleanup()
+
 
 @pytest.fixture
 async def api() -> AsyncIterator[ScriptedApi]:
@@ -78,18 +97,9 @@ async def api() -> AsyncIterator[ScriptedApi]:
 
 @pytest.fixture
 async def site(deployment: Deployment) -> AsyncIterator[Site]:
-    site, app = Site(), web.Application()
-    app.router.add_route("*", "/{rest:.*}", site.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.port = runner.addresses[0][1]
-    site.url = f"http://127.0.0.1:{site.port}"
-    deployment.environment |= {
-        "AGENT_API_HOSTS": "127.0.0.1", "EGRESS_ALLOWED_HOSTS": "127.0.0.1", "EGRESS_ALLOWED_PORTS": str(site.port),
-    }  # fmt: skip
-    yield site
-    await runner.cleanup()
+    site = Site()
+    async with site.serving(deployment):
+        yield site
 
 
 async def run(client: Any, goal: str, **more: Any) -> str:

@@ -58,18 +58,9 @@ async def api() -> AsyncIterator[ObedientApi]:
 
 @pytest.fixture
 async def site(deployment: Deployment) -> AsyncIterator[HostileSite]:
-    site, app = HostileSite(), web.Application()
-    app.router.add_route("*", "/{rest:.*}", site.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    site.port = runner.addresses[0][1]
-    site.url = f"http://127.0.0.1:{site.port}"
-    deployment.environment |= {
-        "AGENT_API_HOSTS": "127.0.0.1", "EGRESS_ALLOWED_HOSTS": "127.0.0.1", "EGRESS_ALLOWED_PORTS": str(site.port),
-    }  # fmt: skip
-    yield site
-    await runner.cleanup()
+    site = HostileSite()
+    async with site.serving(deployment):
+        yield site
 
 
 async def test_goals_are_reached_and_nobody_who_is_read_gives_orders(

@@ -16,6 +16,7 @@ from processors.run_tool import CALL_IN_HAND, CLAIM_MARGIN_S, REQUIRES_ACTION, T
 from processors.stage import DeadLetter, Later
 from schemas.events import AgentStepRequested, JobFinished, ToolCallRequested
 from tests.agents_scene import (
+    ORDER,
     FakeCalls,
     MemorySteps,
     Scene,
@@ -24,15 +25,10 @@ from tests.agents_scene import (
     call,
     code_of,
     finish,
+    get,
     requested,
 )
 from tests.factories import job
-
-ORDER = "https://api.example/orders/4712"
-
-
-def get(url: str = ORDER) -> str:
-    return call("external_api", url=url)
 
 
 async def test_a_goal_is_reached_step_by_step() -> None:

@@ -11,20 +11,16 @@ from processors.errors import PermanentError
 from processors.filter.normalize_text import clean
 from schemas.events import AgentState, AgentStep, AgentStepRequested
 from tests.agents_scene import (
+    ORDER,
     FakeCalls,
     Scene,
     ScriptedModel,
     answer_of,
     call,
     finish,
+    get,
     requested,
 )
-
-ORDER = "https://api.example/orders/4712"
-
-
-def get(url: str = ORDER) -> str:
-    return call("external_api", url=url)
 
 
 async def test_over_six_steps_the_oldest_are_a_digest() -> None:
