@@ -25,7 +25,8 @@ import psutil
 from bench.caller import Caller
 from bench.measure import one_at_a_time
 from bench.place import Place, place
-from embedded.services import Running, start_embeddings, start_vectors
+from embedded.running import Running
+from embedded.services import start_embeddings, start_vectors
 from parsing.parser import ChildParser
 from processors.documents.chunk_document import MAX_CHUNKS_PER_BATCH, Chunker
 from providers.token_counters import chunk_tokens, token_counter

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.measure import Row
 from embedded.home import Home
-from embedded.kafka import ensure_jars
+from embedded.kafka_jars import ensure_jars
 from embedded.ports import free_port
 from tests.deployment import ROOT
 

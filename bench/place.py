@@ -10,7 +10,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.services import Running, start_kafka, start_postgres
+from embedded.running import Running
+from embedded.services import start_kafka, start_postgres
 from tests.conftest import KafkaForTests, PostgresForTests, delete_topics, drop_database, new_database, new_prefix
 from tests.deployment import ROOT, Deployment
 

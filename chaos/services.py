@@ -17,7 +17,7 @@ from embedded import kafka
 from embedded.part import Part
 from embedded.ports import HOST, free_port
 from embedded.postgres import postgres_part
-from embedded.services import Running
+from embedded.running import Running
 
 
 @dataclass(frozen=True)

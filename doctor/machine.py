@@ -12,7 +12,7 @@ from pathlib import Path
 
 from doctor.finding import Finding
 from embedded.errors import EmbeddedError
-from embedded.kafka import jar_folder, java
+from embedded.kafka_jars import jar_folder, java
 from embedded.model import model_file
 from settings import Settings
 

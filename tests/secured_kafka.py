@@ -11,10 +11,10 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 import cli
-from embedded import kafka
+from embedded import kafka, kafka_jars
 from embedded.part import Part
 from embedded.ports import HOST, free_port
-from embedded.services import Running
+from embedded.running import Running
 from tests import oauth_issuer
 from tests.certificates import Authority
 from tests.oauth_issuer import Issuer
@@ -73,8 +73,8 @@ class SecuredKafka:
         return f"{HOST}:{self._ports[listener]}"
 
     def start(self) -> None:
-        jars = kafka.ensure_jars(print)
-        command = [kafka.java(), *kafka.JVM, "-cp", os.pathsep.join(map(str, jars))]
+        jars = kafka_jars.ensure_jars(print)
+        command = [kafka_jars.java(), *kafka.java_options(jars, print), "-cp", os.pathsep.join(map(str, jars))]
         config = self._home / "server.properties"
         config.write_text(self._properties())
         (self._home / "log4j2.yaml").write_text(kafka.LOG4J2)

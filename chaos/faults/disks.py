@@ -7,7 +7,7 @@ import psutil
 
 from chaos.faults.registry import NO_PRIVILEGE, Scene, Void, fault
 from chaos.faults.services import start_again
-from embedded.services import Running
+from embedded.running import Running
 
 FULL_S = 12.0
 NOTICED_WITHIN_S = 40.0

@@ -10,7 +10,7 @@ import psutil
 
 from chaos.faults.registry import Scene, fault
 from embedded.errors import EmbeddedError
-from embedded.services import Running
+from embedded.running import Running
 
 SESSION_TIMEOUT_S = 6.0
 FROZEN_S = 15.0

@@ -162,6 +162,8 @@ class CitedText:
             if stop is None and not is_end and len(text) - start < MAX_CODE and not _BLANK_LINE.search(text, start):
                 return None
             if stop is not None:
+                if stop + len(mark) == len(text) and not is_end:
+                    return None  # the run that closes it may go on, and then it closes nothing
                 return stop + len(mark) - at, mark + self._within(text[start:stop], cites=False) + mark
         return start - at, mark
 
@@ -325,7 +327,7 @@ def _closed(text: str, start: int, mark: str, *, most: int) -> int | None:
 
 
 def _bracket_end(text: str, at: int) -> int | None:
-    """Behind the bracket that closes the one at `at`."""
+    """Behind the bracket that closes the one at `at`; a blank line between them ends what could be one."""
     opening, closing = text[at], "】" if text[at] == "【" else "]"
     depth = 0
     for place in range(at, min(len(text), at + MAX_HELD)):
@@ -334,5 +336,5 @@ def _bracket_end(text: str, at: int) -> int | None:
         elif text[place] == closing:
             depth -= 1
             if depth == 0:
-                return place + 1
+                return None if _BLANK_LINE.search(text, at, place) else place + 1
     return None

@@ -11,7 +11,8 @@ from doctor.services import embeddings, vectors
 from embedded.addresses import Addresses
 from embedded.home import Home, PartState, Status
 from embedded.ports import free_port
-from embedded.services import Running, start_vectors
+from embedded.running import Running
+from embedded.services import start_vectors
 from settings import Settings
 
 NOTHING = Addresses(None, None, None)

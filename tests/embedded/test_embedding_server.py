@@ -17,7 +17,8 @@ from openai import AsyncOpenAI
 from embedded import embedding_engine
 from embedded.embedding_engine import LOWEST, Lane, make_lanes
 from embedded.embedding_server import MAX_CHARS, MAX_TEXTS, EmbeddingServer
-from embedded.services import Running, start_embeddings
+from embedded.running import Running
+from embedded.services import start_embeddings
 from providers.local import make_local
 from tests.deployment import plain_client
 

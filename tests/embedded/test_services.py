@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from embedded import kafka as kafka_module
+from embedded import kafka_jars
 from embedded.errors import EmbeddedError
 from embedded.services import start_kafka, start_postgres
 
@@ -56,10 +56,10 @@ def test_a_jar_that_is_not_the_locked_one_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setenv("ASSISTANT_CACHE", str(tmp_path / "cache"))
 
     def fetch(repository: Path, work: Path, cache: Path) -> None:
-        for name in kafka_module._locked():
+        for name in kafka_jars._locked():
             repository.mkdir(exist_ok=True)
             (repository / name).write_bytes(b"something else")
 
-    monkeypatch.setattr(kafka_module, "_fetch", fetch)
+    monkeypatch.setattr(kafka_jars, "_fetch", fetch)
     with pytest.raises(EmbeddedError, match="SHA-256 differs"):
-        kafka_module.ensure_jars(lambda _: None)
+        kafka_jars.ensure_jars(lambda _: None)

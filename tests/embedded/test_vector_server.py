@@ -17,7 +17,8 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from embedded.ports import free_port
-from embedded.services import Running, start_vectors
+from embedded.running import Running
+from embedded.services import start_vectors
 from embedded.vector_server import MAX_BODY_BYTES
 from processors.errors import PermanentError, RetryableError
 from tests.deployment import ROOT, plain_client

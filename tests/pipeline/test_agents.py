@@ -161,6 +161,9 @@ async def test_runs_as_they_are_asked_for_and_followed(
         assert (await client.get(f"/jobs/{job_id}")).json()["kind"] == "agent"
         told = [json.loads(record.value) for record in await deployment.records("job-progressed")]
         assert [one["agent"]["step"] for one in told if "agent" in one] == [1, 1, 2, 2]
+        started = [one["stage"] for one in told if one["state"] == "started"]
+        assert "run_tool" not in started  # the step before it has told: a record a step less
+        assert "plan_agent_step" in started
         await until(lambda: hook.calls)
         secret = (await client.get("/webhook-secret")).json()["secret"]
         headers, body = hook.calls[0]

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from embedded.services import Running, start_vectors
+from embedded.running import Running
+from embedded.services import start_vectors
 from processors.documents.document_ports import Collection
 from schemas.ids import direct_job_id
 from sinks.documents import PostgresDocuments

@@ -16,7 +16,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 import recover.events
 import recover.reader
-from embedded.services import Running, start_kafka
+from embedded.running import Running
+from embedded.services import start_kafka
 from recover.events import CAUSE, redrive
 from recover.reader import ends_of, read
 from recover.rows import NOT_AGAIN

@@ -6,7 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from embedded.services import Running, start_vectors
+from embedded.running import Running
+from embedded.services import start_vectors
 from processors.documents.document_ports import Collection, EmbeddedChunk, Found
 from schemas.events import Chunk
 from vectors.opening import open_folder, open_server

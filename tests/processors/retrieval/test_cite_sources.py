@@ -128,6 +128,8 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=25), st.lists(st.integers(1, 6), min_size=1, max_size=30))
 @example(parts=["word", "[9]", "www.", "[1]"], steps=[1])
+@example(parts=["`", "[1]", "```"], steps=[1])
+@example(parts=["![", "\n\n", "](", ")"], steps=[3])
 def test_piece_by_piece_it_is_what_its_whole_is(parts: list[str], steps: list[int]) -> None:
     answer = "".join(parts)
     cited, told, at = CitedText(3, RULES), "", 0

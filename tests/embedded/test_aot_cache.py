@@ -1,0 +1,74 @@
+"""Java's archive of Kafka's classes: made once, used by each start, and missed by none that has it not."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from embedded import aot_cache, kafka
+from embedded.errors import EmbeddedError
+from embedded.kafka_jars import ensure_jars, java
+
+
+class Program:
+    """Stands for the run that makes the archive."""
+
+    def __init__(self, *, writes: bytes | None = b"classes") -> None:
+        self.runs, self.told, self._writes = 0, 0, writes
+
+    def train(self, options: Sequence[str]) -> None:
+        self.runs += 1
+        (option,) = options
+        if self._writes is None:
+            raise EmbeddedError("it did not start")
+        Path(option.removeprefix("-XX:AOTCacheOutput=")).write_bytes(self._writes)
+
+    def tell(self) -> None:
+        self.told += 1
+
+
+def _options(file: Path, program: Program) -> list[str]:
+    return aot_cache.options(file, program.train, making=program.tell)
+
+
+def test_it_is_made_once_also_by_several_at_a_time(tmp_path: Path) -> None:
+    file, program = tmp_path / "aot" / "kafka.aot", Program()
+    with ThreadPoolExecutor(8) as threads:
+        told = list(threads.map(lambda _: _options(file, program), range(16)))
+    assert told == [[f"-XX:AOTCache={file}"]] * 16
+    assert (program.runs, program.told) == (1, 1)
+    assert file.read_bytes() == b"classes"
+
+
+def test_where_it_cannot_be_made_java_starts_without_and_it_is_not_tried_each_time(tmp_path: Path) -> None:
+    file, program = tmp_path / "kafka.aot", Program(writes=None)
+    assert _options(file, program) == _options(file, program) == []
+    assert program.runs == 1
+    file.unlink()
+    assert _options(file, Program()) == [f"-XX:AOTCache={file}"]
+
+
+@pytest.mark.integration
+def test_java_takes_most_of_kafkas_classes_from_it_and_does_without_a_broken_one(tmp_path: Path) -> None:
+    jars = ensure_jars(print)
+    options = kafka.java_options(jars, print)
+    (archive,) = (Path(option.partition("=")[2]) for option in options if "AOTCache" in option)
+    broken = tmp_path / "broken.aot"
+    broken.write_bytes(archive.read_bytes()[:100_000])
+
+    loaded = _classes(jars, options)
+    assert loaded["archived"] > 0.9 * loaded["all"]
+    without = _classes(jars, [option.replace(str(archive), str(broken)) for option in options])
+    assert without["archived"] == 0
+    assert without["all"] > 500
+
+
+def _classes(jars: list[Path], options: list[str]) -> dict[str, int]:
+    """Of a Java that only makes an id."""
+    words = ["-Xlog:class+load", "-cp", os.pathsep.join(map(str, jars)), "kafka.tools.StorageTool", "random-uuid"]
+    done = subprocess.run([java(), *options, *words], capture_output=True, text=True, timeout=120, check=True)
+    lines = [line for line in done.stdout.splitlines() if "source: " in line]
+    return {"all": len(lines), "archived": sum("shared objects file" in line for line in lines)}
