@@ -21,7 +21,7 @@ from embedded.running import Running
 
 HEAP = "256m"
 # -XX:+ExitOnOutOfMemoryError: without it a broker out of heap lives on, port open, answering nothing.
-JVM = (f"-Xmx{HEAP}", "-Xms96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
+JVM = (f"-Xmx{HEAP}", "-Xms32m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
 USE_TIMEOUT_S = 30
 ARCHIVE_TIMEOUT_S = 300  # 8 s of CPU, on a machine that may have other work
 

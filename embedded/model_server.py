@@ -120,7 +120,10 @@ class ModelServer:
         params.cpuparams.n_threads = given.threads
         params.n_predict = 1024  # the model's own end; a caller who is gone ends it sooner
         params.warmup = False
-        params.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0  # 45 MB less for 4 slots, and no slower
+        # 45 MB less for 4 slots each, and no slower; the second needs flash attention.
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.n_ubatch = 128  # 12 MB less in use, and no slower
         params.ui = False
         params.cache_ram_mib = 0
         if self._folder is not None:

@@ -21,6 +21,7 @@ from streams import metrics
 from streams.cancellations import KEPT_MS, Cancellations
 from transport.clients import KafkaAccess
 from transport.closing import close
+from transport.resting import BRISK_MS, rest
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +96,13 @@ class CancellationLog:
     async def _open(self) -> AIOKafkaConsumer:
         """A consumer that has read all there is."""
         consumer = AIOKafkaConsumer(
-            **self._access.options(), enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=100,
-            max_poll_records=2000,
+            **self._access.options(), enable_auto_commit=False, auto_offset_reset="earliest",
+            fetch_max_wait_ms=BRISK_MS, max_poll_records=2000,
         )  # fmt: skip
         try:
             await consumer.start()
             await self._read_up_to(consumer, await self._seek(consumer))
+            rest(consumer)
         except BaseException:
             await _close(consumer)
             raise

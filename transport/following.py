@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord
 from processors.loops import Loop
 from transport.clients import KafkaAccess
 from transport.closing import close
+from transport.resting import BRISK_MS, rest
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ class Following:
         *,
         what: str,
         begun: Callable[[], None] = lambda: None,
-        fetch_max_wait_ms: int = 500,
     ) -> None:
         """What is followed.
 
@@ -47,10 +47,8 @@ class Following:
             take: Called for each record.
             what: The records, for people, such as `job events`.
             begun: Called once, when it is known where the topics end and nothing was handed out yet.
-            fetch_max_wait_ms: How long a broker with nothing to give holds its answer back.
         """
         self._access, self._topics, self._take, self._what, self._begun = access, topics, take, what, begun
-        self._fetch_max_wait_ms = fetch_max_wait_ms
         self._task: asyncio.Task[None] | None = None
         self._loop = Loop(f"following {what}", max_wait_s=MAX_WAIT_S)
         self.next: dict[TopicPartition, int] = {}
@@ -71,11 +69,12 @@ class Following:
         while True:
             consumer = AIOKafkaConsumer(
                 **self._access.options(), enable_auto_commit=False, max_poll_records=2000,
-                fetch_max_wait_ms=self._fetch_max_wait_ms,
+                fetch_max_wait_ms=BRISK_MS,
             )  # fmt: skip
             try:
                 await consumer.start()
                 await self._seek(consumer)
+                rest(consumer)
                 self.problem = None
                 await self._read(consumer)
             except (KafkaError, OSError) as error:

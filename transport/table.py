@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from processors.loops import Loop
 from schemas.events import Event
 from transport.clients import KafkaAccess
+from transport.resting import BRISK_MS, rest
 
 logger = logging.getLogger(__name__)
 
@@ -111,13 +112,14 @@ class CompactedTable(Generic[E]):
             await self._moved.wait_for(lambda: all(self._positions[at] >= end for at, end in ends.items()))
 
     async def _open(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, fetch_max_wait_ms=100)
+        consumer = AIOKafkaConsumer(**self._access.options(), enable_auto_commit=False, fetch_max_wait_ms=BRISK_MS)
         try:
             await consumer.start()
             partitions = [TopicPartition(self._topic, number) for number in await self._partitions(consumer)]
             consumer.assign(partitions)
             await consumer.seek_to_beginning(*partitions)
             self._positions = {partition: await consumer.position(partition) for partition in partitions}
+            rest(consumer)
         except BaseException:
             await consumer.stop()
             raise

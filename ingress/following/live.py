@@ -40,7 +40,6 @@ class LiveDeltas:
         self._topic = topic
         self._following = Following(
             access, (topic,), lambda record: self._hand_out(record), what="answers", begun=self._begin,
-            fetch_max_wait_ms=100,
         )  # fmt: skip
         self._takers: dict[bytes, list[Take]] = {}
         self._begun: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # offset, append time
