@@ -21,13 +21,15 @@ def options(file: Path, train: Callable[[Sequence[str]], None], *, making: Calla
         train: Runs the program once, with the options that it is given, and ends it.
         making: Called before the archive is made; not where it is there.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several that start together one makes it
-        if not file.exists():
-            making()
-            _make(file, train)
-    return [f"-XX:AOTCache={file}"] if file.stat().st_size else []
+    if not file.exists():
+        with contextlib.suppress(OSError):  # a cache that is full, or not ours to write to
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # of several that start together one makes it
+                if not file.exists():
+                    making()
+                    _make(file, train)
+    return [f"-XX:AOTCache={file}"] if file.exists() and file.stat().st_size else []
 
 
 def _make(file: Path, train: Callable[[Sequence[str]], None]) -> None:

@@ -51,6 +51,13 @@ def test_where_it_cannot_be_made_java_starts_without_and_it_is_not_tried_each_ti
     assert _options(file, Program()) == [f"-XX:AOTCache={file}"]
 
 
+def test_java_starts_without_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "aot").write_text("a file, where the folder would be")
+    program = Program()
+    assert _options(tmp_path / "aot" / "kafka.aot", program) == []
+    assert program.runs == 0
+
+
 @pytest.mark.integration
 def test_java_takes_most_of_kafkas_classes_from_it_and_does_without_a_broken_one(tmp_path: Path) -> None:
     jars = ensure_jars(print)
