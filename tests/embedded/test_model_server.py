@@ -21,6 +21,7 @@ class FakeLlama:
     def __init__(self) -> None:
         self.loads: list[list[tuple[str, float]]] = []
         self.ggml_type = SimpleNamespace(GGML_TYPE_Q8_0=8)
+        self.llama_flash_attn_type = SimpleNamespace(LLAMA_FLASH_ATTN_TYPE_ENABLED=1)
 
     def CommonParams(self) -> Any:  # noqa: N802 its name
         return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), lora_adapters=[])
