@@ -22,7 +22,7 @@ from embedded.running import Running
 HEAP = "256m"
 # -XX:+ExitOnOutOfMemoryError: without it a broker out of heap lives on, port open, answering nothing.
 JVM = (f"-Xmx{HEAP}", "-Xms32m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
-USE_TIMEOUT_S = 30
+FORMAT_TIMEOUT_S, USE_TIMEOUT_S = 60, 30
 ARCHIVE_TIMEOUT_S = 300  # 8 s of CPU, on a machine that may have other work
 
 SERVER_PROPERTIES = """\
@@ -91,28 +91,35 @@ def _run_once(jars: list[Path], more: Sequence[str]) -> None:
         )  # fmt: skip
         running = Running(part, Path(scratch, "kafka.log"))
         running.start()
-        with contextlib.suppress(TimeoutError):  # then there are fewer classes in it
+        try:
             asyncio.run(_use(f"{HOST}:{port}"))
-        running.stop()
+        finally:
+            running.stop()
 
 
 async def _use(bootstrap: str) -> None:
-    """A record through a topic, to a member of a group: what a broker is used for loads its classes too."""
+    """A record through a topic, to a member of a group: what a broker is used for loads its classes too.
+
+    Where it does not get through, there are fewer in the archive.
+    """
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from aiokafka.admin import NewTopic
+    from aiokafka.errors import KafkaError
 
     from transport.admin import connected
     from transport.clients import KafkaAccess
 
     access, name = KafkaAccess(bootstrap), "used"
-    async with asyncio.timeout(USE_TIMEOUT_S):
-        async with connected(access) as admin:
-            await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])
-        async with AIOKafkaProducer(**access.options(), enable_idempotence=True) as producer:
-            await producer.send_and_wait(name, b"once")
-        async with AIOKafkaConsumer(name, **access.options(), group_id=name, auto_offset_reset="earliest") as consumer:
-            await consumer.getone()
-            await consumer.commit()
+    options = access.options()
+    with contextlib.suppress(KafkaError, OSError):
+        async with asyncio.timeout(USE_TIMEOUT_S):
+            async with connected(access) as admin:
+                await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])
+            async with AIOKafkaProducer(**options, enable_idempotence=True) as producer:
+                await producer.send_and_wait(name, b"once")
+            async with AIOKafkaConsumer(name, **options, group_id=name, auto_offset_reset="earliest") as consumer:
+                await consumer.getone()
+                await consumer.commit()
 
 
 def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path], options: Sequence[str]) -> list[str]:
@@ -120,8 +127,8 @@ def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path], op
 
     Args:
         home: Its folder.
-        port: Where it listens; and for the controller in it, `controller_port`.
-        controller_port: See above.
+        port: Where it listens for clients.
+        controller_port: Where the controller in it listens.
         jars: As of `ensure_jars`.
         options: As of `java_options`.
 
@@ -136,13 +143,13 @@ def prepare(home: Path, *, port: int, controller_port: int, jars: list[Path], op
     run = [java(), *options, log4j2, "-cp", os.pathsep.join(map(str, jars))]
     if not (data / "meta.properties").exists():
         cluster_id = "YXNzaXN0YW50LXN0cmVhbQ"  # base64 of 16 bytes, as Kafka wants it
-        formatted = subprocess.run(
-            [*run, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config), "--ignore-formatted"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        words = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config), "--ignore-formatted"]
+        try:
+            formatted = subprocess.run(
+                [*run, *words], capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise EmbeddedError(f"Kafka's folder {data} was not formatted in {FORMAT_TIMEOUT_S} s; try again") from None
         if formatted.returncode:
             raise EmbeddedError(f"Kafka's folder {data} could not be formatted: {formatted.stderr.strip()[-300:]}")
     return [*run, "kafka.Kafka", str(config)]

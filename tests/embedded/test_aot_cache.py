@@ -1,5 +1,6 @@
 """Java's archive of Kafka's classes: made once, used by each start, and missed by none that has it not."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Sequence
@@ -16,15 +17,16 @@ from embedded.kafka_jars import ensure_jars, java
 class Program:
     """Stands for the run that makes the archive."""
 
-    def __init__(self, *, writes: bytes | None = b"classes") -> None:
-        self.runs, self.told, self._writes = 0, 0, writes
+    def __init__(self, *, writes: bytes | None = b"classes", starts: bool = True) -> None:
+        self.runs, self.told, self._writes, self._starts = 0, 0, writes, starts
 
     def train(self, options: Sequence[str]) -> None:
         self.runs += 1
         (option,) = options
-        if self._writes is None:
+        if self._writes is not None:
+            Path(option.removeprefix("-XX:AOTCacheOutput=")).write_bytes(self._writes)
+        if not self._starts:
             raise EmbeddedError("it did not start")
-        Path(option.removeprefix("-XX:AOTCacheOutput=")).write_bytes(self._writes)
 
     def tell(self) -> None:
         self.told += 1
@@ -49,6 +51,32 @@ def test_where_it_cannot_be_made_java_starts_without_and_it_is_not_tried_each_ti
     assert program.runs == 1
     file.unlink()
     assert _options(file, Program()) == [f"-XX:AOTCache={file}"]
+
+
+def test_a_program_that_did_not_start_leaves_nothing_and_is_tried_again(tmp_path: Path) -> None:
+    file = tmp_path / "kafka.aot"
+    assert _options(file, Program(writes=b"half", starts=False)) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["kafka.lock"]
+    assert _options(file, Program()) == [f"-XX:AOTCache={file}"]
+    assert file.read_bytes() == b"classes"
+
+
+def test_what_a_killed_one_left_is_taken_away(tmp_path: Path) -> None:
+    (tmp_path / "kafka.making-1").write_bytes(b"half")
+    _options(tmp_path / "kafka.aot", Program())
+    assert {path.name for path in tmp_path.iterdir()} == {"kafka.aot", "kafka.lock"}
+
+
+def test_another_that_hangs_while_it_makes_it_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aot_cache, "WAIT_S", 0.2)
+    file, program = tmp_path / "kafka.aot", Program()
+    with (tmp_path / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert _options(file, program) == []
+    assert program.runs == 0
+    assert _options(file, program) == [f"-XX:AOTCache={file}"]
 
 
 def test_java_starts_without_where_nothing_can_be_written(tmp_path: Path) -> None:

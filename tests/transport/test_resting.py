@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.client import ConnectionGroup
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from schemas.events import UserUpdated
 from schemas.topics import Catalog
+from streams.cancellation_log import CancellationLog
+from streams.cancellations import Cancellations
 from tests.conftest import KafkaForTests
 from tests.factories import user_updated
 from tests.waiting import until
 from transport import resting
+from transport.following import Following
 from transport.table import CompactedTable
 
 HELD_BACK_MS = 15_000
@@ -66,3 +69,33 @@ async def test_a_table_at_rest_reaches_the_end_while_its_fetch_is_held_back(
         assert set(fetches) == {HELD_BACK_MS}
         assert len(fetches) <= 4
         await users.stop()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("reader", ["following", "cancellations", "table"])
+async def test_each_reader_rests_once_it_has_read(
+    kafka: KafkaForTests, catalog: Catalog, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    waits: list[int] = []
+    send = AIOKafkaClient.send
+
+    async def counted(self: Any, node_id: int, request: Any, **options: Any) -> Any:
+        if isinstance(request, FetchRequest):
+            waits.append(request._max_wait_ms)
+        return await send(self, node_id, request, **options)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", counted)
+    topic = catalog.full_name("user-updated")
+    made: Any
+    if reader == "following":
+        made = Following(kafka.access, (topic,), lambda record: None, what="users")
+        made.start()
+    else:
+        made = (
+            CompactedTable(kafka.access, topic, UserUpdated)
+            if reader == "table"
+            else CancellationLog(kafka.access, topic, Cancellations({}))
+        )
+        await made.start()
+    await until(lambda: waits[-3:] == [resting.REST_MS] * 3)
+    await made.stop()
