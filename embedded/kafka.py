@@ -110,14 +110,15 @@ async def _use(bootstrap: str) -> None:
     from transport.clients import KafkaAccess
 
     access, name = KafkaAccess(bootstrap), "used"
-    options = access.options()
     with contextlib.suppress(KafkaError, OSError):
         async with asyncio.timeout(USE_TIMEOUT_S):
             async with connected(access) as admin:
                 await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])
-            async with AIOKafkaProducer(**options, enable_idempotence=True) as producer:
+            async with AIOKafkaProducer(**access.options(), enable_idempotence=True) as producer:
                 await producer.send_and_wait(name, b"once")
-            async with AIOKafkaConsumer(name, **options, group_id=name, auto_offset_reset="earliest") as consumer:
+            async with AIOKafkaConsumer(
+                name, **access.options(), group_id=name, auto_offset_reset="earliest"
+            ) as consumer:
                 await consumer.getone()
                 await consumer.commit()
 
