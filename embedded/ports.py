@@ -11,6 +11,7 @@ from transport.ports import holder
 HOST = "127.0.0.1"
 # Below those that systems give to outgoing connections: one of these could have it by the time that it is needed.
 FIRST, LAST, TRIES = 20_000, 32_000, 100
+_given: set[int] = set()  # to whom has not come to listen there yet, perhaps
 
 
 def is_free(port: int) -> bool:
@@ -25,10 +26,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment."""
+    """A port that nobody has at the moment, and that was not given to anyone here before."""
     for _ in range(TRIES):
         port = FIRST + secrets.randbelow(LAST - FIRST)
-        if is_free(port):
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))

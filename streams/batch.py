@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka.structs import ConsumerRecord
 
@@ -47,6 +47,10 @@ class Batch:
                 parts[-1].records.append(record)
         return parts
 
+    def without_suspects(self) -> "Batch":
+        """The others: what may kill is not touched beside them."""
+        return Batch(self.lane, self.ledger, [one for one in self.records if not self.ledger.is_suspect(one.offset)])
+
     @property
     def partition(self) -> int:
         """The partition that all of it came from."""
@@ -68,9 +72,19 @@ class Work:
         self.id = record_id(record)
         self.record, self.ledger, self.left = record, ledger, left
 
-    def is_wanted(self) -> bool:
-        """Its partition is still ours."""
-        return self.ledger.live
+    @property
+    def has_died(self) -> bool:
+        """A process has died that had it in hand."""
+        return self.ledger.crashes(self.record.offset) > 0
+
+    @property
+    def is_found(self) -> bool:
+        """It was alone when it killed its process."""
+        return self.ledger.is_found(self.record.offset)
+
+    def must_be_alone(self) -> bool:
+        """It is suspected, and its partition is still ours."""
+        return self.ledger.live and self.ledger.is_suspect(self.record.offset)
 
 
 def record_id(record: ConsumerRecord) -> RecordId:
@@ -86,3 +100,12 @@ Prepare = Callable[[Batch], Awaitable[None]]
 Begin = Callable[[], float]
 LookUp = Callable[[Batch], Awaitable[set[int]]]
 Ahead = Callable[[ConsumerRecord], bool]
+
+
+class Handling(NamedTuple):
+    """How records that run at once are handled; see `Lane.run_at_once`."""
+
+    handle: AsyncHandler
+    look_up: LookUp | None
+    ahead: Ahead
+    over: Ahead

@@ -99,8 +99,9 @@ class Consumer(driver.Consumer):
                 at_once=0 if lane.is_sink else lane.limit,
             )  # fmt: skip
         fresh = {tp: (self.ledgers[tp], self.ledgers[tp].deliver(found)) for tp, found in records.items()}
-        if new:  # that they are worked on is written down before anything of them begins
-            await self.commit_begun(new)
+        # That they are worked on is written down before anything of them begins.
+        if named := [tp for tp, (ledger, found) in fresh.items() if tp in new or ledger.names_any(found)]:
+            await self.commit_begun(named)
         for tp, (ledger, found) in fresh.items():
             if found and ledger.live:
                 batch = Batch(self.app.lanes[tp.topic], ledger, found)
@@ -139,6 +140,11 @@ class Consumer(driver.Consumer):
                 return True
             await asyncio.sleep(COMMIT_RETRY_S)
         return False
+
+    async def acquit(self) -> None:
+        """What killed is found: nothing else is suspected of that, and the brokers know it before anything begins."""
+        if acquitted := [tp for tp, ledger in self.ledgers.items() if ledger.live and ledger.acquit()]:
+            await self.commit_begun(acquitted)
 
     async def _commit(self, offsets: Mapping[TP, OffsetAndMetadata]) -> bool:
         try:

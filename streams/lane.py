@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import ConsumerRecord
-from faust.types import TP
 
 from schemas.envelope import Record
+from streams import begun
 from streams.bad_luck import BadLuck
 from streams.batch import (
     Ahead,
@@ -18,6 +18,7 @@ from streams.batch import (
     Batch,
     BatchHandler,
     Begin,
+    Handling,
     LookUp,
     PlainHandler,
     Prepare,
@@ -25,6 +26,7 @@ from streams.batch import (
     Work,
     record_id,
 )
+from streams.few_at_first import FewAtFirst
 from streams.held import Held
 from streams.in_one_call import in_one_call
 from streams.ledger import Ledger
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_LATE = 20_000
 BREATH = 32  # records
+Waiting = tuple[Work, Handling]
 SWEEP_S = 5.0  # those who wait for a provider's pace are looked through for those whose time is over
 HELD_TICK_S = 0.2  # of what waits while its stage has stopped; up to `limit` records do
 
@@ -66,7 +69,8 @@ class Lane:
         self.pace: Begin | None = None
         self._paced: asyncio.TimerHandle | None = None
         self._swept_at = 0.0
-        self._waiting: deque[tuple[Work, AsyncHandler, Ahead, Ahead]] = deque()
+        self._waiting: deque[Waiting] = deque()
+        self._few = FewAtFirst()
         self._late: deque[RecordId] = deque(maxlen=MAX_LATE)
         self._queues: dict[tuple[str, int], deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,25 +106,24 @@ class Lane:
             ahead: True of a record that nothing will be done for any more, and that need not wait for its turn.
             over: The same, but asked only now and then of those who wait for long.
         """
+        handling = Handling(handle, look_up, ahead, over)
         if look_up is not None and batch.records[0].offset < batch.ledger.zone_end:
             self.pending += len(batch.records)
-            self._spawn(self._without_ended(batch, handle, look_up, ahead, over))
+            self._spawn(self._without_ended(batch, look_up, handling))
         else:
-            self._begin_all(batch, handle, ahead, over)
+            self._begin_all(batch, handling)
 
     def let_pass(self, key: bytes) -> None:
         """Something has changed for this key: those who wait with it are asked again whether they must."""
         for waiting in [found for found in self._waiting if found[0].record.key == key]:
-            work, handle, ahead, _ = waiting
-            if ahead(work.record):
+            work, handling = waiting
+            if handling.ahead(work.record):
                 self._waiting.remove(waiting)
-                self._spawn(self._run_one(work, handle, ahead, in_turn=False))
+                self._spawn(self._run_one(work, handling, in_turn=False))
 
-    async def _without_ended(
-        self, batch: Batch, handle: AsyncHandler, look_up: LookUp, ahead: Ahead, over: Ahead
-    ) -> None:
+    async def _without_ended(self, batch: Batch, look_up: LookUp, handling: Handling) -> None:
         try:
-            ended = await look_up(batch)
+            ended = await look_up(batch.without_suspects())
         except Exception as error:
             self.app.fail(batch.records[0].offset, error)
             return
@@ -129,10 +132,10 @@ class Lane:
         for offset in ended:
             batch.ledger.finish(offset)
         batch.records = [record for record in batch.records if record.offset not in ended]
-        self._begin_all(batch, handle, ahead, over)
+        self._begin_all(batch, handling)
 
-    def _begin_all(self, batch: Batch, handle: AsyncHandler, ahead: Ahead, over: Ahead) -> None:
-        for record in batch.records if batch.ledger.live else ():
+    def _begin_all(self, batch: Batch, handling: Handling) -> None:
+        for record in batch.ledger.likeliest_first(batch.records) if batch.ledger.live else ():
             work = Work(record, batch.ledger)
             if (still_running := self.running.get(work.id)) is not None:
                 still_running.ledger = batch.ledger  # it runs since before a rebalance: adopt that run
@@ -142,14 +145,17 @@ class Lane:
             else:
                 self.pending += 1
                 if batch.ledger.is_suspect(record.offset) and not self.is_apart:
-                    self._spawn(self._run_alone(work, handle))
-                elif self._at_work >= self.limit and ahead(record):
-                    self._spawn(self._run_one(work, handle, ahead, in_turn=False))
+                    self._spawn(self._run_alone(work, handling))
+                elif self._at_work >= self.limit and handling.ahead(record):
+                    self._spawn(self._run_one(work, handling, in_turn=False))
                 else:
-                    self._waiting.append((work, handle, ahead, over))
-                    self._begin()
+                    self._wait(work, handling)
+                    if not work.has_died:  # those that have begin together
+                        self._begin()
+        self._begin()
 
     def _begin(self) -> None:
+        few: list[Waiting] = []
         while self._waiting and self._at_work < self.limit:
             if not self._waiting[0][0].ledger.live:  # its partition was lost while it waited
                 self._waiting.popleft()
@@ -158,28 +164,46 @@ class Lane:
             if self.pace is not None and (wait_s := self.pace()) > 0:
                 if self._paced is None:
                     self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
-                return
-            work, handle, ahead, _ = self._waiting.popleft()
+                break
+            has_died = self._waiting[0][0].has_died
+            if has_died and not self._few.has_room_beside(len(few)):
+                break
+            waiting = self._waiting.popleft()
             self._at_work += 1
-            self._spawn(self._run_one(work, handle, ahead, in_turn=True))
+            if has_died:
+                few.append(waiting)
+            else:
+                self._spawn(self._run_one(*waiting, in_turn=True))
+        if few:
+            self._few.begin()
+            self._spawn(self._run_few(few))
+
+    async def _run_few(self, few: list[Waiting]) -> None:
+        """Run these, of which one may kill the process, once it is written down that they are in hand; then others."""
+        await self.app.quarantine.calm()
+        await begun.begin(self.app, [work for work, _ in few])
+        await self._few.prove([self._spawn(self._run_one(*waiting, in_turn=True)) for waiting in few])
+        if not any(work.has_died for work, _ in self._waiting):
+            self._few.end()
+        self._begin()
 
     def _begin_paced(self) -> None:
         self._paced = None
         now = asyncio.get_running_loop().time()
         if now - self._swept_at >= SWEEP_S:
             self._swept_at = now
-            for waiting in [found for found in self._waiting if found[3](found[0].record)]:
+            for waiting in [found for found in self._waiting if found[1].over(found[0].record)]:
                 self._waiting.remove(waiting)
-                self._spawn(self._run_one(*waiting[:3], in_turn=False))
+                self._spawn(self._run_one(*waiting, in_turn=False))
         self._begin()
 
-    async def _run_one(self, work: Work, handle: AsyncHandler, ahead: Ahead, *, in_turn: bool) -> None:
+    async def _run_one(self, work: Work, handling: Handling, *, in_turn: bool) -> None:
         try:
-            is_tried = await self._turn(work.ledger, lambda: ahead(work.record))
+            is_tried = await self._turn(work.ledger, lambda: handling.ahead(work.record))
             try:
                 if work.ledger.live:  # else its partition was lost while it waited
                     work.ledger.begin(work.record.offset)
-                    await self._handle(work, handle)
+                    await self._handle(work, handling.handle)
             finally:
                 if is_tried:
                     self.luck.tried()
@@ -189,26 +213,26 @@ class Lane:
                 self._at_work -= 1
                 self._begin()
 
-    async def _run_alone(self, work: Work, handle: AsyncHandler) -> None:
+    async def _run_alone(self, work: Work, handling: Handling) -> None:
+        handle, look_up, is_alone = handling.handle, handling.look_up, False
         try:
-            async with self.app.quarantine.alone(wanted=work.is_wanted):
-                if await self._begin_alone(work):
-                    await self._handle(work, handle)
-                    await self._write_down(work)  # that it was not this one
-        finally:
+            async with begun.alone(self.app, work) as is_alone:
+                if is_alone:
+                    if look_up is not None and await look_up(Batch(self, work.ledger, [work.record])):
+                        work.ledger.finish(work.record.offset)
+                    else:
+                        await self._handle(work, handle)
+        except Exception as error:
+            self.app.fail(work.id, error)
+        if is_alone or work.must_be_alone() or not work.ledger.live:
             self.pending -= 1
+        else:  # who killed was found meanwhile, and it was another
+            self._wait(work, handling)
+            self._begin()
 
-    async def _begin_alone(self, work: Work) -> bool:
-        """Have it written down that this record is in hand; False if its partition was lost."""
-        if not work.ledger.live:
-            return False
-        work.ledger.begin(work.record.offset)
-        return await self._write_down(work)
-
-    async def _write_down(self, work: Work) -> bool:
-        """Commit what of its partition is in hand and what is finished; False if it was lost."""
-        told: bool = await self.app.consumer.commit_begun([TP(work.record.topic, work.record.partition)])
-        return told
+    def _wait(self, work: Work, handling: Handling) -> None:
+        work.ledger.lay_down(work.record.offset)
+        self._waiting.append((work, handling))
 
     async def _handle(self, work: Work, handle: AsyncHandler) -> None:
         self.running[work.id] = work
@@ -250,12 +274,12 @@ class Lane:
                 batch, handle, prepare = queue[0]
                 left = len(batch.records)
                 if batch.is_suspect:
-                    work = Work(batch.records[0], batch.ledger)
-                    async with self.app.quarantine.alone(wanted=work.is_wanted):
-                        if await self._begin_alone(work):
+                    async with begun.alone(self.app, Work(batch.records[0], batch.ledger)) as is_alone:
+                        if is_alone:
                             left -= await self._handle_in_order(batch, handle, prepare)
                             await self._until_answered()
-                            await self._write_down(work)  # that it was not this one
+                    if not (is_alone or batch.is_suspect):  # who killed was found meanwhile, and it was another
+                        continue
                 else:
                     await self.app.quarantine.calm()
                     left -= await self._handle_in_order(batch, handle, prepare)
@@ -369,7 +393,8 @@ class Lane:
         if len(queue) == 1:  # one task per partition, while there is something to do
             self._spawn(worker(queue))
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)  # asyncio itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
+        return task

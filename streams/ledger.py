@@ -37,8 +37,8 @@ class Ledger:
 
     Committed is the lowest unfinished offset. In the commit's metadata rides what is finished above it, which the next
     owner does not deliver again, and what is in hand, so that a record that kills its process is found: after the first
-    death those that may have been in hand are written down before they begin; after the second they are handled alone,
-    one after another; the one that was alone at the third is not handled any more.
+    death those that may have been in hand are written down before anything is done with them; after the second they are
+    handled alone, one after another; the one that was alone at the third is not handled any more.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Ledger:
         at, metadata = (committed.offset, committed.metadata or "") if committed else (first.offset, "")
         told = decode(metadata, at, first.offset, first.timestamp)
         self._finished_before, self._crashes = told.finished, told.crashes
+        self._unlisted: set[int] = set()
         if told.crashed:  # what it had begun since its last commit is not on the list
             unfinished = (n for n in range(first.offset, self.zone_end) if n not in self._finished_before)
-            for offset in islice(unfinished, at_once):
-                self._crashes.setdefault(offset, 1)
-        # Those that died once begin soon: written down by the first commit, which comes before any of them begins.
-        self._in_hand = {offset for offset, crashes in self._crashes.items() if crashes < SUSPECT_FROM}
+            self._unlisted = set(islice(unfinished, at_once)) - self._crashes.keys()
+            self._crashes |= dict.fromkeys(self._unlisted, 1)
+        self._in_hand: set[int] = set()
         self._blamed: set[int] = set()
         self._recent_ids: OrderedDict[str, None] = OrderedDict()
 
@@ -79,7 +79,35 @@ class Ledger:
         self._done |= again
         self._finished_before -= again
         self._next = fresh[-1].offset + 1
-        return [record for record in fresh if record.offset not in again] if again else fresh
+        fresh = [record for record in fresh if record.offset not in again] if again else fresh
+        if self._crashes:
+            self._in_hand |= {record.offset for record in fresh if 0 < self.crashes(record.offset) < SUSPECT_FROM}
+        return fresh
+
+    def names_any(self, records: Sequence[R]) -> bool:
+        """True if one of these is to be written down before anything is done with it."""
+        return bool(self._crashes) and any(record.offset in self._in_hand for record in records)
+
+    def likeliest_first(self, records: list[R]) -> list[R]:
+        """In the order in which they are to begin, those first that may have killed their process.
+
+        Of those that are handled alone, who is found is first, and then the newest: of what began a few at a time, most
+        that kill do so at once. So of those that died once, those are first that no commit could name.
+        """
+        if not self._crashes:
+            return records
+
+        def place(record: R) -> tuple[int, int, bool, bool]:
+            offset, crashes = record.offset, self.crashes(record.offset)
+            if crashes >= SUSPECT_FROM:
+                return -crashes, -offset, False, False
+            return 0, 0, offset not in self._unlisted, not crashes
+
+        return sorted(records, key=place)
+
+    def lay_down(self, offset: int) -> None:
+        """This record waits: it is not in hand until it begins."""
+        self._in_hand.discard(offset)
 
     def begin(self, offset: int) -> None:
         """This record is in hand now."""
@@ -100,6 +128,20 @@ class Ledger:
     def crashes(self, offset: int) -> int:
         """How many processes have died with this record in hand."""
         return self._crashes.get(offset, 0) if self._crashes else 0
+
+    def is_found(self, offset: int) -> bool:
+        """True if the record was alone when it killed its process: it is not handled any more."""
+        return self.crashes(offset) >= MAX_CRASHES
+
+    def acquit(self) -> bool:
+        """Who killed is found: others that were suspected with it may run beside others again. False: there are none.
+
+        One more death makes them suspects again, and the next finds them.
+        """
+        acquitted = {offset for offset, crashes in self._crashes.items() if SUSPECT_FROM <= crashes < MAX_CRASHES}
+        self._crashes |= dict.fromkeys(acquitted, SUSPECT_FROM - 1)
+        self._in_hand |= {offset for offset in acquitted if offset < self._next}
+        return bool(acquitted)
 
     def is_suspect(self, offset: int) -> bool:
         """True if the record must be handled alone."""

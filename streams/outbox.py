@@ -44,7 +44,7 @@ class Outbox(Generic[W]):
     def __init__(
         self,
         app: "StreamApp",
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         answered: Callable[[Sequence[tuple[W, Record]], BaseException | None], None],
     ) -> None:
         """Where it sends, and who hears of it.

@@ -22,7 +22,7 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._stages: list[Stage] = []
-        self._wanted = 0
+        self._wanted = self._found = 0
         self._calm = asyncio.Event()
         self._calm.set()
         self._one = asyncio.Lock()
@@ -41,16 +41,33 @@ class Quarantine:
         await self._calm.wait()
 
     @asynccontextmanager
-    async def alone(self, *, wanted: Callable[[], bool]) -> AsyncIterator[None]:
-        """Nothing else is in hand inside. `wanted`: False ends the waiting for that, when there is nothing to do."""
+    async def alone(self, *, wanted: Callable[[], bool], is_found: bool = False) -> AsyncIterator[None]:
+        """Nothing else is in hand inside.
+
+        Args:
+            wanted: False ends the waiting for that, when there is nothing to do.
+            is_found: It goes before those that are only suspected: they may not be, once it is out of the way.
+        """
         self._wanted += 1
+        self._found += is_found
         self._calm.clear()
         try:
-            async with self._one:
+            await self._turn(is_found=is_found)
+            try:
                 while wanted() and any(stage.is_busy for stage in self._stages):
                     await asyncio.sleep(TICK_S)
                 yield
+            finally:
+                self._one.release()
         finally:
             self._wanted -= 1
+            self._found -= is_found
             if not self._wanted:
                 self._calm.set()
+
+    async def _turn(self, *, is_found: bool) -> None:
+        await self._one.acquire()
+        while self._found and not is_found:  # to the end of those who wait, in the same order
+            self._one.release()
+            await asyncio.sleep(0)
+            await self._one.acquire()

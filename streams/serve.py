@@ -212,10 +212,9 @@ class StageServer:
         """Offsets of those whose job has its outcome: an earlier owner did them and did not come to say so."""
         runs: dict[int, tuple[UUID, int]] = {}
         for record in batch.records:
-            if not batch.ledger.is_suspect(record.offset):  # what may kill is not touched beside others
-                envelope = decode(record)
-                if isinstance(envelope, Envelope):
-                    runs[record.offset] = (envelope.payload.job.job_id, envelope.payload.job.run)
+            envelope = _decoded(decode, record, batch.ledger)
+            if isinstance(envelope, Envelope):
+                runs[record.offset] = (envelope.payload.job.job_id, envelope.payload.job.run)
         if not runs or self._ended_runs is None:
             return set()
         try:

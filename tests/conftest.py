@@ -17,7 +17,7 @@ import pytest
 from pwdlib import PasswordHash
 
 from schemas.topics import Catalog
-from tests import quick_hashes, quick_trust
+from tests import own_ports, quick_hashes, quick_trust
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
@@ -30,6 +30,7 @@ for name in [name for name in os.environ if name.startswith(OWN)]:
 
 quick_hashes.use()
 quick_trust.use()
+own_ports.use()
 TEST_PROVIDERS = ("openai", "local")
 FIRST = (
     # The longest, two of which mostly wait.

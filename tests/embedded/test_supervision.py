@@ -16,7 +16,7 @@ from embedded.child import Child
 from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
-from embedded.ports import KeptPorts, free_port, is_free
+from embedded.ports import FIRST, KeptPorts, free_port, is_free
 from tests.waiting import listener, until
 from transport.ports import holder
 
@@ -187,3 +187,10 @@ def test_free_ports_are_free_and_none_that_outgoing_connections_are_given() -> N
         port = free_port()
         assert is_free(port)
         assert port < 32_768
+
+
+def test_no_port_is_given_twice_before_somebody_listens_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedded.ports.FIRST", FIRST)
+    monkeypatch.setattr("embedded.ports.LAST", FIRST + 12)
+    given = [free_port() for _ in range(20)]
+    assert len(given) == len(set(given))

@@ -51,3 +51,27 @@ async def test_a_poisonous_event_is_dead_lettered_after_three_deaths_and_its_nei
     assert dict(letter.headers)["dlq-code"] == b"crashed-worker"
     assert set(api.calls) == {prompt for prompt in prompts if "poison" not in prompt}
     assert max(api.calls.values()) <= 3  # once per death at most, and never after their outcome was stored
+
+
+@pytest.mark.long
+async def test_two_at_once_are_found_one_after_the_other(deployment: Deployment, api: OpenAIStandIn) -> None:
+    ingress, _ = deployment.start("ingress"), deployment.worker("gate,sink")
+    await deployment.ready()
+    prompts = [f"question {n} [delay=1]" for n in range(120)]
+    for place in (50, 70):
+        prompts[place] += " [poison=completion]"
+    async with client_of(ingress) as client:
+        job_ids = await accept(client, prompts)
+        deaths: list[int] = []
+        keeper = asyncio.create_task(keep_running(deployment, "completion", deaths))
+
+        async def all_ended() -> bool:
+            return len(await deployment.finished_rows()) == len(prompts)
+
+        # One after another, as all of them once were, 120 answers of a second each would take longer.
+        await until(all_ended, within_s=100)
+        keeper.cancel()
+    rows = {str(job_id): row for job_id, row in (await deployment.finished_rows()).items()}
+    assert {job_id for job_id, row in rows.items() if row["status"] == "error"} == {job_ids[50], job_ids[70]}
+    assert 4 <= len(deaths) <= 6  # three each at most
+    assert set(api.calls) == {prompt for prompt in prompts if "poison" not in prompt}

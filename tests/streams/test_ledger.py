@@ -91,6 +91,78 @@ def test_what_was_in_hand_when_its_process_died_is_counted_and_handled_alone_fro
     assert [offset for offset in range(10) if second.is_suspect(offset)] == [1, 2, 3]
 
 
+def test_what_waits_for_its_turn_when_a_process_dies_is_not_counted_again() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    heir = died(ledger, end=10)
+    for offset in (1, 2, 3):
+        heir.lay_down(offset)
+    heir.begin(2)
+    second = died(heir, end=10)
+    assert [second.crashes(offset) for offset in range(4)] == [2, 1, 2, 1]
+
+
+def test_what_comes_later_and_has_died_is_named_before_anything_is_done_with_it() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    committed = ledger.committable()
+    heir = Ledger(Delivered(0), committed, end=10, at_once=4)
+    assert heir.names_any(heir.deliver(records(0, 1)))
+    assert died(heir, end=10).crashes(2) == 1  # it has not been delivered to the one that died
+    assert heir.names_any(heir.deliver(records(2, 9)))
+    assert died(heir, end=10).crashes(2) == 2
+    assert not heir.names_any(heir.deliver(records(10, 19)))
+
+
+def test_those_first_that_no_commit_could_name() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    for offset in (0, 1, 4):
+        ledger.begin(offset)
+    heir = died(ledger, end=10, at_once=6)
+    assert [record.offset for record in heir.likeliest_first(records(0, 9))] == [2, 3, 5, 0, 1, 4, 6, 7, 8, 9]
+    assert [record.offset for record in ledger.likeliest_first(records(0, 2))] == [0, 1, 2]
+    ledger.begin(8)
+    heir = died(ledger, end=10, at_once=3)
+    assert [record.offset for record in heir.likeliest_first(records(0, 9))] == [2, 0, 1, 4, 8, 3, 5, 6, 7, 9]
+
+
+def test_of_suspects_the_one_that_is_found_is_first_and_then_the_newest() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    second = died(died(ledger, end=10), end=10)
+    second.begin(1)  # alone
+    third = died(second, end=10)
+    assert third.is_found(1)
+    assert [record.offset for record in third.likeliest_first(records(0, 9))] == [1, 3, 2, 0, 4, 5, 6, 7, 8, 9]
+
+
+def test_once_who_killed_is_found_the_others_are_back_at_their_first_death() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    second = died(died(ledger, end=10), end=10)
+    second.begin(1)  # alone
+    third = died(second, end=10)
+    third.finish(1)
+    assert third.acquit()
+    assert not any(third.is_suspect(offset) for offset in range(10))
+    assert not third.acquit()
+    fourth = died(third, end=10)  # they were in hand: written down with the acquittal
+    assert [fourth.crashes(offset) for offset in range(5)] == [2, 0, 2, 2, 1]
+
+
+def test_what_is_acquitted_before_it_is_delivered_is_named_when_it_comes() -> None:
+    ledger = Ledger(Delivered(0))
+    ledger.deliver(records(0, 9))
+    second = died(died(ledger, end=10), end=10)
+    heir = Ledger(Delivered(0), second.committable())
+    heir.deliver(records(0, 0))
+    assert heir.acquit()
+    assert died(heir, end=10).crashes(3) == 1
+    assert heir.names_any(heir.deliver(records(1, 9)))
+    assert died(heir, end=10).crashes(3) == 2
+
+
 def test_those_behind_what_is_finished_may_have_been_in_hand_too() -> None:
     ledger = Ledger(Delivered(0))
     ledger.deliver(records(0, 9))
