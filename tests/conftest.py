@@ -17,7 +17,7 @@ import pytest
 from pwdlib import PasswordHash
 
 from schemas.topics import Catalog
-from tests import own_ports, quick_hashes, quick_trust
+from tests import one_kafka, own_ports, quick_hashes, quick_trust
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
@@ -82,6 +82,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """One Kafka for all of them, where there is none yet: at rest, each would take some of the processors."""
+    wanted = "not integration" not in config.option.markexpr
+    if wanted and "KAFKA_BOOTSTRAP_SERVERS" not in os.environ and not _docker_answers():
+        config.add_cleanup(one_kafka.start())
+
+
 @dataclass(frozen=True)
 class KafkaForTests:
     bootstrap: str
@@ -120,7 +128,7 @@ def service_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kafka(service_home: Path) -> Iterator[KafkaForTests]:
-    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+    if bootstrap := os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or one_kafka.bootstrap():
         yield KafkaForTests(bootstrap)
         return
     with ExitStack() as stack:
