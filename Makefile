@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_LOG := .venv/pip.log
-PROCESSES ?= 3
+PROCESSES ?= 4
 CHOSEN ?= not long
 # A machine may say that no bytecode is kept: each of some thousand processes would compile all of ours anew.
 export PYTHONDONTWRITEBYTECODE :=
@@ -32,7 +32,7 @@ down: ## Stop it; the data is kept
 status: $(STAMP) ## Show what runs
 	@$(BIN)/assistant status
 
-test: $(STAMP) ## The tests, on a real Kafka, Postgres and model: PROCESSES=3, each with its own
+test: $(STAMP) ## The tests, on a real Kafka, Postgres and model: PROCESSES=4, one Kafka for all
 	@$(BIN)/python -m pytest -m "$(CHOSEN)" -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-all: ## Those, and the long ones: the same at length

@@ -47,7 +47,6 @@ group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 group.min.session.timeout.ms=6000
-metadata.max.idle.interval.ms=0
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2

@@ -146,7 +146,7 @@ class Lane:
                 self.pending += 1
                 if batch.ledger.is_suspect(record.offset) and not self.is_apart:
                     self._spawn(self._run_alone(work, handling))
-                elif self._at_work >= self.limit and handling.ahead(record):
+                elif self._at_work + len(self._waiting) >= self.limit and handling.ahead(record):
                     self._spawn(self._run_one(work, handling, in_turn=False))
                 else:
                     self._wait(work, handling)
@@ -161,12 +161,12 @@ class Lane:
                 self._waiting.popleft()
                 self.pending -= 1
                 continue
-            if self.pace is not None and (wait_s := self.pace()) > 0:
-                if self._paced is None:
-                    self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
-                break
             has_died = self._waiting[0][0].has_died
             if has_died and not self._few.has_room_beside(len(few)):
+                break
+            if self.pace is not None and (wait_s := self.pace()) > 0:  # else it has taken a place
+                if self._paced is None:
+                    self._paced = asyncio.get_running_loop().call_later(min(wait_s, SWEEP_S), self._begin_paced)
                 break
             waiting = self._waiting.popleft()
             self._at_work += 1

@@ -12,7 +12,7 @@ from faust.types import TP
 from streams.bad_luck import BadLuck
 from streams.batch import Batch
 from streams.commit_metadata import decode
-from streams.few_at_first import FIRST_FEW
+from streams.few_at_first import FEW
 from streams.lane import Lane
 from streams.ledger import Ledger
 from streams.quarantine import Quarantine
@@ -77,11 +77,12 @@ class Bench:
 
     def deliver(
         self, *offsets: int, died: Collection[int] = (), crashes: Mapping[int, int] = {}, partition: int = 0,
-        ended: Collection[int] | None = None,
+        ended: Collection[int] | None = None, ahead: Collection[int] = (),
     ) -> Ledger:  # fmt: skip
         """As the consumer does after an assignment: a ledger anew.
 
-        `died`: in hand when a process died; `crashes`: how often; `ended`: what is found when that is looked up.
+        `died`: in hand when a process died; `crashes`: how often; `ended`: what is found when that is looked up;
+        `ahead`: cancelled, say.
         """
         records = [FakeRecord(offset, partition=partition) for offset in offsets]
         ledger = Ledger(records[0], end=0 if ended is None else max(offsets) + 1)
@@ -93,7 +94,7 @@ class Bench:
             self.asked.append([record.offset for record in asked.records])
             return {record.offset for record in asked.records} & set(ended or ())
 
-        self.lane.run_at_once(batch, self.handle, look_up=look_up)
+        self.lane.run_at_once(batch, self.handle, look_up=look_up, ahead=lambda record: record.offset in ahead)
         return ledger
 
 
@@ -231,14 +232,14 @@ async def test_those_that_a_process_has_died_with_begin_a_few_at_first_and_are_w
     ledger = bench.deliver(*range(60), died=range(50))
     await until(lambda: bench.app.consumer.told == 1)
     assert bench.begun == []  # not before the brokers know
-    assert named(ledger) == set(range(FIRST_FEW))  # another death would count for these, and for no other
+    assert named(ledger) == set(range(FEW))  # another death would count for these, and for no other
     bench.app.consumer.answers.set()
-    await until(lambda: len(bench.begun) == FIRST_FEW)
-    assert bench.begun == list(range(FIRST_FEW))
-    bench.go_on.set()  # done, so they are proven: twice as many, then all the rest
+    await until(lambda: len(bench.begun) == FEW)
+    assert bench.begun == list(range(FEW))
+    bench.go_on.set()  # done, so they are proven: a few more, and so on
     await until(lambda: bench.lane.pending == 0)
     assert sorted(bench.begun) == list(range(60))
-    assert bench.app.consumer.told == 3  # 8, 16, 26
+    assert bench.app.consumer.told == 4  # 8, 16, 24, 2
 
 
 async def test_those_that_live_for_a_while_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,9 +260,36 @@ async def test_the_next_that_died_begin_a_few_at_first_again(monkeypatch: pytest
     bench.go_on.clear()
     bench.begun.clear()
     bench.deliver(*range(100, 160), died=range(100, 160))
-    await until(lambda: len(bench.begun) == FIRST_FEW)
+    await until(lambda: len(bench.begun) == FEW)
     await asyncio.sleep(0)
-    assert len(bench.begun) == FIRST_FEW
+    assert len(bench.begun) == FEW
+    await bench.lane.cut()
+
+
+async def test_what_need_not_wait_passes_those_that_a_process_has_died_with() -> None:
+    bench = Bench(limit=1)
+    bench.deliver(0, 1, 2, died=[0], ahead=[1])
+    await until(lambda: len(bench.begun) == 2)
+    assert sorted(bench.begun) == [0, 1]
+    await bench.lane.cut()
+
+
+async def test_those_that_a_process_has_died_with_take_no_place_before_they_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.few_at_first.PROVEN_S", 3600.0)
+    bench = Bench(limit=100)
+    places: list[int] = []
+
+    def pace() -> float:
+        places.append(1)
+        return 0.0
+
+    bench.lane.pace = pace
+    bench.deliver(*range(20), died=range(20))
+    await until(lambda: len(bench.begun) == FEW)
+    await asyncio.sleep(0)
+    assert len(places) == FEW
     await bench.lane.cut()
 
 
@@ -365,12 +393,12 @@ async def test_one_in_order_that_is_acquitted_while_it_waits_is_handled_beside_o
     assert ledger.committable().offset == 2
 
 
-async def test_no_more_than_a_few_dozen_begin_at_once() -> None:
+async def test_each_time_a_few_more_begin() -> None:
     bench = Bench(limit=300)
     bench.go_on.set()
     bench.deliver(*range(150), died=range(150))
     await until(lambda: bench.lane.pending == 0)
-    assert bench.app.consumer.told == 6  # 8, 16, 32, 32, 32, 30
+    assert bench.app.consumer.told == 6  # 8, 16, 24, 32, 40, 30
 
 
 def has_begun(bench: Bench, count: int) -> bool:
