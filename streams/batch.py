@@ -82,6 +82,11 @@ class Work:
         """It was alone when it killed its process."""
         return self.ledger.is_found(self.record.offset)
 
+    @property
+    def rank(self) -> int:
+        """Who comes before whom; see `Ledger.likeliest_first`."""
+        return self.ledger.rank(self.record.offset)
+
     def must_be_alone(self) -> bool:
         """It is suspected, and its partition is still ours."""
         return self.ledger.live and self.ledger.is_suspect(self.record.offset)

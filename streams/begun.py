@@ -1,7 +1,7 @@
 """What is in hand is written down before anything is done with it, so that whoever kills the process is found."""
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from faust.types import TP
@@ -20,6 +20,17 @@ async def begin(app: "StreamApp", works: Collection[Work]) -> bool:
     return await tell(app, works)
 
 
+@contextmanager
+def newest(works: Collection[Work]) -> Iterator[None]:
+    """What is written down inside says that these have just begun."""
+    ledgers = {work.ledger for work in works}
+    for ledger in ledgers:
+        ledger.newest = {work.record.offset for work in works if work.ledger is ledger}
+    yield
+    for ledger in ledgers:
+        ledger.newest = set()
+
+
 async def tell(app: "StreamApp", works: Collection[Work]) -> bool:
     """Return once the brokers know what of their partitions is in hand and what is finished; False if one was lost."""
     if not all(work.ledger.live for work in works):
@@ -36,7 +47,7 @@ async def alone(app: "StreamApp", work: Work) -> AsyncIterator[bool]:
     others are suspected no more.
     """
     is_found = work.is_found
-    async with app.quarantine.alone(wanted=work.must_be_alone, is_found=is_found):
+    async with app.quarantine.alone(wanted=work.must_be_alone, rank=work.rank):
         is_alone = work.must_be_alone() and await begin(app, [work])
         yield is_alone
         if is_alone and await tell(app, [work]) and is_found and not work.is_found:

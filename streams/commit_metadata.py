@@ -1,17 +1,19 @@
 """What an owner of a partition tells the next one beside the committed offset, in the commit's metadata.
 
 Words between spaces, numbers in hex: the append time of the record at the committed offset; `L` while the owner lives
-(one that left in order has taken it away); `s<gap>.<run>.<crashes>` for records in hand, `k<gap>.<run>.<crashes>` for
-others that were in hand when a process died; `<gap>.<run>` for finished ones. Gaps count from the committed offset,
-then from the run before of the same kind. What does not fit is left out: it is done again, at least once.
+(one that left in order has taken it away); `n<gap>.<run>.<crashes>` for records in hand that have just begun,
+`s<gap>.<run>.<crashes>` for others in hand, `k<gap>.<run>.<crashes>` for those beside them that were in hand when a
+process died; `<gap>.<run>` for finished ones. Gaps count from the committed offset, then from the run before of the
+same kind. What does not fit is left out: it is done again, at least once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 MAX_BYTES = 3_500  # brokers refuse 4,097
 MAX_IN_HAND_BYTES = 1_200  # of these, so that finished ones have their place
 LIVES = "L"
+CRASHES = "nsk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +23,29 @@ class Told:
     Attributes:
         finished: Offsets above the committed one.
         crashes: How many processes died with an offset in hand.
+        newest: Of these, those that had just begun.
         crashed: The owner before did not leave in order.
     """
 
     finished: set[int] = field(default_factory=set)
     crashes: dict[int, int] = field(default_factory=dict)
+    newest: set[int] = field(default_factory=set)
     crashed: bool = False
 
 
 def encode(
     lowest: int, append_time: int, *, finished: Iterable[int], in_hand: Mapping[int, int], known: Mapping[int, int],
-    lives: bool,
+    lives: bool, newest: Container[int] = (),
 ) -> str:  # fmt: skip
     """As it is committed with `lowest`, the lowest unfinished offset, and its append time in ms.
 
-    `in_hand`, `known`: offset -> crashes so far; `finished`: offsets above `lowest`.
+    `in_hand`, `known`: offset -> crashes so far; `finished`: offsets above `lowest`; `newest`: of those in hand.
     """
     words = [f"{append_time:x}"] + ([LIVES] if lives else [])
     size = sum(map(len, words)) + len(words)
-    for kind, counts in (("s", in_hand), ("k", known)):
+    just_begun = {offset: count for offset, count in in_hand.items() if offset in newest}
+    before = {offset: count for offset, count in in_hand.items() if offset not in newest}
+    for kind, counts in zip(CRASHES, (just_begun, before, known), strict=True):
         for gap, run, count in _runs(lowest, ((offset, counts[offset]) for offset in sorted(counts))):
             word = f"{kind}{gap:x}.{run:x}.{count:x}"
             if size + len(word) + 1 > MAX_IN_HAND_BYTES:
@@ -67,11 +73,13 @@ def decode(metadata: str, committed: int, first: int, append_time: int) -> Told:
             return Told()
         finished = {offset for offset, _ in _spread(committed, "", words)}
         crashes = dict(_spread(committed, "k", words))
+        newest = dict(_spread(committed, "n", words))
         # In hand when its owner died: one more death. An owner that left in order has named only those it died of.
-        crashes |= {offset: count + 1 for offset, count in _spread(committed, "s", words)}
+        in_hand = newest | dict(_spread(committed, "s", words))
+        crashes |= {offset: count + 1 for offset, count in in_hand.items()}
     except ValueError:  # not ours
         return Told()
-    return Told(finished, crashes, crashed)
+    return Told(finished, crashes, set(newest), crashed)
 
 
 def _runs(lowest: int, marks: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
@@ -92,7 +100,7 @@ def _spread(lowest: int, kind: str, words: Iterable[str]) -> Iterator[tuple[int,
     """The offsets of the runs of a kind, each with its count."""
     at = lowest
     for word in words:
-        if word == LIVES or (word[0] if word[0] in "sk" else "") != kind:
+        if word == LIVES or (word[0] if word[0] in CRASHES else "") != kind:
             continue
         gap, run, *count = (int(number, 16) for number in word.removeprefix(kind).split("."))
         for offset in range(at + gap, at + gap + run):

@@ -149,7 +149,8 @@ class Lane:
                 elif self._at_work + len(self._waiting) >= self.limit and handling.ahead(record):
                     self._spawn(self._run_one(work, handling, in_turn=False))
                 else:
-                    self._wait(work, handling)
+                    batch.ledger.lay_down(record.offset)
+                    self._waiting.append((work, handling))
                     if not work.has_died:  # those that have begin together
                         self._begin()
         self._begin()
@@ -181,8 +182,10 @@ class Lane:
     async def _run_few(self, few: list[Waiting]) -> None:
         """Run these, of which one may kill the process, once it is written down that they are in hand; then others."""
         await self.app.quarantine.calm()
-        await begun.begin(self.app, [work for work, _ in few])
-        await self._few.prove([self._spawn(self._run_one(*waiting, in_turn=True)) for waiting in few])
+        works = [work for work, _ in few]
+        with begun.newest(works):
+            await begun.begin(self.app, works)
+            await self._few.prove([self._spawn(self._run_one(*waiting, in_turn=True)) for waiting in few])
         if not any(work.has_died for work, _ in self._waiting):
             self._few.end()
         self._begin()
@@ -227,12 +230,9 @@ class Lane:
         if is_alone or work.must_be_alone() or not work.ledger.live:
             self.pending -= 1
         else:  # who killed was found meanwhile, and it was another
-            self._wait(work, handling)
+            work.ledger.lay_down(work.record.offset)
+            self._waiting.append((work, handling))
             self._begin()
-
-    def _wait(self, work: Work, handling: Handling) -> None:
-        work.ledger.lay_down(work.record.offset)
-        self._waiting.append((work, handling))
 
     async def _handle(self, work: Work, handle: AsyncHandler) -> None:
         self.running[work.id] = work

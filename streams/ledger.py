@@ -13,6 +13,7 @@ MAX_OPEN = 20_000  # offsets between the lowest unfinished one and the newest de
 MAX_RECENT_IDS = 20_000
 SUSPECT_FROM = 2  # deaths of processes that had a record in hand, before it is handled alone
 MAX_CRASHES = 3  # then it is not handled any more
+FOUND, JUST_BEGUN, SUSPECT, DIED_ONCE, NEVER_DIED = range(5)
 
 
 class Delivered(Protocol):
@@ -61,11 +62,13 @@ class Ledger:
         told = decode(metadata, at, first.offset, first.timestamp)
         self._finished_before, self._crashes = told.finished, told.crashes
         self._unlisted: set[int] = set()
+        self._newest_told = told.newest
         if told.crashed:  # what it had begun since its last commit is not on the list
             unfinished = (n for n in range(first.offset, self.zone_end) if n not in self._finished_before)
             self._unlisted = set(islice(unfinished, at_once)) - self._crashes.keys()
             self._crashes |= dict.fromkeys(self._unlisted, 1)
         self._in_hand: set[int] = set()
+        self.newest: set[int] = set()  # of those in hand: they have just begun
         self._blamed: set[int] = set()
         self._recent_ids: OrderedDict[str, None] = OrderedDict()
 
@@ -91,19 +94,21 @@ class Ledger:
     def likeliest_first(self, records: list[R]) -> list[R]:
         """In the order in which they are to begin, those first that may have killed their process.
 
-        Of those that are handled alone, who is found is first, and then the newest: of what began a few at a time, most
-        that kill do so at once. So of those that died once, those are first that no commit could name.
+        Of those that are handled alone, who is found is first, and then who had just begun: of what begins a few at a
+        time, most that kill do so at once. So of those that died once, those are first that no commit could name.
         """
         if not self._crashes:
             return records
 
-        def place(record: R) -> tuple[int, int, bool, bool]:
-            offset, crashes = record.offset, self.crashes(record.offset)
-            if crashes >= SUSPECT_FROM:
-                return -crashes, -offset, False, False
-            return 0, 0, offset not in self._unlisted, not crashes
+        return sorted(records, key=lambda record: (self.rank(record.offset), record.offset not in self._unlisted))
 
-        return sorted(records, key=place)
+    def rank(self, offset: int) -> int:
+        """Who comes before whom; see `likeliest_first`."""
+        if self.is_found(offset):
+            return FOUND
+        if self.is_suspect(offset):
+            return JUST_BEGUN if offset in self._newest_told else SUSPECT
+        return DIED_ONCE if self.crashes(offset) else NEVER_DIED
 
     def lay_down(self, offset: int) -> None:
         """This record waits: it is not in hand until it begins."""
@@ -185,5 +190,6 @@ class Ledger:
                 if offset >= lowest and offset not in in_hand
             },
             lives=self.live,
+            newest=self.newest,
         )
         return OffsetAndMetadata(lowest, metadata)

@@ -22,7 +22,7 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._stages: list[Stage] = []
-        self._wanted = self._found = 0
+        self._wanted: list[int] = []
         self._calm = asyncio.Event()
         self._calm.set()
         self._one = asyncio.Lock()
@@ -41,18 +41,17 @@ class Quarantine:
         await self._calm.wait()
 
     @asynccontextmanager
-    async def alone(self, *, wanted: Callable[[], bool], is_found: bool = False) -> AsyncIterator[None]:
+    async def alone(self, *, wanted: Callable[[], bool], rank: int = 0) -> AsyncIterator[None]:
         """Nothing else is in hand inside.
 
         Args:
             wanted: False ends the waiting for that, when there is nothing to do.
-            is_found: It goes before those that are only suspected: they may not be, once it is out of the way.
+            rank: Those of a lower one go before: others may not be suspected any more when one of them is found.
         """
-        self._wanted += 1
-        self._found += is_found
+        self._wanted.append(rank)
         self._calm.clear()
         try:
-            await self._turn(is_found=is_found)
+            await self._turn(rank)
             try:
                 while wanted() and any(stage.is_busy for stage in self._stages):
                     await asyncio.sleep(TICK_S)
@@ -60,14 +59,13 @@ class Quarantine:
             finally:
                 self._one.release()
         finally:
-            self._wanted -= 1
-            self._found -= is_found
+            self._wanted.remove(rank)
             if not self._wanted:
                 self._calm.set()
 
-    async def _turn(self, *, is_found: bool) -> None:
+    async def _turn(self, rank: int) -> None:
         await self._one.acquire()
-        while self._found and not is_found:  # to the end of those who wait, in the same order
+        while min(self._wanted) < rank:  # to the end of those who wait
             self._one.release()
             await asyncio.sleep(0)
             await self._one.acquire()

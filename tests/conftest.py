@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -182,6 +183,9 @@ def embeddings_url(service_home: Path) -> Iterator[str]:
     running = start_embeddings(service_home / "embeddings", model="multilingual-e5-small")
     yield running.url
     running.stop()
+
+
+A_PREFIX = re.compile(r"t[0-9a-f]{10}\.")
 
 
 def new_prefix() -> str:

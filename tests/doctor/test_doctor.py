@@ -11,7 +11,7 @@ import pytest
 
 from recover.reader import ends_of
 from sinks.migrate import head_revision
-from tests.conftest import SECRET, KafkaForTests
+from tests.conftest import A_PREFIX, SECRET, KafkaForTests
 from tests.deployment import PASSWORD, Deployment
 from tests.stand_ins.openai_api import OpenAIStandIn
 from tests.waiting import until
@@ -45,13 +45,13 @@ async def examined(deployment: Deployment, **environment: str) -> tuple[int, dic
 
 
 async def seen(deployment: Deployment) -> tuple[dict[Any, int], list[Any]]:
-    """How far the topics of jobs and users are, and which groups there are."""
+    """How far the topics of jobs and users are, and which groups there are but those of other tests."""
     ends: dict[Any, int] = {}
     for name in ("job-requested", "job-admitted", "job-finished", "user-updated"):
         ends |= await ends_of(deployment.kafka.access, deployment.prefix + name)
     async with admin.connected(deployment.kafka.access) as client:
         groups = [group[0] for group in await client.list_consumer_groups()]
-    return ends, sorted(groups)
+    return ends, sorted(name for name in groups if name.startswith(deployment.prefix) or not A_PREFIX.match(name))
 
 
 async def test_a_sound_deployment_is_found_so_and_nothing_is_changed(whole: Deployment) -> None:

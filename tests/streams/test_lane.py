@@ -11,7 +11,7 @@ from faust.types import TP
 
 from streams.bad_luck import BadLuck
 from streams.batch import Batch
-from streams.commit_metadata import decode
+from streams.commit_metadata import Told, decode
 from streams.few_at_first import FEW
 from streams.lane import Lane
 from streams.ledger import Ledger
@@ -77,15 +77,16 @@ class Bench:
 
     def deliver(
         self, *offsets: int, died: Collection[int] = (), crashes: Mapping[int, int] = {}, partition: int = 0,
-        ended: Collection[int] | None = None, ahead: Collection[int] = (),
+        ended: Collection[int] | None = None, ahead: Collection[int] = (), newest: Collection[int] = (),
     ) -> Ledger:  # fmt: skip
         """As the consumer does after an assignment: a ledger anew.
 
         `died`: in hand when a process died; `crashes`: how often; `ended`: what is found when that is looked up;
-        `ahead`: cancelled, say.
+        `ahead`: cancelled, say; `newest`: had just begun when it died.
         """
         records = [FakeRecord(offset, partition=partition) for offset in offsets]
         ledger = Ledger(records[0], end=0 if ended is None else max(offsets) + 1)
+        ledger._newest_told |= set(newest)
         ledger._crashes |= {**dict.fromkeys(died, 1), **crashes}
         batch = Batch(self.lane, ledger, ledger.deliver(records))
         self.app.consumer.ledgers.append(ledger)
@@ -233,6 +234,7 @@ async def test_those_that_a_process_has_died_with_begin_a_few_at_first_and_are_w
     await until(lambda: bench.app.consumer.told == 1)
     assert bench.begun == []  # not before the brokers know
     assert named(ledger) == set(range(FEW))  # another death would count for these, and for no other
+    assert told(ledger).newest == set(range(FEW))
     bench.app.consumer.answers.set()
     await until(lambda: len(bench.begun) == FEW)
     assert bench.begun == list(range(FEW))
@@ -240,6 +242,7 @@ async def test_those_that_a_process_has_died_with_begin_a_few_at_first_and_are_w
     await until(lambda: bench.lane.pending == 0)
     assert sorted(bench.begun) == list(range(60))
     assert bench.app.consumer.told == 4  # 8, 16, 24, 2
+    assert ledger.newest == set()
 
 
 async def test_those_that_live_for_a_while_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,10 +308,12 @@ async def test_while_a_suspect_is_alone_none_of_those_that_died_is_in_hand() -> 
     await bench.lane.cut()
 
 
-async def test_suspects_are_handled_one_after_another_the_newest_first() -> None:
+async def test_suspects_are_handled_one_after_another_those_first_that_had_just_begun() -> None:
     bench = Bench()
-    bench.deliver(0, 1, 2, 3, crashes={0: 2, 1: 2, 2: 2})
-    for begun in ([2], [2, 1], [2, 1, 0], [2, 1, 0, 3]):
+    bench.deliver(0, 1, 2, 3, crashes={0: 2, 1: 2, 2: 2}, newest=[2])
+    await until(lambda: bench.begun == [2])
+    bench.deliver(10, 11, crashes={10: 2, 11: 2}, newest=[11], partition=1)
+    for begun in ([2], [2, 11], [2, 11, 10], [2, 11, 10, 0], [2, 11, 10, 0, 1], [2, 11, 10, 0, 1, 3]):
         await until(partial(has_begun, bench, len(begun)))
         assert bench.begun == begun
         bench.go_on.set()
@@ -320,12 +325,12 @@ async def test_suspects_are_handled_one_after_another_the_newest_first() -> None
 async def test_once_who_killed_is_found_the_others_go_on_beside_each_other() -> None:
     bench = Bench()
     ledger = bench.deliver(*range(6), crashes=dict.fromkeys(range(6), 2))
-    await until(lambda: bench.begun == [5])  # alone, the others wait for it
+    await until(lambda: bench.begun == [0])  # alone, the others wait for it
     bench.deliver(100, crashes={100: 3}, partition=1)
     bench.go_on.set()
     await until(lambda: bench.lane.pending == 0)
-    assert bench.begun[:2] == [5, 100]  # before those that had waited for longer
-    assert sorted(bench.begun[2:]) == [0, 1, 2, 3, 4]
+    assert bench.begun[:2] == [0, 100]  # before those that had waited for longer
+    assert sorted(bench.begun[2:]) == [1, 2, 3, 4, 5]
     assert not any(ledger.is_suspect(offset) for offset in range(6))
     assert bench.app.consumer.told == 6  # two for each that was alone, then one for the first, one for the others
     assert ledger.committable().offset == 6
@@ -349,7 +354,7 @@ async def test_a_suspect_whose_job_has_ended_is_not_done_again() -> None:
     ledger = bench.deliver(0, 1, 2, crashes={0: 2, 1: 2}, ended=[0, 2])
     await until(lambda: bench.lane.pending == 0)
     assert bench.begun == [1]
-    assert bench.asked == [[2], [1], [0]]  # those that may kill when they are alone, and not before
+    assert bench.asked == [[2], [0], [1]]  # those that may kill when they are alone, and not before
     assert ledger.committable().offset == 3
 
 
@@ -407,9 +412,13 @@ def has_begun(bench: Bench, count: int) -> bool:
 
 def named(ledger: Ledger) -> set[int]:
     """For whom another death would count."""
+    return {offset for offset, crashes in told(ledger).crashes.items() if crashes == 2}
+
+
+def told(ledger: Ledger) -> Told:
+    """What the next owner would hear."""
     at = ledger.committable()
-    told = decode(at.metadata, at.offset, at.offset, FakeRecord(0).timestamp)
-    return {offset for offset, crashes in told.crashes.items() if crashes == 2}
+    return decode(at.metadata, at.offset, at.offset, FakeRecord(0).timestamp)
 
 
 async def alone(bench: Bench) -> bool:

@@ -127,14 +127,17 @@ def test_those_first_that_no_commit_could_name() -> None:
     assert [record.offset for record in heir.likeliest_first(records(0, 9))] == [2, 0, 1, 4, 8, 3, 5, 6, 7, 9]
 
 
-def test_of_suspects_the_one_that_is_found_is_first_and_then_the_newest() -> None:
+def test_of_suspects_the_one_that_is_found_is_first_and_then_those_that_had_just_begun() -> None:
     ledger = Ledger(Delivered(0))
     ledger.deliver(records(0, 9))
-    second = died(died(ledger, end=10), end=10)
+    first = died(ledger, end=10)
+    first.newest = {2, 3}
+    second = died(first, end=10)
+    assert [record.offset for record in second.likeliest_first(records(0, 9))] == [2, 3, 0, 1, 4, 5, 6, 7, 8, 9]
     second.begin(1)  # alone
     third = died(second, end=10)
     assert third.is_found(1)
-    assert [record.offset for record in third.likeliest_first(records(0, 9))] == [1, 3, 2, 0, 4, 5, 6, 7, 8, 9]
+    assert [record.offset for record in third.likeliest_first(records(0, 9))] == [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_once_who_killed_is_found_the_others_are_back_at_their_first_death() -> None:
@@ -215,20 +218,22 @@ def test_what_somebody_else_wrote_into_the_metadata_is_ignored() -> None:
     st.dictionaries(st.integers(0, 400), st.integers(0, 3), max_size=200),
     st.dictionaries(st.integers(0, 400), st.integers(1, 3), max_size=200),
     st.sets(st.integers(1, 400), max_size=200),
+    st.sets(st.integers(0, 400), max_size=50),
 )
 def test_metadata_says_what_it_was_told_as_far_as_there_is_room(
-    in_hand: dict[int, int], known: dict[int, int], finished: set[int]
+    in_hand: dict[int, int], known: dict[int, int], finished: set[int], newest: set[int]
 ) -> None:
     known = {offset: count for offset, count in known.items() if offset not in in_hand}
-    metadata = encode(0, 1_700_000_000_000, finished=finished, in_hand=in_hand, known=known, lives=True)
+    metadata = encode(0, 1_700_000_000_000, finished=finished, in_hand=in_hand, known=known, lives=True, newest=newest)
     assert len(metadata) <= MAX_BYTES
     told = decode(metadata, 0, 0, 1_700_000_000_000)
     assert told.crashed
     assert told.finished <= finished
     wanted = known | {offset: count + 1 for offset, count in in_hand.items()}
     assert told.crashes.items() <= wanted.items()
+    assert told.newest <= newest & in_hand.keys()
     if len(metadata) < 1_000:
-        assert (told.finished, told.crashes) == (finished, wanted)
+        assert (told.finished, told.crashes, told.newest) == (finished, wanted, newest & in_hand.keys())
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(0, 60))
