@@ -99,7 +99,6 @@ class Ledger:
         """
         if not self._crashes:
             return records
-
         return sorted(records, key=lambda record: (self.rank(record.offset), record.offset not in self._unlisted))
 
     def rank(self, offset: int) -> int:
