@@ -30,7 +30,7 @@ def start() -> Callable[[], None]:
         over.wait()
         running.stop()
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
 
     def stop() -> None:

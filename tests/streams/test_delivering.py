@@ -8,7 +8,7 @@ from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
 
 from streams.consumer import Consumer
-from tests.streams.test_lane import FakeRecord
+from tests.streams.lane_bench import FakeRecord
 
 TP_0 = TP("completion-requested-openai", 0)
 DIED = f"{FakeRecord(0).timestamp:x} L s0.4.0"  # four were in hand, and their owner has not left in order
