@@ -21,7 +21,11 @@ from embedded.running import Running
 
 HEAP = "256m"
 # -XX:+ExitOnOutOfMemoryError: without it a broker out of heap lives on, port open, answering nothing.
-JVM = (f"-Xmx{HEAP}", "-Xms32m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
+# The ratios: by itself Java keeps 40 to 70 % of its heap free, 43 MB more after 40,000 records, and is not faster.
+JVM = (
+    f"-Xmx{HEAP}", "-Xms32m", "-XX:MinHeapFreeRatio=10", "-XX:MaxHeapFreeRatio=30", "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError",
+)  # fmt: skip
 FORMAT_TIMEOUT_S, USE_TIMEOUT_S = 60, 30
 ARCHIVE_TIMEOUT_S = 300  # 8 s of CPU, on a machine that may have other work
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiokafka.structs import ConsumerRecord
 
 from schemas.envelope import Record
-from streams.ledger import Ledger
+from streams.few_at_first import FEW
+from streams.ledger import DIED_ONCE, Ledger
 
 if TYPE_CHECKING:
     from streams.lane import Lane
@@ -34,17 +35,31 @@ class Batch:
         """It is one record, to be handled alone."""
         return len(self.records) == 1 and self.ledger.is_suspect(self.records[0].offset)
 
-    def with_suspects_apart(self) -> "list[Batch]":
-        """The same in order, each suspect in a batch of its own."""
-        if not any(self.ledger.is_suspect(record.offset) for record in self.records):
+    @property
+    def has_died(self) -> bool:
+        """A process has died that had the first of them in hand, and it is not suspected yet."""
+        return self.ledger.rank(self.records[0].offset) == DIED_ONCE
+
+    def lay_down(self) -> None:
+        """They wait: none of them is in hand until it begins."""
+        for record in self.records:
+            self.ledger.lay_down(record.offset)
+
+    def in_parts(self) -> "list[Batch]":
+        """The same in order: each suspect by itself, of those that a process died with a few, then a few more."""
+        if not any(self.ledger.crashes(record.offset) for record in self.records):
             return [self]
         parts: list[Batch] = []
+        few = FEW
         for record in self.records:
-            apart = self.ledger.is_suspect(record.offset)
-            if apart or not parts or parts[-1].is_suspect:
+            rank = self.ledger.rank(record.offset)
+            beside = parts[-1] if parts and rank == self.ledger.rank(parts[-1].records[0].offset) else None
+            is_full = beside is not None and rank == DIED_ONCE and len(beside.records) == few
+            if beside is None or rank < DIED_ONCE or is_full:
+                few += FEW * is_full
                 parts.append(Batch(self.lane, self.ledger, [record]))
             else:
-                parts[-1].records.append(record)
+                beside.records.append(record)
         return parts
 
     def without_suspects(self) -> "Batch":

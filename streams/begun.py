@@ -1,7 +1,7 @@
 """What is in hand is written down before anything is done with it, so that whoever kills the process is found."""
 
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from faust.types import TP
@@ -20,12 +20,13 @@ async def begin(app: "StreamApp", works: Collection[Work]) -> bool:
     return await tell(app, works)
 
 
-@contextmanager
-def newest(works: Collection[Work]) -> Iterator[None]:
-    """What is written down inside says that these have just begun."""
+@asynccontextmanager
+async def newest(app: "StreamApp", works: Collection[Work]) -> AsyncIterator[None]:
+    """These begin inside, and it is written down that they have just begun."""
     ledgers = {work.ledger for work in works}
     for ledger in ledgers:
         ledger.newest = {work.record.offset for work in works if work.ledger is ledger}
+    await begin(app, works)
     yield
     for ledger in ledgers:
         ledger.newest = set()

@@ -14,6 +14,8 @@ MAX_BYTES = 3_500  # brokers refuse 4,097
 MAX_IN_HAND_BYTES = 1_200  # of these, so that finished ones have their place
 LIVES = "L"
 CRASHES = "nsk"
+# What a death says against a record in hand: twice as much where the record had just begun.
+JUST_BEGUN_WEIGHS, IN_HAND_WEIGHS = 2, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +24,12 @@ class Told:
 
     Attributes:
         finished: Offsets above the committed one.
-        crashes: How many processes died with an offset in hand.
-        newest: Of these, those that had just begun.
+        crashes: How many processes died with an offset in hand; one counts twice where it had just begun.
         crashed: The owner before did not leave in order.
     """
 
     finished: set[int] = field(default_factory=set)
     crashes: dict[int, int] = field(default_factory=dict)
-    newest: set[int] = field(default_factory=set)
     crashed: bool = False
 
 
@@ -73,13 +73,12 @@ def decode(metadata: str, committed: int, first: int, append_time: int) -> Told:
             return Told()
         finished = {offset for offset, _ in _spread(committed, "", words)}
         crashes = dict(_spread(committed, "k", words))
-        newest = dict(_spread(committed, "n", words))
-        # In hand when its owner died: one more death. An owner that left in order has named only those it died of.
-        in_hand = newest | dict(_spread(committed, "s", words))
-        crashes |= {offset: count + 1 for offset, count in in_hand.items()}
+        # In hand when its owner died. An owner that left in order has named only those it died of.
+        crashes |= {offset: count + IN_HAND_WEIGHS for offset, count in _spread(committed, "s", words)}
+        crashes |= {offset: count + JUST_BEGUN_WEIGHS for offset, count in _spread(committed, "n", words)}
     except ValueError:  # not ours
         return Told()
-    return Told(finished, crashes, set(newest), crashed)
+    return Told(finished, crashes, crashed)
 
 
 def _runs(lowest: int, marks: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:

@@ -26,7 +26,7 @@ from streams.batch import (
     Work,
     record_id,
 )
-from streams.few_at_first import FewAtFirst
+from streams.few_at_first import JUST_BEGUN_S, FewAtFirst
 from streams.held import Held
 from streams.in_one_call import in_one_call
 from streams.ledger import Ledger
@@ -183,9 +183,12 @@ class Lane:
         """Run these, of which one may kill the process, once it is written down that they are in hand; then others."""
         await self.app.quarantine.calm()
         works = [work for work, _ in few]
-        with begun.newest(works):
-            await begun.begin(self.app, works)
-            await self._few.prove([self._spawn(self._run_one(*waiting, in_turn=True)) for waiting in few])
+        async with begun.newest(self.app, works):
+            tasks = [self._spawn(self._run_one(*waiting, in_turn=True)) for waiting in few]
+            _, living = await asyncio.wait(tasks, timeout=JUST_BEGUN_S)
+        if living:  # who kills the process now has not just begun
+            await begun.tell(self.app, works)
+        await self._few.prove(tasks)
         if not any(work.has_died for work, _ in self._waiting):
             self._few.end()
         self._begin()
@@ -264,7 +267,9 @@ class Lane:
 
         The order of handling is kept; that of outputs is not once one of them had to be sent again.
         """
-        for part in batch.with_suspects_apart():
+        for part in batch.in_parts():
+            if part.has_died:
+                part.lay_down()
             self._enqueue(part, (part, handle, prepare), self._in_order)
 
     async def _in_order(self, queue: deque[Any]) -> None:
@@ -282,7 +287,11 @@ class Lane:
                         continue
                 else:
                     await self.app.quarantine.calm()
-                    left -= await self._handle_in_order(batch, handle, prepare)
+                    if batch.has_died and await batch.settled():  # a few at a time, and those before are done
+                        async with begun.newest(self.app, [Work(one, batch.ledger) for one in batch.records]):
+                            left -= await self._handle_in_order(batch, handle, prepare)
+                    else:
+                        left -= await self._handle_in_order(batch, handle, prepare)
                 self.pending -= left
                 queue.popleft()
         except Exception as error:

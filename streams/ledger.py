@@ -12,8 +12,10 @@ from streams.commit_metadata import LIVES, decode, encode
 MAX_OPEN = 20_000  # offsets between the lowest unfinished one and the newest delivered
 MAX_RECENT_IDS = 20_000
 SUSPECT_FROM = 2  # deaths of processes that had a record in hand, before it is handled alone
-MAX_CRASHES = 3  # then it is not handled any more
-FOUND, JUST_BEGUN, SUSPECT, DIED_ONCE, NEVER_DIED = range(5)
+# Then it is not handled any more: it was alone at the last one. A death counts twice for a record that had just begun,
+# so that one which kills at once has three, and one that was hit from outside in three long runs is asked once more.
+MAX_CRASHES = 4
+FOUND, LIKELY, SUSPECT, DIED_ONCE, NEVER_DIED = range(5)
 
 
 class Delivered(Protocol):
@@ -39,7 +41,8 @@ class Ledger:
     Committed is the lowest unfinished offset. In the commit's metadata rides what is finished above it, which the next
     owner does not deliver again, and what is in hand, so that a record that kills its process is found: after the first
     death those that may have been in hand are written down before anything is done with them; after the second they are
-    handled alone, one after another; the one that was alone at the third is not handled any more.
+    handled alone, one after another; the one that was alone at the third is not handled any more, if it had just begun
+    at the second, else the one that was alone at two.
     """
 
     def __init__(
@@ -62,7 +65,6 @@ class Ledger:
         told = decode(metadata, at, first.offset, first.timestamp)
         self._finished_before, self._crashes = told.finished, told.crashes
         self._unlisted: set[int] = set()
-        self._newest_told = told.newest
         if told.crashed:  # what it had begun since its last commit is not on the list
             unfinished = (n for n in range(first.offset, self.zone_end) if n not in self._finished_before)
             self._unlisted = set(islice(unfinished, at_once)) - self._crashes.keys()
@@ -94,8 +96,9 @@ class Ledger:
     def likeliest_first(self, records: list[R]) -> list[R]:
         """In the order in which they are to begin, those first that may have killed their process.
 
-        Of those that are handled alone, who is found is first, and then who had just begun: of what begins a few at a
-        time, most that kill do so at once. So of those that died once, those are first that no commit could name.
+        Of those that are handled alone, who is found is first, and then who had just begun or was alone already: of
+        what begins a few at a time, most that kill do so at once. So of those that died once, those are first that no
+        commit could name.
         """
         if not self._crashes:
             return records
@@ -106,7 +109,7 @@ class Ledger:
         if self.is_found(offset):
             return FOUND
         if self.is_suspect(offset):
-            return JUST_BEGUN if offset in self._newest_told else SUSPECT
+            return LIKELY if self.crashes(offset) > SUSPECT_FROM else SUSPECT
         return DIED_ONCE if self.crashes(offset) else NEVER_DIED
 
     def lay_down(self, offset: int) -> None:
@@ -130,11 +133,11 @@ class Ledger:
         self._blamed.add(offset)
 
     def crashes(self, offset: int) -> int:
-        """How many processes have died with this record in hand."""
+        """How many processes have died with this record in hand; one counts twice where it had just begun."""
         return self._crashes.get(offset, 0) if self._crashes else 0
 
     def is_found(self, offset: int) -> bool:
-        """True if the record was alone when it killed its process: it is not handled any more."""
+        """True if it killed its process when it was alone: it is not handled any more."""
         return self.crashes(offset) >= MAX_CRASHES
 
     def acquit(self) -> bool:
@@ -177,7 +180,10 @@ class Ledger:
         lowest = self.lowest_unfinished()
         if not self.open:
             return OffsetAndMetadata(lowest, LIVES if self.live else "")
-        in_hand = self._in_hand if self.live else self._blamed
+        if self.live:
+            in_hand, newest = self._in_hand, self.newest
+        else:  # who was alone and made this process end has the third
+            in_hand, newest = self._blamed, {offset for offset in self._blamed if self.is_suspect(offset)}
         metadata = encode(
             lowest,
             self.open[0][1],
@@ -189,6 +195,6 @@ class Ledger:
                 if offset >= lowest and offset not in in_hand
             },
             lives=self.live,
-            newest=self.newest,
+            newest=newest,
         )
         return OffsetAndMetadata(lowest, metadata)

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 ENDED_TIMEOUT_S = 3.0
 HOP_INDEX = 3000  # beside a stage's outputs
-CRASHED = DeadLetter("crashed-worker", "three processes died while they had it in hand; it is not tried again")
+CRASHED = DeadLetter("crashed-worker", "it ended each process that had it in hand, the last one alone; not tried again")
 
 
 EndedRuns = Callable[[Sequence[tuple[UUID, int]]], Awaitable[Set[tuple[UUID, int]]]]

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from embedded.home import Home
 from embedded.ports import free_port
 
@@ -44,11 +46,16 @@ class Newcomer:
         status: dict[str, Any] = json.loads(done.stdout)
         return status
 
-    def resident(self) -> int:
-        """Bytes of the supervisor and all that it has started."""
+    def resident(self) -> list[tuple[int, str]]:
+        """MB of the supervisor and of each that it has started, the largest first."""
         supervisor = Home(self.home).supervisor()
         assert supervisor is not None
         tree = [supervisor, *supervisor.children(recursive=True)]
         pids = {process.pid for process in tree}
         assert {process["pid"] for process in self.status()["processes"]} < pids
-        return sum(process.memory_info().rss for process in tree)
+        return sorted(((process.memory_info().rss // 10**6, told(process)) for process in tree), reverse=True)
+
+
+def told(process: psutil.Process) -> str:
+    """The end of its command line."""
+    return " ".join(process.cmdline())[-60:] or process.name()

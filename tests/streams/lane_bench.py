@@ -72,16 +72,15 @@ class Bench:
 
     def deliver(
         self, *offsets: int, died: Collection[int] = (), crashes: Mapping[int, int] = {}, partition: int = 0,
-        ended: Collection[int] | None = None, ahead: Collection[int] = (), newest: Collection[int] = (),
+        ended: Collection[int] | None = None, ahead: Collection[int] = (),
     ) -> Ledger:  # fmt: skip
         """As the consumer does after an assignment: a ledger anew.
 
         `died`: in hand when a process died; `crashes`: how often; `ended`: what is found when that is looked up;
-        `ahead`: cancelled, say; `newest`: had just begun when it died.
+        `ahead`: cancelled, say.
         """
         records = [FakeRecord(offset, partition=partition) for offset in offsets]
         ledger = Ledger(records[0], end=0 if ended is None else max(offsets) + 1)
-        ledger._newest_told |= set(newest)
         ledger._crashes |= {**dict.fromkeys(died, 1), **crashes}
         batch = Batch(self.lane, ledger, ledger.deliver(records))
         self.app.consumer.ledgers.append(ledger)
