@@ -11,7 +11,7 @@ from processors.retrieval.answer_links import BARE, BEGINNINGS, LinkRules
 
 MAX_HELD, MAX_CODE, MAX_MATHS = 600, 300, 120  # characters that are waited for; what is longer is no such thing
 TAIL = 60
-_SPECIAL = re.compile(r"[\[\]【!`$\\<\n]| +|(?<![A-Za-z0-9])[hHfFwW]")
+_SPECIAL = re.compile(r"[\[\]【!`~$\\<\n]| +|(?<![A-Za-z0-9])[hHfFwW]")
 _TARGET = re.compile(
     r"\(\s*(<[^<>\n]*>|[^\s()<]*(?:\([^\s()]*\)[^\s()]*)*)(?:\s+(?:\"[^\"]*\"|'[^']*'|\([^()]*\)))?\s*\)"
 )
@@ -127,7 +127,7 @@ class CitedText:
         return stop - at + length, text[at:stop] + said if said else ""
 
     def _code(self, text: str, at: int, is_end: bool) -> tuple[int, str] | None:
-        """Backticks; or the end of a line, after which a fence may stand."""
+        """Backticks and tildes; or the end of a line, after which a fence may stand."""
         start = at
         if text[at] == "\n":
             start = at + 1
@@ -146,9 +146,10 @@ class CitedText:
             elif mark[0] == self._fence[0] and len(mark) >= len(self._fence):
                 self._fence = None
             return fence.end() - at, text[at : fence.end()]
-        if text[at] == "\n":
-            return 1, "\n"
-        return self._inline(text, at, is_end)
+        if text[at] == "`":
+            return self._inline(text, at, is_end)
+        may_become = is_first and not is_end and text[at] == "~" and text[at:] in ("~", "~~")
+        return None if may_become else (1, text[at])
 
     def _inline(self, text: str, at: int, is_end: bool) -> tuple[int, str] | None:
         start = at
@@ -224,7 +225,8 @@ class CitedText:
     def _citation(self, raw: str, numbers: str, spaces: str, after: str) -> str:
         wanted: list[int] = []
         for first, last in _RANGE.findall(numbers):
-            wanted += range(int(first), int(last) + 1) if last and int(last) - int(first) < 100 else [int(first)]
+            ends = int(first), int(last or first)
+            wanted += range(ends[0], ends[1] + 1) if ends[0] <= ends[1] else ends
         there = [number for number in wanted if 1 <= number <= self._passages]
         if len(there) < len(wanted) and raw[0] == "[" and (0 in wanted or self._is_no_citation(spaces, after)):
             return raw

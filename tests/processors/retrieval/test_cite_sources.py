@@ -34,6 +34,20 @@ def checked(answer: str, *, passages: int = 3) -> tuple[str, Counts]:
         ("[1]", "[1]", 1, 0),
         ("[4]", "", 0, 1),
         ("[0] is none", "[0] is none", 0, 0),
+        ("Wide [1-300] and [2-2] and [3-9].", "Wide [1, 2, 3] and [2-2] and [3].", 5, 303),
+        ("Turned [9-2] and [8-7].", "Turned [2] and.", 1, 3),
+        ("Many  [9]  spaces  [1].", "Many  spaces  [1].", 1, 1),
+        ("An end.[9] Another. [9]", "An end. Another.", 0, 2),
+        ("It costs $5 [9] and $6 [9].", "It costs $5 and $6.", 0, 2),
+        ("A $ sign [9] $ apart.", "A $ sign $ apart.", 0, 1),
+        ("A line $x [9]\nand y$ [9].", "A line $x\nand y$.", 0, 2),
+        ("```\na [9]\n~~~\nb [9]\n```\nc [9]", "```\na [9]\n~~~\nb [9]\n```\nc", 0, 1),
+        ("````\n[9]\n```\n[9]\n````\nc [9]", "````\n[9]\n```\n[9]\n````\nc", 0, 1),
+        ("~~~\n[9]\n~~~~\nc [9]", "~~~\n[9]\n~~~~\nc", 0, 1),
+        ("x\n   ```\n[9]\n```\nc [9]", "x\n   ```\n[9]\n```\nc", 0, 1),
+        ("`[9]` and [9]", "`[9]` and", 0, 1),
+        ("text ```[9]``` [9]", "text ```[9]```", 0, 1),
+        ("values[9] x and other[9] x", "values[9] x and other x", 0, 1),
     ],
 )
 def test_a_citation_that_points_nowhere_is_taken_out_and_counted(
@@ -99,6 +113,33 @@ def test_a_link_that_leads_outside_is_taken_out(answer: str, told: str) -> None:
     assert checked(answer)[0] == told
 
 
+def test_each_link_that_is_taken_out_is_counted() -> None:
+    outside = "(http://other.example/)"
+    answer = (
+        f"![a]{outside}[b]{outside}<img src=http://other.example> http://other.example\n[r]: http://other.example\n"
+    )
+    assert checked(answer) == ("b  (link removed)\n\n", Counts(links=5))
+
+
+@pytest.mark.parametrize("answer", ["![a]", "![a] b", "![a][r]", "[r]: no address\n", "1. [r]\n", "wow! [a]"])
+def test_what_only_looks_like_a_link_stays(answer: str) -> None:
+    assert checked(answer) == (answer, Counts())
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        ("[a](http://other.", "example) b"), ("![a](http://other.", "example) b"), ("[r]: http://other.", "example\n"),
+        ("http://other.", "example b"), ("<img src='http://other.", "example'> b"), ("w", "ww.other.example b"),
+    ],
+)  # fmt: skip
+def test_nothing_of_a_link_is_told_before_its_end_is_known(first: str, rest: str) -> None:
+    cited = CitedText(3, RULES)
+    assert cited.told(first) == ""
+    assert "other" not in cited.told(rest) + cited.end()
+    assert cited.counts.links == 1
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -122,7 +163,7 @@ def test_what_is_taken_out_makes_no_new_link(answer: str) -> None:
 PIECES = [
     "[1]", "[9]", "【2】", "![", "](", "http://", "evil.example", ")", "[", "]", " ", "`", "```", "\n", "\n\n", "$",
     "\\(", "\\)", "<", ">", "=", "a", "word", "1", ":", "www.", "h", "https://known.example/a?b=1", "(", "[r]: ", "«",
-    "~~~",
+    "~~~", "~",
 ]  # fmt: skip
 
 
