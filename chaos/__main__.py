@@ -22,7 +22,10 @@ def main() -> int:
     parser.add_argument("--consumer", choices=("ours", "stock"), default="ours", help="stock: Faust's, which loses")
     parser.add_argument("--faults", default=None, help=f"rows, with commas: {','.join(fault.row for fault in known)}")
     parser.add_argument(
-        "--rounds", type=int, default=None, help="over all faults, then no more jobs; else until they are sent"
+        "--rounds",
+        type=int,
+        default=None,
+        help="over all faults, then no more jobs; else until there were all jobs and all faults",
     )
     parser.add_argument("--short", action="store_true", help="the short cut: a few rows, each small")
     parser.add_argument("--mutant", choices=tuple(MUTANTS), default=None, help="the product with a bug put in")

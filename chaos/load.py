@@ -54,12 +54,11 @@ class Wanted:
 
 @dataclass
 class Load:
-    """Sends until it has `jobs` acknowledged, or is stopped; `rate` per second."""
+    """Sends until it is stopped; `rate` per second."""
 
     target: Target
     ledger: Ledger
     seed: int
-    jobs: int
     rate: float
     acked: int = 0
     sent: int = 0
@@ -118,9 +117,9 @@ class Load:
     async def run(self, stop: asyncio.Event) -> None:
         """Send; returns when no answer is waited for any more."""
         began, due = time.monotonic(), 0.0
-        while not stop.is_set() and self.acked < self.jobs:
+        while not stop.is_set():
             due = min(due + self.rate * TICK_S, self.rate)  # what an outage held up is not made good at once
-            while due >= 1 and len(self._open) < MAX_OPEN and self.sent < self.jobs * 2:
+            while due >= 1 and len(self._open) < MAX_OPEN:
                 due -= 1
                 self.send()
             began += TICK_S

@@ -31,7 +31,7 @@ class Injection:
 
 @dataclass
 class Nemesis:
-    """`rounds` None: until told to stop, but each fault once."""
+    """`rounds` None: until told to stop."""
 
     scene: Scene
     faults: Sequence[Fault]
@@ -39,17 +39,17 @@ class Nemesis:
     rounds: int | None
     report: Callable[[str], None]
     calm_within_s: float = CALM_WITHIN_S
+    rounds_done: int = 0
     done: list[Injection] = field(default_factory=list)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Rounds over all faults, each in an order of its own."""
-        number = 0
-        while self.rounds is None or number < self.rounds:
-            for fault in schedule(self.faults, self.seed, number, short=self.scene.short):
+        while self.rounds is None or self.rounds_done < self.rounds:
+            for fault in schedule(self.faults, self.seed, self.rounds_done, short=self.scene.short):
                 if stop.is_set():
                     return
                 await self._inject(fault)
-            number += 1
+            self.rounds_done += 1
 
     async def _inject(self, fault: Fault) -> None:
         scene, monitor = self.scene, self.scene.monitor
@@ -66,6 +66,11 @@ class Nemesis:
             await asyncio.wait_for(fault.inject(scene), INJECT_WITHIN_S)
         except Void as why:
             injection.void = str(why)
+        except TimeoutError:
+            injection.void = f"not over within {INJECT_WITHIN_S:.0f} s"
+            for member in scene.system.members:
+                if member.lives and not member.kept:  # it was for this fault alone
+                    scene.system.kill(member)
         healed_at = time.monotonic()
         scene.ledger.write("fault", phase="heal", number=injection.number, row=fault.row, void=injection.void)
         injection.not_calm = await self._calm(healed_at)

@@ -32,9 +32,9 @@ from tests.forks import Forks
 USERS, USERS_SHORT = 24, 8
 REPLICAS = 2
 MAX_RATE, MIN_RATE = 120.0, 5.0
-ENDLESS = 10**9
 SLOW_STOCK_SHORT = 0.2  # share of slow calls, past which it commits: a few kills then lose many
-LOAD_SHARE = 0.75  # of the duration; the rest is for starting and ending
+# Of the duration, for starting and ending.
+MOST_KEPT_S, MOST_KEPT_SHARE = 240.0, 0.25
 SETTLE_S, SETTLE_STOCK_S, SETTLE_STOCK_SHORT_S = 100.0, 10.0, 5.0  # without anything moving; a webhook's lease is 60 s
 END_WITHIN_S = 900.0
 PROVIDER = "openai"
@@ -43,7 +43,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to be. `duration_s` 0: as long as it takes; `rounds`: over all faults, and then the load ends."""
+    """What a run is to be.
+
+    `jobs`: that are to be accepted, at least; `duration_s` 0: as long as it takes; `rounds`: over all faults, and then
+    the load ends; None: when there were all jobs and all faults.
+    """
 
     jobs: int
     duration_s: float
@@ -60,7 +64,12 @@ class Plan:
         """Jobs per second."""
         if not self.duration_s:
             return MAX_RATE
-        return min(MAX_RATE, max(MIN_RATE, 1.4 * self.jobs / (self.duration_s * LOAD_SHARE)))
+        return min(MAX_RATE, max(MIN_RATE, 1.4 * self.jobs / self.load_s))
+
+    @property
+    def load_s(self) -> float:
+        """How long jobs are sent at most; 0: as long as it takes."""
+        return self.duration_s - min(MOST_KEPT_S, MOST_KEPT_SHARE * self.duration_s)
 
 
 def run(plan: Plan, report: Report | None = None) -> Verdict:
@@ -125,9 +134,8 @@ async def _broken(
         report("     the system is ready")
         system.keep()
         target = await _target(system, receiver, users=USERS_SHORT if plan.short else USERS)
-        jobs = plan.jobs if plan.rounds is None else ENDLESS  # the load ends with the last round
         slow = SLOW_STOCK_SHORT if plan.consumer == "stock" and plan.short else SLOW
-        async with Load(target, ledger, plan.seed, jobs, plan.rate, slow_share=slow) as load:
+        async with Load(target, ledger, plan.seed, plan.rate, slow_share=slow) as load:
             monitor = Monitor(system.services.postgres.dsn, provider.url, acked=lambda: load.acked)
             monitor.start()
             scene = Scene(system, load, monitor, provider, receiver, system.services, ledger, Random(), plan.short)
@@ -159,10 +167,11 @@ async def _load_and_break(plan: Plan, load: Load, nemesis: Nemesis, report: Repo
         for task in done:
             await task
         elapsed = time.monotonic() - began
-        over = bool(plan.duration_s) and elapsed > plan.duration_s * LOAD_SHARE
-        if loading.done() or over:
+        is_over = bool(plan.duration_s) and elapsed > plan.load_s
+        has_all = plan.rounds is None and nemesis.rounds_done > 0 and load.acked >= plan.jobs
+        if is_over or has_all:
             no_more_faults.set()
-        if over or (plan.rounds is not None and breaking.done()):
+        if is_over or breaking.done():
             no_more_load.set()
         if elapsed - last_told > 60:
             last_told = elapsed

@@ -9,7 +9,7 @@ from chaos.system import Member
 WORKER_ROLES = ("gate", "completion", "sink")
 SAMPLED = 1  # points per role in the short cut
 PASSINGS = (1, 12)
-DIES_WITHIN_S = 25.0
+DIES_WITHIN_S = 25.0  # of being ready
 
 
 @fault("2", "kill -9 at a commit point", short=True)
@@ -39,8 +39,9 @@ def arm(scene: Scene, role: str, point: str, passing: int, action: str = "exit")
 
 async def dies(scene: Scene, member: Member) -> bool:
     """True once it has ended at its point; ends it where it never came there."""
-    deadline = asyncio.get_running_loop().time() + DIES_WITHIN_S
     popen = member.popen
+    await scene.system.ready(member)  # or dead before
+    deadline = asyncio.get_running_loop().time() + DIES_WITHIN_S
     while popen is not None and popen.poll() is None:
         if asyncio.get_running_loop().time() > deadline:
             scene.system.kill(member)
