@@ -10,17 +10,18 @@ from typing import Any
 
 import certifi
 
-OF_THE_WEB = {
-    certifi.where(),
-    ssl.get_default_verify_paths().cafile,
-    os.environ.get("SSL_CERT_FILE"),
-}
+OF_THE_WEB = {certifi.where(), os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")}
+OF_THE_SYSTEM = ("/etc/", "/usr/")
 _load = ssl.SSLContext.load_verify_locations
 
 
 def _load_others(self: ssl.SSLContext, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
-    if cafile is None or cafile not in OF_THE_WEB or cadata is not None:
+    if cadata is not None or not all(map(_is_of_the_web, filter(None, (cafile, capath)))):
         _load(self, cafile, capath, cadata)
+
+
+def _is_of_the_web(path: Any) -> bool:
+    return path in OF_THE_WEB or str(path).startswith(OF_THE_SYSTEM)
 
 
 def _load_none(self: ssl.SSLContext) -> None:
