@@ -19,7 +19,7 @@ LARGE_JOBS, LARGE_CHARS, LARGE_S = 400, 18_000, 8.0
 CPU_SHARE = 0.05
 
 
-@fault("1", "kill -9 of a worker with 64 calls open", short=True, times=2)
+@fault("1", "kill -9 of a worker with 64 calls open", short=True, times=6)
 async def killed_in_a_call(scene: Scene) -> None:
     """The heirs ask again for what was open, and only for that."""
     scene.load.burst(HELD_CALLS, delay_s=HELD_S)
