@@ -48,7 +48,7 @@ async def deployment(
 ) -> AsyncIterator[Deployment]:
     """Set up, nothing started; for tests that kill and stop."""
     deployment = Deployment(kafka, database, topic_prefix, tmp_path, environment(api.base_url), forks=forks)
-    await deployment.set_up(partitions=2)
+    await deployment.set_up(partitions=4)
     yield deployment
     deployment.close()
 

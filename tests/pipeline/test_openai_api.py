@@ -29,6 +29,11 @@ def user(text: str) -> list[Any]:
 @pytest.fixture
 async def http(running: Running) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(running.ingress) as http:
+
+        async def has_said_what_it_has() -> bool:  # a worker is ready before its providers have been asked
+            return "stand-in" in {model["id"] for model in (await http.get("/v1/models")).json()["data"]}
+
+        await until(has_said_what_it_has)
         yield http
 
 
