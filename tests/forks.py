@@ -25,9 +25,6 @@ from tests import quick_hashes, quick_trust
 ROOT = Path(__file__).parent.parent
 MODULES = (
     "cli", "uvloop", "streams.worker", "ingress.app", "ingress.server", "transport.logs", "providers.openai_compatible",
-    # What these import only when they are used, and nearly every process does.
-    "httpcore", "httpcore2", "faust.assignor", "faust.tables.sets", "faust.fixups.django", "openai.resources.models",
-    "cryptography.hazmat.backends.openssl.backend", "anyio._backends._asyncio",
 )  # fmt: skip
 
 
@@ -149,7 +146,6 @@ def _main() -> None:
     for name in MODULES:
         importlib.import_module(name)
     _have_filter()
-    inspect.getmodule(sys._getframe())  # it looks through all modules once, and Faust asks it for each agent
     gc.freeze()  # what a child never touches is not copied for it; at its end that took a second
     told = _serve()
     if told is None:
