@@ -14,7 +14,7 @@ MAX_BYTES = 3_500  # brokers refuse 4,097
 MAX_IN_HAND_BYTES = 1_200  # of these, so that finished ones have their place
 LIVES = "L"
 CRASHES = "nsk"
-# What a death says against a record in hand: twice as much where the record had just begun.
+# How often a death counts for a record in hand; ADR 6.
 JUST_BEGUN_WEIGHS, IN_HAND_WEIGHS = 2, 1
 
 

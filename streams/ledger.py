@@ -12,8 +12,8 @@ from streams.commit_metadata import LIVES, decode, encode
 MAX_OPEN = 20_000  # offsets between the lowest unfinished one and the newest delivered
 MAX_RECENT_IDS = 20_000
 SUSPECT_FROM = 2  # deaths of processes that had a record in hand, before it is handled alone
-# Then it is not handled any more: it was alone at the last one. A death counts twice for a record that had just begun,
-# so that one which kills at once has three, and one that was hit from outside in three long runs is asked once more.
+# Then it is not handled any more: it was alone at the last one. A death counts twice for a record that had just begun.
+# So one that kills at once has three; what three kills from outside have hit, after it had begun well, is tried again.
 MAX_CRASHES = 4
 FOUND, LIKELY, SUSPECT, DIED_ONCE, NEVER_DIED = range(5)
 
