@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from uuid import UUID
@@ -188,8 +189,8 @@ def compare(
 @app.command()
 def ingress() -> None:
     """Serve the REST API."""
-    from ingress.app import MissingSettingError
     from ingress.cluster import ClusterRefusesError
+    from ingress.missing_setting import MissingSettingError
     from ingress.server import PortTakenError, serve_ingress
     from transport import logs
 
@@ -228,12 +229,12 @@ Partitions = Annotated[int | None, typer.Option(help="At most so many per topic;
 @app.command()
 def setup(partitions: Partitions = None) -> None:
     """Create or update the database's schema, the topics, and the first admin (ROOT_USR_PASS)."""
-    from ingress.app import MissingSettingError
     from ingress.bootstrap import set_up
+    from ingress.missing_setting import MissingSettingError
     from transport.admin import TopicsError
 
     try:
-        asyncio.run(set_up(Settings(), partitions=partitions, report=print))
+        asyncio.run(set_up(Settings(), partitions=partitions, report=partial(print, flush=True)))
     except (TopicsError, MissingSettingError, OSError) as error:
         _fail(error)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from embedded.home import PartState
 from embedded.part import Part
-from embedded.spawn import spawn
+from embedded.spawn import KILLED_WITHIN_S, spawn
 
 MAX_LOG_BYTES, KEPT_LOG_BYTES = 10_000_000, 1_000_000
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 10.0
@@ -96,7 +96,7 @@ class Child:
             await asyncio.sleep(0.05)
         if process.poll() is None:
             process.kill()
-        process.wait(5)
+        await asyncio.to_thread(process.wait, KILLED_WITHIN_S)
         self.state.pid = None
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from embedded.errors import EmbeddedError
 from embedded.part import Part
-from embedded.spawn import spawn
-
-KILLED_WITHIN_S = 60  # the kernel's part: it may have to wait for a disk that others keep busy
+from embedded.spawn import KILLED_WITHIN_S, spawn
 
 
 class Running:

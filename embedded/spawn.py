@@ -11,6 +11,7 @@ from typing import IO
 from embedded.part import Part
 
 PR_SET_PDEATHSIG = 1
+KILLED_WITHIN_S = 60  # the kernel's part: it may have to wait for a disk that others keep busy
 
 
 def spawn(part: Part, *, stdout: int | IO[bytes]) -> "subprocess.Popen[bytes]":

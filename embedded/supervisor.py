@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parent.parent
 EMBEDDED_PARTITIONS = 4
 TICK_S, CHECK_EVERY_S, FIRST_CHECK_EVERY_S = 0.1, 3.0, 0.15
-SETUP_TIMEOUT_S = 120
+# A disk that others keep busy was seen to take two minutes for the 700 times that Kafka waits for it here.
+SETUP_TIMEOUT_S = 300
+SETUP_LINES, NOTE_CHARACTERS = 40, 80
 READY_WITHIN_S = 120.0
 DRAIN_S = 40.0
 # The roles of each worker: no more processes than a machine that has all of it can do with.
@@ -141,6 +144,8 @@ class Supervisor:
             return
         environment = self._environment(bootstrap, dsn) | found
         await self._set_up(environment)
+        if self._stop.is_set():
+            return
         self._begin(self._our_part("ingress", ("ingress",), environment, port=ingress_port))
         for name, roles in WORKERS.items():
             wanted = ",".join(role for role in roles if role != "speech" or speaks)
@@ -173,25 +178,46 @@ class Supervisor:
         }
 
     async def _set_up(self, environment: dict[str, str]) -> None:
-        """Schema, topics, first admin."""
+        """Schema, topics, first admin; meanwhile the parts are watched, and whoever wants to stop may."""
         self._note("ingress", "starting", "setting up database and topics")
+        setting_up = asyncio.create_task(self._run_setup(environment), name="setup")
+        try:
+            await self._watch_until(setting_up.done)
+        finally:
+            setting_up.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await setting_up
+
+    async def _run_setup(self, environment: dict[str, str]) -> None:
         password = self._settings.root_usr_pass
         secret = password.get_secret_value() if password else self._home.secret("root_usr_pass")
         command = [sys.executable, "-m", "cli", "setup"]
         if self._settings.kafka_bootstrap_servers is None:
             command += ["--partitions", str(EMBEDDED_PARTITIONS)]
+        said: deque[str] = deque(maxlen=SETUP_LINES)
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, env={**environment, "ROOT_USR_PASS": secret}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
         try:
-            done = await asyncio.to_thread(
-                subprocess.run, command, cwd=ROOT, env={**environment, "ROOT_USR_PASS": secret}, capture_output=True,
-                text=True, timeout=SETUP_TIMEOUT_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+            async with asyncio.timeout(SETUP_TIMEOUT_S):
+                while line := (await process.stdout.readline() if process.stdout else b""):
+                    said.append(line.decode(errors="replace").rstrip())
+                    self._note("ingress", "starting", f"setting up: {said[-1][:NOTE_CHARACTERS]}")
+                await process.wait()
+        except TimeoutError:
             raise EmbeddedError(
-                f"database and topics were not set up within {SETUP_TIMEOUT_S} s, as on a machine that is too busy: "
-                "run `assistant up` again, which goes on from there"
+                f"database and topics were not set up within {SETUP_TIMEOUT_S} s, as on a machine or a disk that is "
+                f"too busy (last said: {said[-1] if said else 'nothing'}): run `assistant up` again, which goes on "
+                "from there"
             ) from None
-        if done.returncode:
-            raise EmbeddedError(f"database and topics could not be set up: {(done.stderr or done.stdout).strip()}")
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            told = "\n".join(said).strip()
+            raise EmbeddedError(f"database and topics could not be set up: {told}")
 
     def _our_part(self, name: str, words: tuple[str, ...], environment: dict[str, str], *, port: int) -> Part:
         address = f"http://{HOST}:{port}"
@@ -262,8 +288,11 @@ class Supervisor:
     async def _stop_all(self) -> None:
         """Those who work first, drained; then what they stand on."""
         ours = [child for child in self._children if child.part.name.startswith(("worker", "ingress"))]
-        await asyncio.gather(*(child.stop() for child in ours))
-        await asyncio.gather(*(child.stop() for child in self._children if child not in ours))
+        for together in (ours, [child for child in self._children if child not in ours]):
+            stopped = asyncio.gather(*(child.stop() for child in together))
+            await asyncio.sleep(0)  # each has been asked by then
+            self._tell()
+            await stopped
 
     @contextlib.contextmanager
     def _locked(self) -> Any:

@@ -38,6 +38,7 @@ from ingress.http.middleware import Edge
 from ingress.http.problems import install as install_problems
 from ingress.http.uploads import Places
 from ingress.limits import Limits
+from ingress.missing_setting import MissingSettingError
 from ingress.openai_api.model_names import Models
 from ingress.operations import install_docs, install_metrics
 from ingress.publisher import Publisher
@@ -98,10 +99,6 @@ logger = logging.getLogger(__name__)
 RETRY_S, MAX_WAIT_S = 1.0, 10.0
 DESCRIPTION = """Ask an assistant, and wait, poll, or get a signed webhook. Every request is a job that flows through
 Kafka topics. Press **Authorize**, log in (the first admin is `root`), and call everything from here."""
-
-
-class MissingSettingError(Exception):
-    """The ingress cannot start; the message names the variable to set."""
 
 
 def create_app(settings: Settings) -> FastAPI:

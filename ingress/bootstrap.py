@@ -1,19 +1,20 @@
 """What must be there before anything runs: the schema, the topics, the first admin."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from time import monotonic
 
 from ingress.access.passwords import Passwords
-from ingress.app import MissingSettingError
+from ingress.announcer import announce
+from ingress.missing_setting import MissingSettingError
 from ingress.publisher import Publisher
-from ingress.users import ensure_root
 from schemas.topics import Catalog
 from settings import Settings
 from sinks.migrate import migrate
 from sinks.pool import Pool
-from sinks.users import UserStore
+from sinks.users import UserExistsError, UserStore
 from transport.admin import apply
 from transport.clients import KafkaAccess
 
@@ -51,7 +52,7 @@ async def set_up(settings: Settings, *, partitions: int | None, report: Callable
             if monotonic() > deadline:
                 raise OSError(publisher.problem)
             await asyncio.sleep(0.05)
-        await ensure_root(
+        await _ensure_root(
             settings.root_usr_pass.get_secret_value(), UserStore(pool), Passwords(), publisher,
             catalog.full_name("user-updated"),
         )  # fmt: skip
@@ -59,3 +60,11 @@ async def set_up(settings: Settings, *, partitions: int | None, report: Callable
         await publisher.stop()
         await pool.close()
     report("the admin root is there")
+
+
+async def _ensure_root(password: str, users: UserStore, passwords: Passwords, publisher: Publisher, topic: str) -> None:
+    """The first admin, `root`; an existing one keeps its password."""
+    if await users.get("root") is None:
+        with contextlib.suppress(UserExistsError):  # another replica was faster
+            await users.create("root", await passwords.hash(password), "admin")
+    await announce("root", users, publisher, topic)  # always: a new Kafka beside an old Postgres has not heard of it

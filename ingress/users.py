@@ -1,19 +1,16 @@
 """Login, registration, and what everybody may do about their own password."""
 
-import contextlib
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
-from ingress.access.passwords import Passwords
-from ingress.announcer import NotKnownError, announce
+from ingress.announcer import NotKnownError
 from ingress.http.problems import Problem
-from ingress.publisher import Publisher
 from ingress.services import Found, LoggedInUser, Services, UserAdmin
 from schemas.request_fields import RequestBody, Role, UserId
 from sinks.login_failures import Reason
-from sinks.users import UserExistsError, UserRow, UserStore
+from sinks.users import UserExistsError, UserRow
 
 router = APIRouter(prefix="/auth", tags=["users"])
 Password = Annotated[str, Field(min_length=8, max_length=256)]
@@ -172,11 +169,3 @@ async def _announced_token(found: Services, row: UserRow) -> TokenReply:
             detail = "Kafka does not answer, so the user is not known everywhere yet; log in again soon"
             raise Problem(503, "not-accepted", detail, headers={"Retry-After": "2"}) from None
     return TokenReply(access_token=found.tokens.issue(row.user_id, role=row.role, epoch=row.token_epoch))
-
-
-async def ensure_root(password: str, users: UserStore, passwords: Passwords, publisher: Publisher, topic: str) -> None:
-    """The first admin, `root`; an existing one keeps its password. May be called at every start."""
-    if await users.get("root") is None:
-        with contextlib.suppress(UserExistsError):  # another replica was faster
-            await users.create("root", await passwords.hash(password), "admin")
-    await announce("root", users, publisher, topic)  # always: a new Kafka beside an old Postgres has not heard of it

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ import pytest
 from pwdlib import PasswordHash
 
 from schemas.topics import Catalog
-from tests import one_kafka, own_ports, quick_hashes, quick_trust
+from tests import one_kafka, own_ports, quick_hashes, quick_trust, scratch
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
@@ -121,8 +120,7 @@ def dear_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def service_home() -> Iterator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="assistant-tests-"))
-    home.chmod(0o755)  # Postgres runs as somebody else where we are root
+    home = scratch.folder()
     yield home
     shutil.rmtree(home, ignore_errors=True)
 

@@ -6,14 +6,13 @@ It belongs to the process that hands out the tests, for one of those that run th
 import asyncio
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from embedded.kafka import answers
 from embedded.ports import HOST, KeptPorts
 from embedded.services import start_kafka
+from tests import scratch
 from tests.waiting import until
 
 WHERE = "TESTS_KAFKA"
@@ -21,7 +20,7 @@ WHERE = "TESTS_KAFKA"
 
 def start() -> Callable[[], None]:
     """Begin to start it, while others collect their tests; returns what stops it."""
-    home = Path(tempfile.mkdtemp(prefix="assistant-tests-"))
+    home = scratch.folder()
     os.environ[WHERE] = f"{HOST}:{KeptPorts(home / 'ports.json').get('kafka')}"
     over = threading.Event()
 

@@ -6,11 +6,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from embedded import supervisor
 from embedded.errors import EmbeddedError
-from embedded.home import Home
+from embedded.home import Home, PartState, Status
 from settings import ROLES, Settings
 from tests.vectors.conftest import store
 from vectors.opening import open_server
@@ -95,5 +96,43 @@ async def test_a_machine_that_is_too_busy_to_set_up_is_told_as_such(
     Home(tmp_path).make()
     monkeypatch.setattr(supervisor, "SETUP_TIMEOUT_S", 0.001)
     settings = Settings(_env_file=None, assistant_home=tmp_path, kafka_bootstrap_servers="127.0.0.1:9")
-    with pytest.raises(EmbeddedError, match="run `assistant up` again"):
+    with pytest.raises(EmbeddedError, match=r"last said: nothing.*run `assistant up` again"):
         await supervisor.Supervisor(settings)._set_up({})
+
+
+def program(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
+    """What the supervisor sets up with."""
+    (folder / "cli.py").write_text(text)
+    monkeypatch.setattr(supervisor, "ROOT", folder)
+
+
+async def test_each_step_of_setting_up_is_told_and_so_is_why_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Home(tmp_path).make()
+    program(monkeypatch, tmp_path, "print('the database is new', flush=True)\nraise SystemExit('no topics')")
+    notes: list[str] = []
+    settings = Settings(_env_file=None, assistant_home=tmp_path, kafka_bootstrap_servers="127.0.0.1:9")
+    made = supervisor.Supervisor(settings, changed=lambda status: notes.extend(part.note for part in status.parts))
+    made._status.parts = [PartState("ingress")]
+    with pytest.raises(EmbeddedError, match="could not be set up: the database is new\nno topics"):
+        await made._set_up(dict(os.environ))
+    assert "setting up: the database is new" in notes
+
+
+async def test_whoever_stops_while_it_is_set_up_need_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Home(tmp_path).make()
+    program(monkeypatch, tmp_path, "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)")
+    settings = Settings(_env_file=None, assistant_home=tmp_path, kafka_bootstrap_servers="127.0.0.1:9")
+    notes: list[str] = []
+
+    def changed(status: Status) -> None:
+        notes.extend(part.note for part in status.parts)
+        if notes[-1].split()[-1].isdigit():
+            made._stop.set()
+
+    made = supervisor.Supervisor(settings, changed=changed)
+    made._status.parts = [PartState("ingress")]
+    async with asyncio.timeout(60):
+        await made._set_up(dict(os.environ))
+    assert not psutil.pid_exists(int(notes[-1].split()[-1]))
