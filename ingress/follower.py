@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from math import inf
 from time import monotonic, time
 from typing import Any
 from uuid import UUID
@@ -241,7 +242,7 @@ class Follower:
             # The job has run twice, or was redriven. Who began to wait since has not heard the first outcome, which is
             # the one that counts: so how it has ended is for its row to say.
             for watch in self._watches.get(key, ()):
-                watch.since = 0.0
+                watch.since = -inf
             return
         self._ended[key] = None
         if len(self._ended) > MAX_ENDED:
@@ -252,7 +253,7 @@ class Follower:
                 error = event.error.model_dump(exclude_none=True) if event.error else None
                 for watch in watches:
                     if watch.may_have_ended and self._may_be_second(event):
-                        watch.since = 0.0  # as above
+                        watch.since = -inf  # as above
                     else:
                         watch.finish(Outcome(event.status, event.result, error, event.rate_limit, stream=event.stream))
 

@@ -27,9 +27,16 @@ async def until(
         if found:
             return found
         is_time = time.monotonic() < deadline
-        assert is_time, f"not within {within_s} s: {inspect.getsource(condition).strip()} {telling()}"
+        assert is_time, f"not within {within_s} s: {_told(condition)} {telling()}"
         # What takes long to ask leaves as much to those whom it waits for; up to a point.
         await asyncio.sleep(min(0.2, max(0.03, time.monotonic() - asked_at)))
+
+
+def _told(condition: Callable[[], Any]) -> str:
+    try:
+        return inspect.getsource(condition).strip()
+    except (OSError, TypeError):  # it is not written in Python
+        return repr(condition)
 
 
 def listener(port: int) -> "subprocess.Popen[bytes]":
