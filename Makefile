@@ -9,6 +9,14 @@ CHOSEN ?= not long
 # A machine may say that no bytecode is kept: each of some thousand processes would compile all of ours anew.
 export PYTHONDONTWRITEBYTECODE :=
 
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --quiet --progress-bar on
+# The same packages by the same hashes in a third of the time; and what one clone has fetched another one need not. Where
+# uv gets nowhere, which does not know all of pip's settings, pip does it.
+UV_INSTALL = sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >.venv/uv.lock && $(PIP_INSTALL) -r .venv/uv.lock 2>$(PIP_LOG) \
+	&& SSL_CERT_FILE=$${SSL_CERT_FILE:-$$PIP_CERT} UV_DEFAULT_INDEX=$${UV_DEFAULT_INDEX:-$$PIP_INDEX_URL} \
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock \
+	2> >(grep -v '^ [+~-] ' >&2)
+
 .PHONY: help up down status test test-all test-unit check docs bench bench-peers bench-retrieval chaos chaos-long lora lock clean
 
 help: ## Show this
@@ -18,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making the virtual environment"; $(PYTHON) -m venv .venv; }
 	@echo "installing packages (about 1.3 GB on disk, once)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --quiet --progress-bar on -r requirements.lock 2>$(PIP_LOG) \
+	@$(UV_INSTALL) || $(PIP_INSTALL) -r requirements.lock 2>>$(PIP_LOG) \
 		|| { echo "the packages could not be installed: this machine needs its Python package registry once (pip's own words are in $(PIP_LOG))"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --no-index --quiet -e . 2>>$(PIP_LOG)
 	@touch $(STAMP)
