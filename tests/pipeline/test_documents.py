@@ -1,4 +1,4 @@
-"""Documents through the whole product: each way in, newer versions, deletion, cancelling, kill -9 in the middle."""
+"""Documents through the whole product: ways in, versions, deletion, cancelling, kill -9 of worker and vectors."""
 
 import asyncio
 import json
@@ -292,6 +292,44 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
         await until(lambda: counted(vectors, made["num_chunks"]))
         failed, ready = (await client.get("/documents")).json()["items"]
         assert (ready["status"], failed["status"], failed["error"]["code"]) == ("ready", "failed", "cancelled")
+
+
+async def test_vectors_that_are_killed_and_come_back_lose_and_double_nothing(
+    deployment: Deployment, ingress: Process, vectors: QdrantRepository, server: Running, api: Embedder
+) -> None:
+    deployment.environment["RETRY_LONG_FIRST_S"] = "1"
+    await ingestion(deployment)
+    await deployment.ready(deployment.worker("retrieval"))
+    async with client_of(ingress) as client:
+        first = (await ingest(client, text("nets", 40), "nets.txt")).json()
+        api.hold_after(70)
+        job_id = await begun(client, text("bees", 250))
+        told = await until(lambda: chunks_told(client, job_id))
+        await until(lambda: api.texts > api.may)
+        server.kill()
+        api.release()
+        # Whoever searches is told what is missing; the document waits; and nobody else notices.
+        problem(await client.get("/search/", params={"q": "nets"}), 503, "vectors-unavailable")
+        problem(await client.post("/chat/rag", json={"question": "What of nets?"}), 503, "vectors-unavailable")
+        waiting = await until(lambda: put_off(client, job_id))
+        assert waiting["retry_at"]
+        assert waiting["attempts"][-1]["code"] == "vectors-unavailable", waiting
+        assert (await client.post("/chat/", json={"prompt": "Say hello."})).status_code == 200
+        await asyncio.to_thread(server.start)
+        row = await ended(deployment, uuid.UUID(job_id))
+        assert row["status"] == "completed", row["error"]
+        made = json.loads(row["result"])
+        assert 0 < told < made["num_chunks"]
+        assert await vectors.count("root") == made["num_chunks"] + first["num_chunks"]
+        found = await client.get("/search/", params={"q": "nets", "mode": "keyword"})
+        assert {one["source"] for one in found.json()["results"]} == {"nets.txt"}
+
+
+async def put_off(client: httpx.AsyncClient, job_id: str) -> dict[str, Any] | None:
+    """What its job says while it waits for its next try."""
+    view: dict[str, Any] = (await client.get(f"/jobs/{job_id}")).json()
+    assert view["status"] == "pending", view
+    return view if view.get("state") == "waiting" else None
 
 
 async def listened(client: httpx.AsyncClient, job_id: str) -> Sse:
