@@ -1,4 +1,4 @@
-"""Tells every 5 s that this worker lives, what it can reach, and how busy it is; and keeps an eye on the clock."""
+"""Tells every 5 s or so that this worker lives, what it reaches, and how busy it is; and keeps an eye on the clock."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,10 @@ from streams.app import StreamApp
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 5.0
-LAG_TIMEOUT_S = 4.0
+BEAT_WITHIN_S = 8.0
+# On a machine with many processes to a processor looks took longer than 4 s for minutes: to give up on each of them
+# then is to take a worker that works for one that hangs.
+LOOK_TIMEOUT_S = 30.0
 MAX_CLOCK_SKEW_S = 30.0
 KEPT = 12  # heartbeats, that is, a minute of finished counts
 
@@ -56,6 +59,7 @@ class Heartbeat:
         self._finished: deque[dict[str, int]] = deque(maxlen=KEPT)
         self._task: asyncio.Task[None] | None = None
         self._beats, self._looks = Loop("the heartbeat"), Loop("looking at lags")
+        self._looked = asyncio.Event()
         self.says_good_bye = True  # not in another's name
         self.lags: dict[str, int] = {}
         self.deliverable: dict[str, int] = {}
@@ -84,11 +88,21 @@ class Heartbeat:
                     await asyncio.wait_for(self._beat(stopped=True), 2)
 
     async def _run(self) -> None:
-        # First that it lives: a look at the brokers may take seconds, and until then nobody sends it any work.
+        # First that it lives: until then nobody sends it any work.
         await self._try(self._beat(), PERIOD_S, self._beats)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_again_and_again(), name="looking at lags")
+            while True:  # after each look; and where one takes long it holds up no beat
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT_WITHIN_S):
+                        await self._looked.wait()
+                self._looked.clear()
+                await self._try(self._beat(), PERIOD_S, self._beats)
+
+    async def _look_again_and_again(self) -> None:
         while True:
-            await self._try(self._look(), LAG_TIMEOUT_S, self._looks)
-            await self._try(self._beat(), PERIOD_S, self._beats)
+            await self._try(self._look(), LOOK_TIMEOUT_S, self._looks)
+            self._looked.set()
             await asyncio.sleep(PERIOD_S)
 
     async def _try(self, step: Coroutine[Any, Any, None], timeout_s: float, loop: Loop) -> None:
@@ -148,8 +162,10 @@ class Heartbeat:
         began_at = monotonic()
         lags: dict[str, int] = {}
         deliverable: dict[str, int] = {}
-        for app in self._apps:
-            for tp, (unfinished, waiting) in (await app.consumer.backlog()).items():
+        # All at once: each one's question waits behind its fetch, for up to half a second.
+        found = await asyncio.gather(*(app.consumer.backlog() for app in self._apps))
+        for app, backlog in zip(self._apps, found, strict=True):
+            for tp, (unfinished, waiting) in backlog.items():
                 name = app.lanes[tp.topic].name
                 lags[name] = lags.get(name, 0) + unfinished
                 deliverable[name] = deliverable.get(name, 0) + waiting

@@ -102,6 +102,35 @@ async def test_a_worker_is_told_of_before_the_first_look_at_the_brokers() -> Non
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_look_that_takes_long_holds_up_no_beat_and_no_other_apps_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker that is slow to learn what waits is taken for one that is gone, or for one that hangs."""
+    monkeypatch.setattr(heartbeat_module, "BEAT_WITHIN_S", 0.02)
+    slow, other = FakeApp(), FakeApp()
+    asked, answered, backlog = asyncio.Event(), asyncio.Event(), slow.backlog
+
+    async def late() -> dict[TP, tuple[int, int]]:
+        await answered.wait()
+        return await backlog()
+
+    async def asked_for() -> dict[TP, tuple[int, int]]:
+        asked.set()
+        return {}
+
+    slow.backlog, other.backlog = late, asked_for  # type: ignore[method-assign]
+    beating = heartbeat(slow)
+    beating._apps = [slow, other]  # type: ignore[list-item]
+    looked_at = beating.looked_at
+    beating.start()
+    await asyncio.wait_for(asked.wait(), 5)
+    await until(lambda: len(slow.sent) > 3)
+    assert beating.looked_at == looked_at
+    answered.set()
+    await until(lambda: beating.looked_at > looked_at)
+    assert beating.deliverable == {slow.lane.name: 38}
+    await beating.stop()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_it_outlives_a_cluster_that_is_away() -> None:
     app = FakeApp()
     app.away = True
