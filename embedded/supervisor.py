@@ -22,6 +22,7 @@ from embedded.errors import EmbeddedError
 from embedded.home import Home, PartState, Status
 from embedded.part import Part
 from embedded.ports import HOST, KeptPorts, free_port, is_free
+from embedded.spawn import KILLED_WITHIN_S
 from settings import Settings
 from transport.ports import holder
 
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parent.parent
 EMBEDDED_PARTITIONS = 4
 TICK_S, CHECK_EVERY_S, FIRST_CHECK_EVERY_S = 0.1, 3.0, 0.15
-# A disk that others keep busy was seen to take two minutes for the 700 times that Kafka waits for it here.
+# Kafka waits for the disk some 700 times here. Once it took over two minutes, most likely since others kept that busy.
 SETUP_TIMEOUT_S = 300
 SETUP_LINES, NOTE_CHARACTERS = 40, 80
 READY_WITHIN_S = 120.0
@@ -214,7 +215,8 @@ class Supervisor:
         finally:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+                async with asyncio.timeout(KILLED_WITHIN_S):
+                    await process.wait()
         if process.returncode:
             told = "\n".join(said).strip()
             raise EmbeddedError(f"database and topics could not be set up: {told}")

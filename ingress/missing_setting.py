@@ -1,4 +1,4 @@
-"""Of what is to be said to whoever starts something of ours."""
+"""A setting without a default, as it is told to whoever starts the ingress or sets up."""
 
 
 class MissingSettingError(Exception):

@@ -1,6 +1,6 @@
 """Where the tests' own Kafka, Postgres and homes keep their data: in memory, where the system has room for it.
 
-To make its topics once, a broker waits some 700 times for the disk; on one that others keep busy that took two minutes.
+To make its topics once, a broker waits some 700 times for the disk, which others may keep busy.
 What must outlive a kill -9 does so here as well. Nothing here is about a machine that loses its power.
 """
 

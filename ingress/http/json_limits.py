@@ -27,7 +27,7 @@ class JsonLimits:
         opened = body.count(b"[") + body.count(b"{")
         commas = body.count(b",")
         looks_deep, looks_long = opened > self.max_depth, opened + commas > self.max_values
-        if not (looks_deep or looks_long or _has_no_number(body)):
+        if not (looks_deep or looks_long or _holds_what_is_no_number(body)):
             return
         # What stands in a text is no bracket and no comma. Backslashes are in texts only.
         bare = bytes(body).replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -38,7 +38,7 @@ class JsonLimits:
             raise self._too_many()
         if _depth(bare) > self.max_depth:
             raise _refused(f"is nested deeper than {self.max_depth} levels")
-        if _has_no_number(bare):
+        if _holds_what_is_no_number(bare):
             raise _refused("holds a number that is none: NaN, infinity, or one of hundreds of digits")
 
     def _too_many(self) -> Problem:
@@ -91,7 +91,7 @@ def _may_be_json(scope: Scope) -> bool:
     return not content_type.startswith((b"multipart/", b"application/x-www-form-urlencoded"))
 
 
-def _has_no_number(text: bytes | bytearray) -> bool:
+def _holds_what_is_no_number(text: bytes | bytearray) -> bool:
     return b"NaN" in text or b"Infinity" in text or _HUGE in text.translate(_DIGITS)
 
 

@@ -81,7 +81,7 @@ class Rows:
 
 async def test_who_comes_between_two_outcomes_of_a_job_is_told_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingress.follower.LOOK_UP_EVERY_S", 0.01)
-    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 3600)  # it is looked up because there are two
+    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 1e12)  # it is looked up because there are two
     rows, job_id = Rows(), uuid4()
     follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=rows)  # type: ignore[arg-type]
     follower.start()
@@ -106,7 +106,7 @@ async def test_who_comes_late_to_a_replica_that_is_younger_than_the_job_is_told_
 ) -> None:
     """The first outcome may have been told before the replica was there; of a search nothing is ever stored."""
     monkeypatch.setattr("ingress.follower.LOOK_UP_EVERY_S", 0.01)
-    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 3600)
+    monkeypatch.setattr("ingress.follower.LOOK_UP_AFTER_S", 1e12)
     rows, old = Rows(), job(kind=kind, accepted_at=datetime.now(UTC) - timedelta(minutes=5))
     follower = Follower(NOWHERE, progressed="job-progressed", finished="job-finished", store=rows)  # type: ignore[arg-type]
     follower.start()

@@ -267,10 +267,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
 ) -> None:
     victim = await ingestion(deployment)
     async with client_of(ingress) as client:
-        api.hold_after(70)
-        job_id = await begun(client, text("bees", 250))
-        told = await until(lambda: chunks_told(client, job_id))
-        await until(lambda: api.texts > api.may)
+        job_id, told = await in_the_middle(client, api)
         victim.kill()
         api.release()
         listening = asyncio.create_task(listened(client, job_id))
@@ -302,10 +299,7 @@ async def test_vectors_that_are_killed_and_come_back_lose_and_double_nothing(
     await deployment.ready(deployment.worker("retrieval"))
     async with client_of(ingress) as client:
         first = (await ingest(client, text("nets", 40), "nets.txt")).json()
-        api.hold_after(70)
-        job_id = await begun(client, text("bees", 250))
-        told = await until(lambda: chunks_told(client, job_id))
-        await until(lambda: api.texts > api.may)
+        job_id, told = await in_the_middle(client, api)
         server.kill()
         api.release()
         # Whoever searches is told what is missing; the document waits; and nobody else notices.
@@ -323,6 +317,15 @@ async def test_vectors_that_are_killed_and_come_back_lose_and_double_nothing(
         assert await vectors.count("root") == made["num_chunks"] + first["num_chunks"]
         found = await client.get("/search/", params={"q": "nets", "mode": "keyword"})
         assert {one["source"] for one in found.json()["results"]} == {"nets.txt"}
+
+
+async def in_the_middle(client: httpx.AsyncClient, api: Embedder) -> tuple[str, int]:
+    """A document of which some chunks are stored, while vectors of the next ones are waited for: its job, how many."""
+    api.hold_after(70)
+    job_id = await begun(client, text("bees", 250))
+    told = await until(lambda: chunks_told(client, job_id))
+    await until(lambda: api.texts > api.may)
+    return job_id, told
 
 
 async def put_off(client: httpx.AsyncClient, job_id: str) -> dict[str, Any] | None:

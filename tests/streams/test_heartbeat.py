@@ -13,10 +13,12 @@ from schemas.envelope import Record
 from schemas.events import ProviderOffer, WorkerHeartbeat
 from settings import Settings
 from streams import heartbeat as heartbeat_module
+from streams.app import StreamApp
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat
 from streams.worker import HEARTBEAT_LATE_S, Worker
 from tests.conftest import SECRET
 from tests.waiting import until
+from transport.clients import KafkaAccess
 
 TOPIC = TP("completion-requested-openai", 2)
 
@@ -99,6 +101,11 @@ async def test_a_worker_is_told_of_before_the_first_look_at_the_brokers() -> Non
     await asyncio.wait_for(looking.wait(), 5)
     assert len(app.sent) == 1
     await beating.stop()
+
+
+def test_a_look_may_take_as_long_as_the_brokers_may() -> None:
+    app = StreamApp("sink", KafkaAccess("localhost:1"), group="g")
+    assert app.conf.broker_request_timeout < heartbeat_module.LOOK_TIMEOUT_S
 
 
 @pytest.mark.usefixtures("quick")
