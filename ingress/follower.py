@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from processors.limits.usage import Usage
 from processors.loops import repeat
-from schemas.events import JobFinished, JobProgressed, RateLimit, StreamedRange
+from schemas.events import DocumentProgress, JobFinished, JobProgressed, RateLimit, StreamedRange
 from sinks.postgres import WITHOUT_ROW, JobRow, JobStore
 from transport.clients import KafkaAccess
 from transport.following import Following
@@ -83,6 +83,35 @@ def outcome_of(row: JobRow) -> Outcome:
     return Outcome(row.status, row.result, row.error, stream=stream)
 
 
+def forward(event: JobProgressed, before: JobProgressed | None) -> JobProgressed:
+    """The event, in which a document is no less far than `before`.
+
+    Two stages count a document's pages and chunks, each with its own producer, so the older count may come last.
+    """
+    now, known = event.document, before.document if before is not None and before.run == event.run else None
+    if now is None or known is None:
+        return event
+    most = DocumentProgress(
+        pages=max(now.pages, known.pages), pages_total=_known(now.pages_total, known.pages_total),
+        chunks=max(now.chunks, known.chunks), chunks_total=_known(now.chunks_total, known.chunks_total),
+    )  # fmt: skip
+    return event.model_copy(update={"document": most})
+
+
+def _known(now: int | None, before: int | None) -> int | None:
+    return before if now is None else now
+
+
+def in_one_order(outcome: Outcome) -> Outcome:
+    """The same, whose result is written in the same letters whether its event told it, or its row.
+
+    Postgres keeps names in an order of its own (jsonb).
+    """
+    if outcome.result is None:
+        return outcome
+    return replace(outcome, result=orjson.loads(orjson.dumps(outcome.result, option=orjson.OPT_SORT_KEYS)))
+
+
 class Watch:
     """One waiter. `verdict`: done when the gate has decided, with the user's rate; `finished`: at the end.
 
@@ -128,7 +157,7 @@ class Follower:
         self._heard_since: datetime | None = None
         self._watches: dict[bytes, list[Watch]] = {}
         self._progress: OrderedDict[bytes, bytes] = OrderedDict()
-        self._far: OrderedDict[bytes, bytes] = OrderedDict()  # the last word on how far each is
+        self._far: OrderedDict[bytes, JobProgressed] = OrderedDict()  # the last word on how far each is
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._looking: asyncio.Task[None] | None = None
 
@@ -191,12 +220,8 @@ class Follower:
         )  # fmt: skip
 
     def _how_far(self, key: bytes) -> dict[str, dict[str, Any]]:
-        value = self._far.get(key)
-        if value is None:
-            return {}
-        try:
-            told = JobProgressed.model_validate_json(value)
-        except ValidationError:
+        told = self._far.get(key)
+        if told is None:
             return {}
         found = {"document": told.document, "training": told.training}
         return {name: far.model_dump(exclude_none=True) for name, far in found.items() if far is not None}
@@ -219,19 +244,20 @@ class Follower:
         self._progress.move_to_end(key)
         if len(self._progress) > MAX_PROGRESS:
             self._progress.popitem(last=False)
-        if any(mark in value for mark in FAR):
-            self._far[key] = value
-            self._far.move_to_end(key)
-            if len(self._far) > MAX_PROGRESS:
-                self._far.popitem(last=False)
-        if watches := self._watches.get(key):
-            with contextlib.suppress(ValidationError):
-                event = JobProgressed.model_validate_json(value)
-                for watch in watches:
-                    if event.state == "admitted":
-                        watch.admitted(event.rate_limit)
-                    if watch.on_progress is not None:
-                        watch.on_progress(event)
+        watches, tells_how_far = self._watches.get(key), any(mark in value for mark in FAR)
+        if not watches and not tells_how_far:
+            return
+        with contextlib.suppress(ValidationError):
+            event = JobProgressed.model_validate_json(value)
+            if tells_how_far:
+                event = self._far[key] = forward(event, self._far.pop(key, None))
+                if len(self._far) > MAX_PROGRESS:
+                    self._far.popitem(last=False)
+            for watch in watches or ():
+                if event.state == "admitted":
+                    watch.admitted(event.rate_limit)
+                if watch.on_progress is not None:
+                    watch.on_progress(event)
 
     def _take_finished(self, key: bytes, value: bytes) -> None:
         self._progress.pop(key, None)

@@ -12,7 +12,7 @@ from ingress.access.caller import caller_address
 from ingress.access.standings import Standings, check_quarantine
 from ingress.adapters import AdapterChecks
 from ingress.files import Files, ReceivedFile
-from ingress.follower import Follower, Outcome, Watch
+from ingress.follower import Follower, Outcome, Watch, in_one_order
 from ingress.http.problems import Problem
 from ingress.http.uploads import Upload
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
@@ -109,7 +109,7 @@ class Submissions:
         turn = await self._turn(user, request, keyed, is_counted=isinstance(upload, ReceivedFile))
         job_id = turn.job_id
         if turn.outcome is not None:
-            return job_id, turn.outcome
+            return job_id, in_one_order(turn.outcome)
         await self._keep(user, request, turn, upload)
         with self._published(user, requested, turn, address=caller_address()) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
@@ -127,7 +127,8 @@ class Submissions:
             outcome = replace(outcome, rate_limit=watch.verdict.result())
         if not turn.replayed:
             self._standings.heard(user.user_id, outcome.rate_limit)
-        return job_id, replace(outcome, replayed=turn.replayed)
+        outcome = replace(outcome, replayed=turn.replayed)
+        return job_id, outcome if keyed is None else in_one_order(outcome)
 
     async def accepted(
         self, user: UserUpdated, request: AnyRequest, *, callback_url: str | None, keyed: Keyed | None = None,
@@ -166,7 +167,7 @@ class Submissions:
                     await self._idempotency.not_accepted(user.user_id, turn)
                 raise
         if not turn.publish:
-            return turn.job_id, turn.outcome, None, True
+            return turn.job_id, _told_again(turn.outcome), None, True
         await self._keep(user, request, turn, upload)
         with self._published(user, requested, turn, address=caller_address()) as (watch, publishing):
             await self._accepted(user, turn, publishing, upload)
@@ -175,7 +176,7 @@ class Submissions:
             outcome = watch.finished.result() if watch.finished.done() else None
         self._standings.heard(user.user_id, standing)
         await self._idempotency.ended(user.user_id, turn, outcome)
-        return turn.job_id, outcome, standing, turn.replayed
+        return turn.job_id, outcome if keyed is None else _told_again(outcome), standing, turn.replayed
 
     async def publish_as(
         self, user: UserUpdated, request: AnyRequest, *, job_id: UUID, metadata: dict[str, str], is_repeated: bool
@@ -343,6 +344,10 @@ class Submissions:
             check_url(url, allow_private=self._rules.callback_allow_private, allowed=self._rules.callback_allowed)
         except EgressRefusedError as error:
             raise Problem(400, "callback-refused", f"callback_url: {error}") from None
+
+
+def _told_again(outcome: Outcome | None) -> Outcome | None:
+    return None if outcome is None else in_one_order(outcome)
 
 
 def _image_of(request: AnyRequest) -> ImageReference | None:

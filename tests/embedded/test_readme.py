@@ -149,7 +149,9 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
 
         secret = client.get("/webhook-secret").json()["secret"]
         with receiver() as (url, calls):
-            client.post("/chat/async", json={"prompt": "Name a colour.", "callback_url": url}).raise_for_status()
+            asked = {"prompt": "Name a colour.", "generation_config": {"max_tokens": 16}, "callback_url": url}
+            reply = client.post("/chat/async", json=asked).raise_for_status()
+            _until_completed(client, reply.json()["job_id"])
             deadline = time.monotonic() + 60
             while not calls:
                 assert time.monotonic() < deadline
@@ -163,7 +165,8 @@ def test_the_readme_says_what_works(newcomer: Newcomer, reader: Reader) -> None:
 
 
 def _until_completed(client: httpx.Client, job_id: str) -> None:
-    deadline = time.monotonic() + 60
+    # One answer in twenty of so small a model goes on to its 1,024 tokens: a minute, where others want the processors.
+    deadline = time.monotonic() + 240
     while True:
         reply = client.get(f"/jobs/{job_id}")
         if reply.status_code == 200 and reply.json()["status"] == "completed":

@@ -39,6 +39,28 @@ def test_the_last_word_on_a_document_stays_until_its_job_ends() -> None:
     assert document() is None
 
 
+async def test_a_count_that_comes_late_takes_nothing_back() -> None:
+    follower = Follower(KafkaAccess("nowhere:1"), progressed="p", finished="f", store=None)
+    polled: list[Any] = []
+    streamed: list[Any] = []
+    with follower.watch(JOB.job_id) as watch:
+        watch.on_progress = lambda event: streamed.append(event.model_dump(exclude_none=True)["document"])
+        for run, document in (
+            (1, DocumentProgress(pages=2, chunks=64, chunks_total=250)),
+            (1, DocumentProgress(pages=3, pages_total=3, chunks=0)),  # read before, told after: of the other stage
+            (2, DocumentProgress(pages=1)),  # from the beginning
+        ):
+            follower._take_progressed(KEY, told("working", run=run, document=document))
+            progress = follower.progress(JOB.job_id)
+            polled.append(progress and progress.document)
+    assert polled == [
+        {"pages": 2, "chunks": 64, "chunks_total": 250},
+        {"pages": 3, "pages_total": 3, "chunks": 64, "chunks_total": 250},
+        {"pages": 1, "chunks": 0},
+    ]
+    assert streamed == polled
+
+
 def test_a_training_is_polled_with_how_far_it_is() -> None:
     follower = Follower(KafkaAccess("nowhere:1"), progressed="p", finished="f", store=None)
     far = TrainingProgressed(epoch=1, epochs=3, step=4, steps=30, loss=2.5, elapsed_s=9.5)

@@ -246,9 +246,7 @@ async def test_a_newer_version_replaces_the_older_one_at_once_and_a_deletion_lea
         shown = (await client.get(f"/documents/{first['document_id']}")).json()
         assert [version["state"] for version in shown["history"]] == ["active", "replaced"]
         # In the middle of its third version.
-        api.hold_after(70)
-        job_id = await begun(client, text("bears", 300))
-        await until(lambda: chunks_told(client, job_id))
+        job_id, _ = await in_the_middle(client, api, text("bears", 300))
         assert (await client.delete(f"/documents/{first['document_id']}")).status_code == 204
         assert await ledger.collections("root") == []
         api.release()
@@ -280,9 +278,7 @@ async def test_a_worker_that_is_killed_in_the_middle_of_a_document_doubles_and_l
         heard = await listening
         assert heard.body["result"]["document_id"] == made["document_id"]
         # And one that is cancelled in the middle leaves nothing.
-        api.hold_after(70)
-        job_id = await begun(client, text("nets", 160), "other.txt")
-        await until(lambda: chunks_told(client, job_id))
+        job_id, _ = await in_the_middle(client, api, text("nets", 160), "other.txt")
         assert (await client.post(f"/jobs/{job_id}/cancel")).status_code in (200, 202)
         assert json.loads((await ended(deployment, uuid.UUID(job_id)))["error"])["code"] == "cancelled"
         api.release()
@@ -319,13 +315,14 @@ async def test_vectors_that_are_killed_and_come_back_lose_and_double_nothing(
         assert {one["source"] for one in found.json()["results"]} == {"nets.txt"}
 
 
-async def in_the_middle(client: httpx.AsyncClient, api: Embedder) -> tuple[str, int]:
+async def in_the_middle(
+    client: httpx.AsyncClient, api: Embedder, content: bytes = text("bees", 250), name: str = "notes.txt"
+) -> tuple[str, int]:  # fmt: skip
     """A document of which some chunks are stored, while vectors of the next ones are waited for: its job, how many."""
     api.hold_after(70)
-    job_id = await begun(client, text("bees", 250))
-    told = await until(lambda: chunks_told(client, job_id))
-    await until(lambda: api.texts > api.may)
-    return job_id, told
+    job_id = await begun(client, content, name)
+    await until(lambda: api.texts > api.may, within_s=60)
+    return job_id, await until(lambda: chunks_told(client, job_id))
 
 
 async def put_off(client: httpx.AsyncClient, job_id: str) -> dict[str, Any] | None:

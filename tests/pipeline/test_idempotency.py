@@ -42,7 +42,7 @@ async def test_a_waiting_call_is_answered_again_from_the_same_job(running: Runni
         again = await client.post("/chat/", content=b'{"timeout":20,  "prompt":"%s"}' % prompt.encode(),
                                   headers={**headers, "content-type": "application/json"})  # fmt: skip
         assert first.status_code == again.status_code == 200
-        assert first.json() == again.json()
+        assert first.text == again.text
         assert "idempotency-replayed" not in first.headers
         assert again.headers["idempotency-replayed"] == "true"
         for other in ({"prompt": prompt}, {"prompt": "x", "timeout": 20}):
