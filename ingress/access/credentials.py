@@ -19,6 +19,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Literal
 from uuid import UUID
 
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 Scope = Literal["read", "jobs", "admin", "users"]
 EVERYTHING: frozenset[Scope] = frozenset(("read", "jobs", "admin", "users"))
 LOOK_EVERY_S = 1.0
+BEHIND_S, LOOK_AGAIN_S = 2.0, 0.05  # how far this replica may be behind one where a user was registered
 REVOKED = "access-revoked"
 WHY_REVOKED = "the token or API key that this was asked for with is no longer good: log in again"
 
@@ -104,7 +106,7 @@ class Access:
         if presented is not None and presented.startswith(PREFIX):
             found = await self._by_key(presented)
         elif presented is not None:
-            found = self._by_token(presented)
+            found = await self._by_token(presented)
         if found is None:
             raise Problem(
                 401, "not-authenticated", "send Authorization: Bearer <token>, from POST /auth/login, or an API key",
@@ -112,13 +114,13 @@ class Access:
             )  # fmt: skip
         return found
 
-    def _by_token(self, presented: str) -> Session | None:
+    async def _by_token(self, presented: str) -> Session | None:
         try:
             claims = self.tokens.verify(presented)
         except InvalidTokenError:
             return None
         self._check_ready()
-        user = self.users.values.get(claims.user_id)
+        user = await self._user(claims.user_id)
         if user is None or not _is_good(user, claims.epoch):
             return None
         return Session(user, epoch=claims.epoch)
@@ -132,13 +134,20 @@ class Access:
         if key is None:
             return None
         self._check_ready()
-        user = self.users.values.get(key.user_id)
+        user = await self._user(key.user_id)
         if user is None or user.disabled:
             return None
         scopes = frozenset(scope for scope in EVERYTHING if scope in key.scopes)
         if user.role == "admin" and "admin" not in scopes:
             user = user.model_copy(update={"role": "user"})
         return Session(user, scopes, key_id=key.key_id)
+
+    async def _user(self, user_id: str) -> UserUpdated | None:
+        """Of a token or a key that is good in itself; who was registered at another replica just now is waited for."""
+        deadline = monotonic() + BEHIND_S
+        while (user := self.users.values.get(user_id)) is None and monotonic() < deadline:
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return user
 
     def _check_ready(self) -> None:
         if not self.users.is_running:

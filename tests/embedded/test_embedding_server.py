@@ -23,6 +23,7 @@ from providers.local import make_local
 from tests.deployment import plain_client
 
 MODEL = "multilingual-e5-small"
+PATIENT_S = 600  # passages are made with what others leave, and beside other tests that is little
 
 
 class FakeEngine:
@@ -188,14 +189,14 @@ async def test_a_question_is_nearest_to_its_answer_across_languages(real: Runnin
         "The invoice is due within thirty days.",
         "水在一百度沸腾。",
     ]
-    found = np.array((await provider.embed(passages, purpose="passage", timeout_s=60)).vectors)
+    found = np.array((await provider.embed(passages, purpose="passage", timeout_s=PATIENT_S)).vectors)
     asked = await provider.embed(
         ["When do dogs bark?", "When must the bill be paid?", "At what temperature does water boil?"],
         purpose="query", timeout_s=60,
     )  # fmt: skip
     assert [int(np.argmax(found @ np.array(vector))) for vector in asked.vectors] == [0, 1, 2]
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 1], abs=1e-3)
-    as_passage = await provider.embed(["When do dogs bark?"], purpose="passage", timeout_s=60)
+    as_passage = await provider.embed(["When do dogs bark?"], purpose="passage", timeout_s=PATIENT_S)
     assert as_passage.vectors[0] != asked.vectors[0]
     await provider.close()
 
@@ -203,7 +204,7 @@ async def test_a_question_is_nearest_to_its_answer_across_languages(real: Runnin
 async def test_passages_are_made_with_what_others_leave(real: Running) -> None:
     """Its threads for passages, OpenMP's among them, are the nicest; those for questions are not."""
     provider = make_local(base_url=None, model="", embedding_url=real.url, embedding_model=MODEL, connections=4)
-    await provider.embed(["a", "b", "c"], purpose="passage", timeout_s=60)
+    await provider.embed(["a", "b", "c"], purpose="passage", timeout_s=PATIENT_S)
     await provider.embed(["a"], purpose="query", timeout_s=60)
     nice = [_niceness(real.pid, thread.id) for thread in psutil.Process(real.pid).threads()]
     own = psutil.Process(real.pid).nice()
@@ -217,7 +218,7 @@ async def test_a_letter_that_is_too_long_for_the_engine_ends_nothing(real: Runni
     provider = make_local(base_url=None, model="", embedding_url=real.url, embedding_model=MODEL, connections=4)
     for purpose in ("query", "passage"):
         texts = ["\ufdfa" * 100, "\ufdfa " * 100]
-        found = await provider.embed(texts, purpose=purpose, timeout_s=60)
+        found = await provider.embed(texts, purpose=purpose, timeout_s=PATIENT_S)
         assert len(found.vectors) == 2
     assert psutil.Process(real.pid).is_running()
     await provider.close()

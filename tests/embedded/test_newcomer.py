@@ -89,7 +89,7 @@ def test_a_port_in_use_is_named_with_its_holder(service_home: Path) -> None:
 
 
 def _wait_for(newcomer: Newcomer, job_id: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # others may want the processors
     while True:
         items = json.loads(newcomer.types("jobs", "--json"))
         if any(item["job_id"] == job_id and item["status"] == "completed" for item in items):
@@ -98,7 +98,7 @@ def _wait_for(newcomer: Newcomer, job_id: str) -> None:
 
 
 def _until_back(newcomer: Newcomer, killed: dict[str, int]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # others may want the processors
     while True:
         status = newcomer.status()
         back = [process for process in status["processes"] if process["name"] in killed]

@@ -62,9 +62,8 @@ async def test_a_disabled_user_is_out_everywhere_with_all_that_runs_and_waits(
             assert (await admin.patch(f"/users/{user_id}", json={"disabled": True})).status_code == 200
             for headers in (token, key):
                 await shut_out([admin, there], headers, since=began)
-            by_token, sync_by_token, by_key, sync_by_key = await asyncio.wait_for(
-                asyncio.gather(*listening), WITHIN_S
-            )  # fmt: skip
+            await until(lambda: all(one.done() for one in listening), within_s=WITHIN_S)
+            by_token, sync_by_token, by_key, sync_by_key = await asyncio.gather(*listening)
         for stream in (by_token, by_key):
             assert stream.body["error"]["code"] in ("access-revoked", "user-disabled")
         for reply in (sync_by_token, sync_by_key):

@@ -1,5 +1,6 @@
 """Who asks and what for; and that an answer which takes its time ends with what it was asked for with."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -182,3 +183,22 @@ async def test_what_goes_on_by_a_key_ends_when_the_key_is_deleted(monkeypatch: p
         scene.store.keys.clear()
         await until(lambda: held.ends == 1)
     await scene.access.stop()
+
+
+@pytest.mark.parametrize("by", ["token", "key"])
+async def test_who_was_registered_at_another_replica_just_now_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    scene = Scene()
+    presented = scene.token("bob") if by == "token" else scene.key("bob", "jobs")
+    asking = asyncio.create_task(scene.code(current_user, presented))
+    await asyncio.sleep(3 * access.LOOK_AGAIN_S)
+    assert not asking.done()
+    scene.change(user_updated(user_id="bob"))
+    assert await asking is None
+    # Not for ever, and not for who shows nothing that is good.
+    monkeypatch.setattr(access, "BEHIND_S", 0.1)
+    nobodys = scene.token("nobody") if by == "token" else scene.key("nobody", "jobs")
+    assert await scene.code(current_user, nobodys) == "not-authenticated"
+    monkeypatch.setattr(access, "BEHIND_S", 3600.0)
+    assert await asyncio.wait_for(scene.code(current_user, nobodys[:-4] + "AAAA"), 60) == "not-authenticated"
