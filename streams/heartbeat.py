@@ -18,6 +18,7 @@ from schemas.envelope import Attributes, Record
 from schemas.events import ProviderOffer, StageLoad, WorkerHeartbeat
 from streams import metrics
 from streams.app import StreamApp
+from streams.ending import end
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Heartbeat:
         self._apps, self._topic, self._worker, self._http, self._offers = apps, topic, worker, http, offers
         self._finished: deque[dict[str, int]] = deque(maxlen=KEPT)
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._beats, self._looks = Loop("the heartbeat"), Loop("looking at lags")
         self._looked = asyncio.Event()
         self.says_good_bye = True  # not in another's name
@@ -80,9 +82,9 @@ class Heartbeat:
     async def stop(self) -> None:
         """Say good-bye, so that nobody waits for this worker."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
+            if self._looking is not None:
+                await end(self._looking)
             if self.says_good_bye:
                 with contextlib.suppress(TimeoutError, KafkaError, ProducerSendError):
                     await asyncio.wait_for(self._beat(stopped=True), 2)
@@ -90,14 +92,13 @@ class Heartbeat:
     async def _run(self) -> None:
         # First that it lives: until then nobody sends it any work.
         await self._try(self._beat(), PERIOD_S, self._beats)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_again_and_again(), name="looking at lags")
-            while True:  # after each look; and where one takes long it holds up no beat
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT_WITHIN_S):
-                        await self._looked.wait()
-                self._looked.clear()
-                await self._try(self._beat(), PERIOD_S, self._beats)
+        self._looking = asyncio.create_task(self._look_again_and_again(), name="looking at lags")
+        while True:  # after each look; and where one takes long it holds up no beat
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_WITHIN_S):
+                    await self._looked.wait()
+            self._looked.clear()
+            await self._try(self._beat(), PERIOD_S, self._beats)
 
     async def _look_again_and_again(self) -> None:
         while True:
