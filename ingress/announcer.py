@@ -7,7 +7,7 @@ from aiokafka.errors import KafkaError
 
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from processors.errors import RetryableError
-from processors.loops import Loop
+from processors.loops import Loop, end
 from schemas.events import UserUpdated
 from sinks.users import UserStore
 from transport.table import CompactedTable, NotStartedError
@@ -40,8 +40,7 @@ class Announcer:
     async def stop(self) -> None:
         """May be called twice."""
         if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+            await end(self._looking)
             self._looking = None
 
     async def tell(self, user_id: str) -> None:

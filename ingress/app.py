@@ -1,7 +1,6 @@
 """The composition root of the ingress."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,7 +26,7 @@ from ingress.comparisons.comparing import Comparing, Pace
 from ingress.costing import CostingCalls
 from ingress.export_limit import Exports
 from ingress.files import LARGEST_UPLOAD_BYTES, Files
-from ingress.follower import Follower, Outcome, outcome_of
+from ingress.follower import Follower
 from ingress.following.channels import Channels
 from ingress.following.live import LiveDeltas
 from ingress.following.past import PastDeltas
@@ -41,6 +40,7 @@ from ingress.limits import Limits
 from ingress.missing_setting import MissingSettingError
 from ingress.openai_api.model_names import Models
 from ingress.operations import install_docs, install_metrics
+from ingress.outcome import Outcome, outcome_of
 from ingress.publisher import Publisher
 from ingress.redrive import Redriver
 from ingress.routes import ROUTERS, WITH_SHORTCUTS
@@ -54,7 +54,7 @@ from ingress.submitting.submission import Rules, Submissions
 from ingress.voices import SpeechOffers
 from processors.errors import RetryableError
 from processors.limits.usage import MAX_RECALLED, Usage
-from processors.loops import Loop
+from processors.loops import Loop, end
 from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated, WorkerHeartbeat
 from schemas.ids import JobIds
@@ -129,13 +129,13 @@ def create_app(settings: Settings) -> FastAPI:
             stack.push_async_callback(made.idempotency.stop)
             made.comparing.start()
             stack.push_async_callback(made.comparing.stop)
-            stack.push_async_callback(_cancel, asyncio.create_task(_recall(made)))
+            stack.push_async_callback(end, asyncio.create_task(_recall(made)))
             for table in (made.user_table, made.workers):
                 starting = asyncio.create_task(_start(table))
                 stack.push_async_callback(table.stop)
-                stack.push_async_callback(_cancel, starting)
+                stack.push_async_callback(end, starting)
             for run in (app.state.live.run, app.state.cluster.run):
-                stack.push_async_callback(_cancel, asyncio.create_task(run()))
+                stack.push_async_callback(end, asyncio.create_task(run()))
             yield
 
     app = FastAPI(
@@ -384,9 +384,3 @@ async def _recall(made: Services) -> None:
             await asyncio.sleep(loop.met(bug))
         else:
             return
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -8,11 +8,11 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ingress.follower import Outcome
 from ingress.http.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.http.described import described_body
 from ingress.http.leaving import left
 from ingress.http.problems import Problem, rate_limit_headers
+from ingress.outcome import Outcome
 from ingress.services import CostingUser, Found, Services
 from ingress.streaming import STREAM, EventStream, canceller
 from ingress.submitting.asking import ask_and_listen

@@ -6,7 +6,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
@@ -18,10 +17,12 @@ import orjson
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
+from ingress.outcome import Outcome, outcome_of
+from ingress.progress import Progress, forward
 from processors.limits.usage import Usage
-from processors.loops import repeat
-from schemas.events import DocumentProgress, JobFinished, JobProgressed, RateLimit, StreamedRange
-from sinks.postgres import WITHOUT_ROW, JobRow, JobStore
+from processors.loops import end, repeat
+from schemas.events import JobFinished, JobProgressed, RateLimit
+from sinks.postgres import WITHOUT_ROW, JobStore
 from transport.clients import KafkaAccess
 from transport.following import Following
 
@@ -37,79 +38,12 @@ LONGEST_MS = 86_400_000  # that a job may be good for
 CLOCK_SKEW = timedelta(seconds=30)  # between this machine and the brokers, whose clock a job is accepted by
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a job ended, from its event or from its row. `replayed`: it was asked for before, with the same key."""
-
-    status: str
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-    rate_limit: RateLimit | None = None
-    replayed: bool = False
-    stream: StreamedRange | None = None
-
-
 def _user_in(value: bytes) -> str | None:
     try:
         user_id = orjson.loads(value)["user_id"]
     except (ValueError, KeyError, TypeError):
         return None
     return user_id if isinstance(user_id, str) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a running job is. `state`: as in `JobProgressed`; `attempts`: the tries so far, where they were told.
-
-    `at`: when that was so; `document`, `training`: how far it is; `code`: why it waits, or is tried again.
-    """
-
-    user_id: str
-    stage: str
-    state: str
-    retry_at: datetime | None
-    attempts: list[dict[str, Any]] | None
-    at: datetime
-    document: dict[str, Any] | None = None
-    training: dict[str, Any] | None = None
-    code: str | None = None
-
-
-def outcome_of(row: JobRow) -> Outcome:
-    """As it is stored."""
-    stream: StreamedRange | None = None
-    with contextlib.suppress(ValidationError):  # of a version that tells it otherwise: then its text is told as a whole
-        stream = StreamedRange.model_validate(row.stream) if row.stream else None
-    return Outcome(row.status, row.result, row.error, stream=stream)
-
-
-def forward(event: JobProgressed, before: JobProgressed | None) -> JobProgressed:
-    """The event, in which a document is no less far than `before`.
-
-    Two stages count a document's pages and chunks, each with its own producer, so the older count may come last.
-    """
-    now, known = event.document, before.document if before is not None and before.run == event.run else None
-    if now is None or known is None:
-        return event
-    most = DocumentProgress(
-        pages=max(now.pages, known.pages), pages_total=_known(now.pages_total, known.pages_total),
-        chunks=max(now.chunks, known.chunks), chunks_total=_known(now.chunks_total, known.chunks_total),
-    )  # fmt: skip
-    return event.model_copy(update={"document": most})
-
-
-def _known(now: int | None, before: int | None) -> int | None:
-    return before if now is None else now
-
-
-def in_one_order(outcome: Outcome) -> Outcome:
-    """The same, whose result is written in the same letters whether its event told it, or its row.
-
-    Postgres keeps names in an order of its own (jsonb).
-    """
-    if outcome.result is None:
-        return outcome
-    return replace(outcome, result=orjson.loads(orjson.dumps(outcome.result, option=orjson.OPT_SORT_KEYS)))
 
 
 class Watch:
@@ -183,8 +117,7 @@ class Follower:
         """May be called twice."""
         await self._following.stop()
         if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+            await end(self._looking)
             self._looking = None
 
     @contextmanager

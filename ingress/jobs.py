@@ -10,8 +10,8 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Query, Response
 
-from ingress.follower import Progress
 from ingress.http.problems import Problem, not_found
+from ingress.progress import Progress
 from ingress.services import TOO_MANY, AskingUser, CostingUser, CurrentUser, Found, Services
 from processors.errors import RetryableError
 from processors.retries import MAX_BACKOFF_S

@@ -12,15 +12,17 @@ from time import monotonic
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ClusterAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
-from processors.loops import Loop
+from processors.loops import Loop, end
 from schemas.envelope import Record
 from transport.clients import KafkaAccess
+from transport.closing import close
 from transport.partitioner import partition_of
 from transport.producer_ids import is_out_of_order, is_too_large, renew_id
 
 logger = logging.getLogger(__name__)
 
 CONNECT_RETRY_S, MAX_WAIT_S = 1.0, 10.0
+FLUSH_WITHIN_S = 10.0
 SILENCE_S = 2.0  # sends wait and no broker has answered for so long: nothing more is taken
 MAX_UNANSWERED = 20_000
 MAX_BATCH_BYTES = 512 * 1024
@@ -54,12 +56,9 @@ class Publisher:
     async def stop(self) -> None:
         """Flush what was handed over, bounded."""
         if self._connecting is not None:
-            self._connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._connecting
+            await end(self._connecting)
         if self._producer is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._producer.stop(), 10)
+            await close(self._producer.stop, within_s=FLUSH_WITHIN_S)
 
     async def _connect(self) -> None:
         loop = Loop("connecting the ingress's producer", max_wait_s=MAX_WAIT_S)
@@ -71,7 +70,7 @@ class Publisher:
             try:
                 await producer.start()
             except (KafkaError, OSError) as error:
-                await producer.stop()
+                await close(producer.stop)
                 self.problem = self._access.refusal or (
                     f"Kafka at {self._access.bootstrap_servers} cannot be reached; the ingress keeps trying"
                 )
@@ -79,7 +78,7 @@ class Publisher:
                 await asyncio.sleep(CONNECT_RETRY_S)
             except Exception as bug:
                 with contextlib.suppress(Exception):
-                    await producer.stop()
+                    await close(producer.stop)
                 self.problem = "Kafka is not connected: a bug, which the log has; the ingress keeps trying"
                 await asyncio.sleep(loop.met(bug))
             else:

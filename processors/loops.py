@@ -1,10 +1,11 @@
 """What runs beside the work for as long as its process does. Nobody awaits it, so nobody would hear of its end.
 
 What it may meet it handles itself; a bug in it is counted (`assistant_background_bugs_total`), told once, and it goes
-on: at first soon, then after longer and longer waits, for what has just failed may fail again.
+on: at first soon, then after longer and longer waits, for what has just failed may fail again. `end` ends it.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 BUGS = Counter("assistant_background_bugs_total", "Bugs in what runs beside the work, which goes on", ["loop"])
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 60.0
+CANCEL_AGAIN_S, MOST_CANCELLATIONS = 5.0, 12
 
 
 class Loop:
@@ -73,6 +75,25 @@ async def repeat(
         except Exception as bug:
             wait_s = max(every_s, loop.met(bug))
         await asyncio.sleep(wait_s)
+
+
+async def end(task: "asyncio.Future[Any]") -> None:
+    """Cancel a task, and wait until it has ended; raises what it raised.
+
+    Again, where it goes on: a library may lose a cancellation that meets an answer, or wait without end for its
+    connections to close. A worker was seen to stand still so when it was told to stop, just as it looked at topics.
+    What still goes on after `MOST_CANCELLATIONS` is told, and left to the end of the process.
+    """
+    for _ in range(MOST_CANCELLATIONS):
+        if task.done():
+            break
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN_S)
+    if not task.done():
+        logger.error("%r goes on, however often it is cancelled; it is left to itself", task)
+        return
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _place(bug: Exception) -> tuple[object, ...]:

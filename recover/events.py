@@ -90,7 +90,7 @@ async def redrive(access: KafkaAccess, catalog: Catalog, pool: Pool, *, report: 
     except (KafkaError, OSError) as error:
         raise RecoverError(access.refusal or f"Kafka does not answer ({type(error).__name__}); run it again") from error
     finally:
-        await close(producer)
+        await close(producer.stop)
     return done
 
 

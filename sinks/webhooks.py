@@ -12,7 +12,7 @@ from random import Random
 import httpx
 
 from processors.errors import RetryableError
-from processors.loops import Loop
+from processors.loops import Loop, end
 from sinks.egress import EgressClient, EgressRefusedError, EgressReply
 from sinks.egress_targets import NOTHING_ELSE, Allowed
 from sinks.pool import Pool
@@ -178,8 +178,5 @@ class WebhookSender:
         """Let what is under way finish, bounded; what does not is sent again after its lease."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
-        left = list(self._tasks)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*map(end, list(self._tasks)), return_exceptions=True)
         await self._client.close()

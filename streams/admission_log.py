@@ -78,7 +78,7 @@ class AdmissionLog:
                     _remember(memory, record)
                 position = max(position, await reader.position(at))  # past markers and gaps
         finally:
-            await close(reader)
+            await close(reader.stop)
         return memory
 
 

@@ -17,7 +17,7 @@ from processors.agents.memory import recall
 from processors.agents.recall_by_meaning import RecallByMeaning, tenant
 from processors.completion.with_adapter import with_adapter
 from processors.documents.document_ports import VectorRepository
-from processors.loops import repeat
+from processors.loops import end, repeat
 from processors.plan_agent_step import AgentLimits, plan_agent_step
 from processors.run_tool import TOOL_TIMEOUT_S, run_tool
 from processors.stage import StageResult
@@ -37,7 +37,6 @@ from sinks.egress_targets import Allowed
 from sinks.pool import Pool
 from streams.app import StreamApp
 from streams.decode import decoder
-from streams.ending import end
 from streams.errors import StartError
 from streams.guards import make_guard
 from streams.made import Made, adapters_of

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 from pydantic import ValidationError
 
-from processors.loops import Loop
+from processors.loops import Loop, end
 from schemas.events import JobCancelRequested
 from streams import metrics
 from streams.cancellations import KEPT_MS, Cancellations
@@ -47,9 +47,7 @@ class CancellationLog:
     async def stop(self) -> None:
         """May be called twice."""
         if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+            await end(self._following)
             self._following = None
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
@@ -159,4 +157,4 @@ class CancellationLog:
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
     with contextlib.suppress(KafkaError, OSError):
-        await close(consumer)
+        await close(consumer.stop)

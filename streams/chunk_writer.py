@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+from processors.loops import end
 from schemas.envelope import Attributes
 from schemas.events import ChunksPrepared
 from streams.app import StreamApp
@@ -52,6 +53,4 @@ class ChunkTopic:
 
     async def aclose(self) -> None:
         """The stage has ended, however it has: nothing is left under way."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*map(end, list(self._under_way)), return_exceptions=True)

@@ -13,12 +13,11 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.exceptions import ConsumerNotStarted, ProducerSendError
 
-from processors.loops import Loop
+from processors.loops import Loop, end
 from schemas.envelope import Attributes, Record
 from schemas.events import ProviderOffer, StageLoad, WorkerHeartbeat
 from streams import metrics
 from streams.app import StreamApp
-from streams.ending import end
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from processors.documents.chunk_document import Chunker
 from processors.documents.document_ports import ChunkSize
 from processors.embed_chunks import embed_chunks
 from processors.filter.prompt_policy import PromptPolicy
+from processors.loops import end
 from processors.partition_document import partition_document
 from processors.ports import EmbeddingProvider
 from processors.retrieve_context import RetrievalRules, retrieve_context
@@ -31,7 +32,6 @@ from streams.app import StreamApp
 from streams.chunk_writer import ChunkTopic
 from streams.decode import decoder
 from streams.document_sweep import sweep_documents
-from streams.ending import end
 from streams.errors import StartError
 from streams.files import StoredFiles
 from streams.guards import partitions_share

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka.structs import ConsumerRecord
 
+from processors.loops import end
 from schemas.envelope import Record
 from streams import begun
 from streams.bad_luck import BadLuck
@@ -390,10 +391,7 @@ class Lane:
         self._waiting.clear()
         if self._paced is not None:
             self._paced.cancel()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*map(end, list(self._tasks)), return_exceptions=True)
 
     def _enqueue(self, batch: Batch, item: Any, worker: Callable[[deque[Any]], Coroutine[Any, Any, None]]) -> None:
         self.pending += len(batch.records)

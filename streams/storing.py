@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from processors.loops import end
 from schemas.audio_links import AudioLinks
 from schemas.events import UserUpdated
 from schemas.topics import Catalog
@@ -35,7 +36,6 @@ from streams.cancellations import Cancellations
 from streams.deadlines import Deadlines
 from streams.disabled_users import DisabledUsers
 from streams.encode import Encoder
-from streams.ending import end
 from streams.errors import StartError
 from streams.releaser import Releaser
 from streams.serve_sink import as_dead_letters

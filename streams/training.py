@@ -15,7 +15,7 @@ from pathlib import Path
 from processors.errors import PermanentError, RetryableError
 from processors.filter.answer_policy import AnswerPolicy
 from processors.learning.training_ports import AdapterTrainer
-from processors.loops import repeat
+from processors.loops import end, repeat
 from processors.stage import StageResult
 from processors.train_adapter import train_adapter
 from schemas.events import ProviderOffer, TrainingRequested
@@ -25,7 +25,6 @@ from sinks.adapters import AdapterStore
 from sinks.examples import ExampleStore
 from streams.app import StreamApp
 from streams.decode import decoder
-from streams.ending import end
 from streams.errors import StartError
 from streams.made import Made
 from streams.progress import TrainingProgressTopic

@@ -14,14 +14,13 @@ from uuid import uuid4
 
 from faust.contrib.asgi import faust_app_running
 
-from processors.loops import repeat
+from processors.loops import end, repeat
 from schemas.events import WorkerHeartbeat
 from schemas.topics import Catalog
 from settings import Settings
 from streams import metrics
 from streams.app import StreamApp
 from streams.composition import Composition
-from streams.ending import end
 from streams.errors import StartError
 from streams.health import HealthServer
 from streams.heartbeat import MAX_CLOCK_SKEW_S, Heartbeat

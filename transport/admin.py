@@ -4,9 +4,8 @@ A missing topic hangs a producer for ever and is ignored by consumers, so worker
 only `assistant topics apply` and `assistant setup` change anything.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +17,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from schemas.topics import Catalog
 from transport.acls import Acl
 from transport.clients import KafkaAccess
-from transport.closing import CLOSE_WITHIN_S
+from transport.closing import close
 from transport.permissions import missing
 
 NATURE = ("message.timestamp.type", "cleanup.policy", "compression.type")
@@ -288,6 +287,4 @@ async def connected(access: KafkaAccess) -> AsyncIterator[AIOKafkaAdminClient]:
             raise RefusedError(refusal) from error
         raise TopicsError(access.unreachable(error)) from error
     finally:
-        with suppress(TimeoutError):  # as `transport.closing` says
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await admin.close()
+        await close(admin.close)

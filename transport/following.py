@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
-from processors.loops import Loop
+from processors.loops import Loop, end
 from transport.clients import KafkaAccess
 from transport.closing import close
 from transport.resting import BRISK_MS, rest
@@ -61,8 +61,7 @@ class Following:
     async def stop(self) -> None:
         """May be called twice."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     async def _follow(self) -> None:
@@ -87,7 +86,7 @@ class Following:
                 await asyncio.sleep(self._loop.met(bug))
             finally:
                 with contextlib.suppress(KafkaError, OSError):
-                    await close(consumer)
+                    await close(consumer.stop)
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         partitions: list[TopicPartition] = []

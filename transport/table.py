@@ -11,9 +11,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import ValidationError
 
-from processors.loops import Loop
+from processors.loops import Loop, end
 from schemas.events import Event
 from transport.clients import KafkaAccess
+from transport.closing import close
 from transport.resting import BRISK_MS, rest
 
 logger = logging.getLogger(__name__)
@@ -85,12 +86,10 @@ class CompactedTable(Generic[E]):
     async def stop(self) -> None:
         """May be called twice."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
             self._task = None
         if self._consumer is not None:
-            await self._consumer.stop()
+            await close(self._consumer.stop)
             self._consumer = None
 
     async def reach_end(self) -> None:
@@ -121,7 +120,7 @@ class CompactedTable(Generic[E]):
             self._positions = {partition: await consumer.position(partition) for partition in partitions}
             rest(consumer)
         except BaseException:
-            await consumer.stop()
+            await close(consumer.stop)
             raise
         return consumer
 
@@ -134,7 +133,7 @@ class CompactedTable(Generic[E]):
                     try:
                         self._anew_until = await consumer.end_offsets(list(self._positions))
                     except BaseException:
-                        await consumer.stop()
+                        await close(consumer.stop)
                         raise
                     self._anew = {}
                     async with self._moved:
@@ -146,7 +145,7 @@ class CompactedTable(Generic[E]):
                 broken, self._consumer = self._consumer, None
                 if broken is not None:
                     with contextlib.suppress(Exception):
-                        await broken.stop()
+                        await close(broken.stop)
                 await asyncio.sleep(wait_s)
 
     async def _partitions(self, consumer: AIOKafkaConsumer) -> list[int]:

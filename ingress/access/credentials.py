@@ -14,7 +14,6 @@ disabled or deleted loses it; the workers see to that.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from uuid import UUID
 from ingress.access.key_ring import PREFIX, KeyRing
 from ingress.http.problems import Problem
 from processors.errors import RetryableError
-from processors.loops import repeat
+from processors.loops import end, repeat
 from schemas.events import UserUpdated
 from transport.table import CompactedTable
 from transport.tokens import InvalidTokenError, Tokens
@@ -90,9 +89,7 @@ class Access:
     async def stop(self) -> None:
         """May be called twice."""
         if self._looking is not None:
-            self._looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._looking
+            await end(self._looking)
             self._looking = None
         await self.keys.stop()
 

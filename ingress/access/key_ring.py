@@ -18,7 +18,7 @@ from time import monotonic
 from uuid import UUID, uuid4
 
 from processors.errors import RetryableError
-from processors.loops import Loop
+from processors.loops import Loop, end
 from sinks.api_keys import ApiKey, ApiKeyStore
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,7 @@ class KeyRing:
     async def stop(self) -> None:
         """May be called twice."""
         if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+            await end(self._asking)
 
     async def _ask(self, key_id: UUID) -> ApiKey | None:
         waiting = self._waiting.get(key_id)

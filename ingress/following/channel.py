@@ -18,10 +18,12 @@ import orjson
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
-from ingress.follower import Follower, Outcome, Watch
+from ingress.follower import Follower, Watch
 from ingress.following.live import LiveDeltas, Place
 from ingress.following.past import PastDeltas, PastUnreadableError
 from ingress.following.told import WHOLE, WHOLE_ID, Budget, Told
+from ingress.outcome import Outcome
+from processors.loops import end
 from schemas.events import CompletionStreamed, JobProgressed, StreamedRange
 
 if TYPE_CHECKING:
@@ -113,8 +115,7 @@ class Channel:
     async def drop(self) -> None:
         """Nobody listens any more."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         self._hearing.close()  # the task may not have begun
         self._replace(None)
         self._release_ahead()

@@ -11,9 +11,9 @@ import orjson
 from prometheus_client import Counter
 
 from ingress.access.credentials import REVOKED, WHY_REVOKED
-from ingress.follower import Outcome
 from ingress.following.channel import Channel
 from ingress.following.told import WHOLE, WHOLE_ID, Told
+from ingress.outcome import Outcome
 
 DROPPED = Counter("assistant_stream_dropped_total", "Listeners that were sent away and may come again", ["why"])
 COMMENT_EVERY_S = 15.0

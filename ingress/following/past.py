@@ -119,4 +119,4 @@ class PastDeltas:
 
 async def _close(reader: AIOKafkaConsumer) -> None:
     with contextlib.suppress(KafkaError, OSError):
-        await close(reader)
+        await close(reader.stop)

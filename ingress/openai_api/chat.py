@@ -14,7 +14,6 @@ from fastapi import APIRouter, Request, Response
 
 from ingress.access.credentials import REVOKED, WHY_REVOKED
 from ingress.chat import ANSWERS, failed_call
-from ingress.follower import Outcome
 from ingress.http.bodies import LARGEST_BODY_BYTES, Sent
 from ingress.http.described import described_body
 from ingress.http.leaving import left
@@ -22,6 +21,7 @@ from ingress.http.problems import Problem, rate_limit_headers
 from ingress.openai_api.bodies import ChatCompletionBody
 from ingress.openai_api.chunks import AnotherAnswerError, Chunks, error_event, whole
 from ingress.openai_api.images import IMAGE_PART
+from ingress.outcome import Outcome
 from ingress.services import CostingUser, Found, Services
 from ingress.streaming import EventStream, Listening, canceller
 from ingress.submitting.asking import ask_and_listen

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from ingress.follower import Outcome
 from ingress.http.bodies import Sent
 from ingress.http.problems import Problem, rate_limit_headers
+from ingress.outcome import Outcome
 from ingress.services import Services
 from ingress.streaming import Listening, listen
 from ingress.submitting.idempotency import REPLAYED

@@ -19,10 +19,10 @@ from uuid import UUID
 import orjson
 from fastapi import Depends, Header, Request
 
-from ingress.follower import Outcome
 from ingress.http.problems import Problem
+from ingress.outcome import Outcome
 from processors.errors import RetryableError
-from processors.loops import repeat
+from processors.loops import end, repeat
 from sinks.idempotency import SWEEP_ROWS, IdempotencyStore, KeyRow
 
 logger = logging.getLogger(__name__)
@@ -182,9 +182,7 @@ class Idempotency:
     async def stop(self) -> None:
         """May be called without `start`."""
         if self._sweeping is not None:
-            self._sweeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeping
+            await end(self._sweeping)
 
     async def _sweep(self) -> None:
         while await self._store.delete_expired() == SWEEP_ROWS:

@@ -12,9 +12,10 @@ from ingress.access.caller import caller_address
 from ingress.access.standings import Standings, check_quarantine
 from ingress.adapters import AdapterChecks
 from ingress.files import Files, ReceivedFile
-from ingress.follower import Follower, Outcome, Watch, in_one_order
+from ingress.follower import Follower, Watch
 from ingress.http.problems import Problem
 from ingress.http.uploads import Upload
+from ingress.outcome import Outcome, in_one_order
 from ingress.publisher import NotAcceptedError, OutcomeUnknownError, Publisher
 from ingress.submitting.asked_providers import AskedProviders, generation_of
 from ingress.submitting.backpressure import STAGES, Backpressure

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
-from ingress.follower import Follower, Outcome
+from ingress.follower import Follower
 from ingress.following.channels import Channels
 from ingress.following.listener import Listener
 from ingress.following.live import Place
 from ingress.following.past import PastUnreadableError
+from ingress.outcome import Outcome
 from schemas.events import CompletionStreamed, StreamedRange
 from transport.clients import KafkaAccess
 

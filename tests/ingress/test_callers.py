@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 
 from ingress.access.standings import Standings, UserRules
-from ingress.follower import Follower, Outcome
+from ingress.follower import Follower
 from ingress.http.problems import Problem
+from ingress.outcome import Outcome
 from ingress.submitting.backpressure import Backpressure
 from ingress.submitting.cancel_requests import CancelRequests
 from ingress.submitting.idempotency import Idempotency

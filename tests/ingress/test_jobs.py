@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ingress.follower import Progress
 from ingress.jobs import waits_for_provider
+from ingress.progress import Progress
 from tests.factories import NOW
 
 

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
+from processors import loops
 from processors.errors import PermanentError, RetryableError
-from processors.loops import Loop, repeat
+from processors.loops import Loop, end, repeat
 
 
 def bugs(name: str) -> float:
@@ -87,3 +89,79 @@ def test_a_loop_of_another_shape_waits_no_longer_than_it_says() -> None:
     assert [loop.met(ValueError()) for _ in range(5)] == [1, 2, 4, 5, 5]
     loop.went_well()
     assert loop.met(ValueError()) == 1
+
+
+# --- how one is ended ---
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def loses_a_cancellation() -> None:
+    with suppress(asyncio.CancelledError):
+        await forever()
+    await forever()
+
+
+async def closes_without_end() -> None:
+    try:
+        await forever()
+    finally:
+        await forever()
+
+
+@pytest.mark.parametrize("work", [forever, loses_a_cancellation, closes_without_end])
+async def test_a_task_that_goes_on_is_cancelled_again(monkeypatch: pytest.MonkeyPatch, work: object) -> None:
+    monkeypatch.setattr(loops, "CANCEL_AGAIN_S", 0.01)
+    task = asyncio.create_task(work())  # type: ignore[operator]
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end(task), 20)
+    assert task.cancelled()
+
+
+async def test_what_it_raised_is_raised_and_what_has_ended_is_left() -> None:
+    async def fails() -> None:
+        raise ValueError("a bug")
+
+    task = asyncio.create_task(fails())
+    await asyncio.wait({task})
+    with pytest.raises(ValueError, match="a bug"):
+        await end(task)
+
+
+async def test_whoever_waits_for_an_end_may_be_cancelled_themselves() -> None:
+    task = asyncio.create_task(closes_without_end())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(end(task))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 20)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_what_never_ends_is_told_and_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cancelled = 0
+    over = asyncio.Event()
+
+    async def deaf() -> None:
+        nonlocal cancelled
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+
+    monkeypatch.setattr(loops, "CANCEL_AGAIN_S", 0.01)
+    task = asyncio.create_task(deaf(), name="deaf")
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end(task), 20)
+    assert cancelled == loops.MOST_CANCELLATIONS
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "deaf" in caplog.text
+    over.set()
+    await task

@@ -1,3 +1,6 @@
+import asyncio
+from functools import partial
+
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -6,6 +9,7 @@ from tests.conftest import TEST_PROVIDERS, KafkaForTests
 from tests.waiting import until
 from transport import admin
 from transport.clients import KafkaAccess
+from transport.closing import close
 
 pytestmark = pytest.mark.integration
 
@@ -125,3 +129,17 @@ async def test_a_cluster_that_is_not_there_is_one_sentence() -> None:
     catalog = Catalog.load()
     with pytest.raises(admin.TopicsError, match=r"Kafka at 127\.0\.0\.1:1"):
         await admin.plan(KafkaAccess("127.0.0.1:1"), catalog, TEST_PROVIDERS)
+
+
+async def test_an_admin_client_that_never_closes_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Admin:
+        async def start(self) -> None:
+            pass
+
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(admin, "close", partial(close, within_s=0.01))
+    monkeypatch.setattr(admin, "AIOKafkaAdminClient", lambda **_: Admin())
+    async with asyncio.timeout(20), admin.connected(KafkaAccess("nowhere:1")) as found:
+        assert isinstance(found, Admin)

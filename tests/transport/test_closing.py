@@ -12,11 +12,11 @@ class Stuck:
 
 async def test_one_that_does_not_close_is_left() -> None:
     async with asyncio.timeout(10):
-        await close(Stuck(), within_s=0.01)
+        await close(Stuck().stop, within_s=0.01)
 
 
 async def test_whoever_is_cancelled_meanwhile_is_cancelled() -> None:
-    task = asyncio.create_task(close(Stuck(), within_s=60))
+    task = asyncio.create_task(close(Stuck().stop, within_s=60))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])

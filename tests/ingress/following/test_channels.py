@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from ingress.follower import Outcome
+from ingress.outcome import Outcome
 from schemas.events import JobProgressed
 from tests.factories import NOW
 from tests.ingress.channel_scene import (

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from ingress.follower import Outcome
 from ingress.http.problems import Problem
 from ingress.openai_api.chat import ChatStream
 from ingress.openai_api.chunks import Chunks, whole
+from ingress.outcome import Outcome
 from ingress.streaming import Listening
 from tests.ingress.channel_scene import FIRST, JOB, SECOND, THIRD, FakeTopic, Replica, completed
 from tests.waiting import until
