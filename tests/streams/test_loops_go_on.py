@@ -46,6 +46,9 @@ class Buggy:
 class Nothing(list[Any]):
     """No row, and none of them."""
 
+    def get(self, _key: object) -> None:
+        """As a dict of rows has it."""
+
     def __eq__(self, other: object) -> bool:
         return False
 
