@@ -5,7 +5,6 @@ that can be said is "not known yet": 504 with the job's id, because the record m
 """
 
 import asyncio
-import contextlib
 import logging
 from time import monotonic
 
@@ -77,8 +76,7 @@ class Publisher:
                 logger.warning("%s (%s)", self.problem, type(error).__name__)
                 await asyncio.sleep(CONNECT_RETRY_S)
             except Exception as bug:
-                with contextlib.suppress(Exception):
-                    await close(producer.stop)
+                await close(producer.stop)
                 self.problem = "Kafka is not connected: a bug, which the log has; the ingress keeps trying"
                 await asyncio.sleep(loop.met(bug))
             else:

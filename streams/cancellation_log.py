@@ -5,7 +5,6 @@ no worker ran is not begun by the next one.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from time import monotonic
@@ -57,11 +56,11 @@ class CancellationLog:
                     await self._read(consumer)
                 except Exception as error:  # whatever it is: a worker that is deaf must say so, and listen again
                     await asyncio.sleep(self._say(error))
-                await _close(consumer)
+                await close(consumer.stop)
                 consumer = await self._open_again()  # from the beginning again: all of it may be taken twice
         finally:
             self.problem = "requests to cancel are no longer read"
-            await _close(consumer)
+            await close(consumer.stop)
 
     async def _open_at_last(self) -> AIOKafkaConsumer:
         while True:
@@ -102,7 +101,7 @@ class CancellationLog:
             await self._read_up_to(consumer, await self._seek(consumer))
             rest(consumer)
         except BaseException:
-            await _close(consumer)
+            await close(consumer.stop)
             raise
         return consumer
 
@@ -153,8 +152,3 @@ class CancellationLog:
                 metrics.CANCELLATIONS.labels("taken").inc()
                 self._cancellations.take(requested, at_ms=record.timestamp)
         return count
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    with contextlib.suppress(KafkaError, OSError):
-        await close(consumer.stop)

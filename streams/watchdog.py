@@ -1,4 +1,6 @@
-"""Ends a worker that lives and does nothing: a consumer that stopped silently, or a loop that no longer turns."""
+"""Ends a worker that lives and does nothing: a consumer that stopped silently, a loop that no longer turns, or a stop
+that comes to no end, as where Kafka is away and a commit waits for it.
+"""
 
 import logging
 import os
@@ -28,11 +30,16 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._timeout_s, self._stalled_for_s, self._end = stall_timeout_s, stalled_for_s, end
         self._ticked_at = time.monotonic()
+        self._leaves_at: float | None = None
         self._done, self._loop = threading.Event(), Loop("the watchdog")
 
     def tick(self) -> None:
         """Called by the event loop each second."""
         self._ticked_at = time.monotonic()
+
+    def leave_within(self, seconds: float) -> None:
+        """It has been told to stop, and finishes what it has in hand: only that this ends is watched any more."""
+        self._leaves_at = time.monotonic() + seconds
 
     def stop(self) -> None:
         """No more watching."""
@@ -47,6 +54,11 @@ class Watchdog(threading.Thread):
 
     def check(self, now: float) -> bool:
         """True if the process should end."""
+        if self._leaves_at is not None:
+            if now <= self._leaves_at:
+                return False
+            logger.critical("it does not come to its end: this process ends, and what it had in hand comes again")
+            return True
         silent = now - self._ticked_at
         if silent > self._timeout_s:
             logger.critical("the event loop has not turned for %.0f s: this process ends", silent)

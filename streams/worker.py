@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_LATE_S = 20.0
 TOPICS_EVERY_S = 5.0
+AFTER_DRAIN_S = 8.0  # for the last commit and for connections to close: a supervisor kills what takes 40 s in all
 
 
 class NameTakenError(Exception):
@@ -90,6 +91,8 @@ class Worker:
                 await health.start(self._settings.worker_http_host, port)
             except OSError as error:
                 raise StartError(why_not(port, error, setting="WORKER_HTTP_PORT")) from None
+            watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
+            stack.callback(watchdog.stop)  # after all that may not come to its end
             if not await _unless_stopped(stop, self._check_topics()):
                 return
             composing = asyncio.ensure_future(self._made.compose(stack))
@@ -100,7 +103,6 @@ class Worker:
                 self._apps, self._catalog.full_name("worker-heartbeat"), worker=self._worker_id, http=health.address,
                 offers=offers, process=self._process, started_at=self._started_at,
             )  # fmt: skip
-            watchdog = Watchdog(stall_timeout_s=self._settings.stall_timeout, stalled_for_s=self._stalled_for_s)
             for app in self._apps:
                 await stack.enter_async_context(_running(app))
             for run in (*self._made.beside, self._watch_topics, self._live.run):
@@ -108,7 +110,7 @@ class Worker:
             self._heartbeat.start()
             stack.push_async_callback(self._heartbeat.stop)
             watchdog.start()
-            stack.callback(watchdog.stop)
+            stack.callback(watchdog.leave_within, self._settings.drain_timeout + AFTER_DRAIN_S)
             del self._problems["start"]
             logger.info("%s is ready: roles %s, %s", self._worker_id, ", ".join(self._roles), health.address)
             await self._watch(stop, watchdog)

@@ -1,7 +1,6 @@
 """Reads topics from where they end, and goes on whatever happens: one consumer in no group."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -85,8 +84,7 @@ class Following:
                 self.problem = f"{self._what} are not followed: a bug, which the log has; this process keeps trying"
                 await asyncio.sleep(self._loop.met(bug))
             finally:
-                with contextlib.suppress(KafkaError, OSError):
-                    await close(consumer.stop)
+                await close(consumer.stop)
 
     async def _seek(self, consumer: AIOKafkaConsumer) -> None:
         partitions: list[TopicPartition] = []

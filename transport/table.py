@@ -1,7 +1,6 @@
 """A compacted topic as a dictionary: read whole before use, then followed."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from time import monotonic
@@ -144,8 +143,7 @@ class CompactedTable(Generic[E]):
                 wait_s = self._loop.met(error)
                 broken, self._consumer = self._consumer, None
                 if broken is not None:
-                    with contextlib.suppress(Exception):
-                        await close(broken.stop)
+                    await close(broken.stop)
                 await asyncio.sleep(wait_s)
 
     async def _partitions(self, consumer: AIOKafkaConsumer) -> list[int]:

@@ -8,7 +8,7 @@ import binascii
 import codecs
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import re2
 
@@ -62,7 +62,7 @@ def hidden(text: str) -> Iterator[str]:
         yield "\n".join(payloads)
     plain = text
     if "%" in text:
-        plain = unquote(plain, errors="ignore")
+        plain = unquote_to_bytes(plain).decode(errors="ignore")
     if "&#" in text:
         plain = _ENTITIES.sub(_letter_of_entity, plain)
     if "\\u" in text:

@@ -33,12 +33,6 @@ _COMPOSING = {
     if not unicodedata.is_normalized("NFC", chr(code)) and (composed := unicodedata.normalize("NFC", chr(code)))
 }
 _MANY_COMPOSING = re2.compile(f"(?:[{(composing := ''.join(map(chr, _COMPOSING)))}][^{composing}]*){{16}}")
-_SPACED_LETTERS = re.compile(r"(?<!\w)\w(?:[ .\-_*|/~+]\w){3,}(?!\w)")
-_SPACED_HINT = re2.compile(rb"(?:^|[ .\-_*|/~+])[^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ](?:[ .\-_*|/~+]|$)")
-# Where such letters may begin, in a text whose letters beyond ASCII are question marks.
-_MAY_BEGIN = re2.compile(rb"(?:^|[^a-z0-9_])[a-z0-9_?](?:[ .\-_*|/~+][a-z0-9_?]){3}(?:[^a-z0-9]|$)")
-_LOOKS = 50  # after so many, to go through the rest letter by letter is quicker
-_SEPARATORS = re.compile(r"[ .\-_*|/~+]")
 _WORD = re.compile(r"[^\W_]+")
 KNOWN_LETTERS = 0x3100  # up to those of China and Korea, which are so many, and stay as they are
 # Beyond those, as of Unicode 15; a test goes through all that there are.
@@ -159,24 +153,3 @@ def fold(text: str) -> str:
 def words_of_any_script(folded: str) -> list[str]:
     """The words of a folded text, without what stands between them."""
     return _WORD.findall(folded)
-
-
-def spaced_letters(folded: str) -> str:
-    """The letters of a folded text that stand one by one (`i g n o r e`), joined; empty where there are none."""
-    ascii_only = folded.encode("ascii", "replace")
-    if _SPACED_HINT.search(ascii_only) is None:
-        return ""
-    return " ".join(_SEPARATORS.sub("", match.group()) for match in _runs_of_letters(folded, ascii_only))
-
-
-def _runs_of_letters(folded: str, ascii_only: bytes) -> "Iterator[re.Match[str]]":
-    at = 0
-    for _ in range(_LOOKS):
-        if (begins := _MAY_BEGIN.search(ascii_only, at)) is None:
-            return
-        at = begins.start()
-        match = _SPACED_LETTERS.match(folded, at) or _SPACED_LETTERS.match(folded, at + 1)
-        if match is not None:
-            yield match
-        at = match.end() if match is not None else at + 1
-    yield from _SPACED_LETTERS.finditer(folded, at)

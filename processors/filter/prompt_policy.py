@@ -20,11 +20,11 @@ import re2
 
 from processors.filter import default_rules
 from processors.filter.hidden_text import hidden
-from processors.filter.normalize_text import clean, fold, spaced_letters, words_of_any_script
+from processors.filter.normalize_text import clean, fold, words_of_any_script
 from processors.filter.patterns import REFUSE_FROM, Met
 from processors.filter.readers import OBFUSCATED, given_phrases, operators_regex, readers
 from processors.filter.rule import Kind
-from processors.filter.spellings import letters, may_have_spaced_letters, spellings, words
+from processors.filter.spellings import letters, may_have_spaced_letters, spaced_letters, spellings, words
 from schemas.request_fields import without_unstorable
 
 FLAG_FROM = 0.3
@@ -205,8 +205,8 @@ class PromptPolicy:
             ]
             if self._of(met).action == "refuse":
                 return met
-        if may_have_spaced_letters(folded) and (apart := spaced_letters(fold(text))):
-            for spelling in spellings(letters(apart), with_leet=with_leet):
+        if may_have_spaced_letters(folded) and (apart := spaced_letters(folded)):
+            for spelling in spellings(apart, with_leet=with_leet):
                 met += self._readers[spelling.of].apart.met_in(spelling.text.replace(b" ", b""))[:1]
         return met
 

@@ -143,7 +143,18 @@ def _over_bytes(pattern: bytes) -> "re2._Regexp":
 
 
 _MIXED_SCRIPT = _over_bytes(rb"[a-z0-9@][\xa0-\xbf]|[\xa0-\xbf][a-z0-9@]")
-_SPACED = _over_bytes(rb"(?:^|[ .\-_*|/~+])[^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ][ .\-_*|/~+][^ ](?:[ .\-_*|/~+]|$)")
+_APART = rb"[ .\-_*|/~+]"  # what may stand between letters that stand one by one
+_LETTER = rb"[a-z0-9_\x82-\x9b\xa0-\xda]"
+_SPACED = _over_bytes(rb"(?:^|S)[^ ]S[^ ]S[^ ]S[^ ](?:S|$)".replace(b"S", _APART))
+_SPACED_LETTERS = re.compile(rb"(?<!L)L(?:SL){3,}(?!L)".replace(b"L", _LETTER).replace(b"S", _APART))
+# Where they may begin.
+_MAY_BEGIN = _over_bytes(
+    rb"(?:^|[^a-z0-9_\x82-\x9b\xa0-\xda])L(?:SL){3}(?:[^a-z0-9\x82-\x9b\xa0-\xda]|$)".replace(b"L", _LETTER).replace(
+        b"S", _APART
+    )
+)
+_LOOKS = 50  # after so many, to go through the rest letter by letter is quicker
+_SEPARATORS = re.compile(_APART)
 _LEET_HINT = _over_bytes(rb"[a-z][0-9@$!|]|[0-9@$!|][a-z]|[0-9@$!|][ .\-_][a-z][ .\-_]")
 _LEET_AT_AN_END = re.compile(rb"[!|](?![A-Za-z0-9])")
 
@@ -202,3 +213,22 @@ def words(folded: bytes) -> bytes:
 def may_have_spaced_letters(folded: bytes) -> bool:
     """False of nearly all texts: none of their letters stand one by one."""
     return _SPACED.search(folded) is not None
+
+
+def spaced_letters(folded: bytes) -> bytes:
+    """The letters of a folded text that stand one by one (`i g n o r e`), joined; empty where there are none."""
+    return b" ".join(_SEPARATORS.sub(b"", run) for run in _runs_of_letters(folded))
+
+
+def _runs_of_letters(folded: bytes) -> Iterator[bytes]:
+    at = 0
+    for _ in range(_LOOKS):
+        if (begins := _MAY_BEGIN.search(folded, at)) is None:
+            return
+        at = begins.start()
+        match = _SPACED_LETTERS.match(folded, at) or _SPACED_LETTERS.match(folded, at + 1)
+        if match is not None:
+            yield match.group()
+        at = match.end() if match is not None else at + 1
+    for match in _SPACED_LETTERS.finditer(folded, at):
+        yield match.group()

@@ -1,6 +1,7 @@
 """Kafka and Postgres away: at the start, and in between. On services of their own, to be killed."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from embedded.running import Running
 from embedded.services import start_kafka, start_postgres
 from schemas.events import JobRequested
 from schemas.requests import ChatRequest
+from streams.watchdog import EXIT_CODE
 from tests.conftest import SECRET, KafkaForTests, PostgresForTests, new_database, new_prefix
 from tests.deployment import PASSWORD, Deployment, client_of
 from tests.forks import Forks
@@ -99,6 +101,21 @@ async def test_postgres_away_delays_rows_and_loses_nothing(
     assert set(api.calls.values()) == {1}
     assert worker.popen.poll() is None  # nothing was restarted for it
     assert await own.records("dead-letters") == []
+
+
+async def test_what_is_told_to_stop_while_kafka_is_away_ends(
+    own: Deployment, services: tuple[Running, Running]
+) -> None:
+    kafka, _ = services
+    ingress, worker = own.start("ingress"), own.worker("gate,completion,sink", DRAIN_TIMEOUT="1")
+    await own.ready()
+    async with client_of(ingress) as client:
+        assert (await client.post("/chat/", json={"prompt": "before"})).status_code == 200
+    await asyncio.to_thread(kafka.kill)
+    codes = await asyncio.gather(ingress.stop(within_s=45), worker.stop(within_s=45))
+    assert codes[0] == -signal.SIGTERM  # as uvicorn ends once all is closed
+    assert codes[1] in (0, EXIT_CODE)  # a commit of its own waits for Kafka
+    assert "shutdown failed" not in ingress.log.read_text()
 
 
 async def test_postgres_away_holds_what_cannot_be_put_off_and_then_goes_on(

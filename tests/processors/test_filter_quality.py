@@ -78,7 +78,7 @@ def _nothing(_: str) -> list[str]:
         ("hidden", _nothing, "encoded"),
         ("spellings", _plainly, "disguised-letters"),
         ("letters", _barely, "disguised-letters"),
-        ("spaced_letters", lambda _: "", "disguised-letters"),
+        ("spaced_letters", lambda _: b"", "disguised-letters"),
         ("hidden", _nothing, "markup"),
     ],
 )

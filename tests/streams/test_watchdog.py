@@ -21,6 +21,14 @@ def test_it_ends_the_process_for_a_loop_that_stands_still_or_records_that_wait_t
     assert watchdog.check(now)
 
 
+def test_it_ends_the_process_whose_stop_comes_to_no_end() -> None:
+    watchdog = Watchdog(stall_timeout_s=60, stalled_for_s=lambda: 1_000.0, end=lambda code: None)
+    watchdog.leave_within(38)
+    assert watchdog._leaves_at is not None
+    assert not watchdog.check(watchdog._leaves_at - 0.1)  # a loop that is stopping does not tick, and takes nothing
+    assert watchdog.check(watchdog._leaves_at + 0.1)
+
+
 class Scene:
     """A worker whose clock, heartbeat and consumer are moved by hand."""
 

@@ -1,5 +1,8 @@
 import asyncio
 
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
 from transport.closing import close
 
 
@@ -21,3 +24,11 @@ async def test_whoever_is_cancelled_meanwhile_is_cancelled() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError, asyncio.CancelledError])
+async def test_what_a_client_raises_at_its_end_is_nobodys_concern(error: type[BaseException]) -> None:
+    async def stop() -> None:
+        raise error  # a cancellation of its own, which nobody here has asked for
+
+    await close(stop)

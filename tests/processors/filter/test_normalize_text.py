@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processors.filter import normalize_text
-from processors.filter.normalize_text import clean, fold, fold_piece, spaced_letters
+from processors.filter.normalize_text import clean, fold, fold_piece
 
 LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("ab \n\té\u0301\u0323\u200dя中🅰🇷_-")
 TEXTS = st.text(LETTERS, max_size=40)
@@ -46,19 +46,6 @@ def test_there_is_no_letter_that_composes_and_is_not_known() -> None:
 @given(TEXTS)
 def test_a_text_folded_in_blocks_is_as_its_letters_are(text: str) -> None:
     assert fold(text) == " ".join("".join(map(fold_piece, text)).split())
-
-
-@given(
-    st.lists(st.sampled_from(["i g n o r e", "(a b c d)", "a_b_c_d", " ", "x", "ж з и к", "中 a 中 b", ".", "ab c"])),
-    st.integers(0, 3),
-)
-def test_letters_that_stand_apart_are_found_wherever_they_are(parts: list[str], looks: int) -> None:
-    text = "i g n o r e " + "".join(parts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normalize_text, "_LOOKS", looks)
-        found = spaced_letters(text)
-    plain = normalize_text._SPACED_LETTERS.finditer(text)
-    assert found == " ".join(normalize_text._SEPARATORS.sub("", match.group()) for match in plain)
 
 
 def test_every_letter_that_folds_is_known_from_the_start() -> None:

@@ -17,6 +17,7 @@ from processors.filter.spellings import (
     made_cyrillic,
     may_have_spaced_letters,
     skeleton,
+    spaced_letters,
     spellings,
     words,
 )
@@ -120,6 +121,36 @@ def test_phrases_of_other_scripts_are_known(text: str, are: bool) -> None:
 )
 def test_letters_that_stand_apart_are_looked_for_only_where_there_are_some(text: str, may: bool) -> None:
     assert may_have_spaced_letters(letters(text)) is may
+
+
+@given(
+    st.lists(st.sampled_from(["i g n o r e", "(a b c d)", "a_b_c_d", " ", "x", "ж з и к", "中 a 中 b", ".", "ab c"])),
+    st.integers(0, 3),
+)
+def test_letters_that_stand_apart_are_found_wherever_they_are(parts: list[str], looks: int) -> None:
+    folded = letters("i g n o r e " + "".join(parts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LOOKS", looks)
+        found = spaced_letters(folded)
+    plain = module._SPACED_LETTERS.findall(folded)
+    assert found == b" ".join(module._SEPARATORS.sub(b"", run) for run in plain)
+    assert found.startswith(b"ignore")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("say i-g.n_o|r*e now", "ignore"),
+        ("з а б у д ь", "забудь"),
+        ("a b c or so", ""),
+        ("i g n o re", "igno"),  # the last one stands with another
+        ("中i g n o r e中", "ignore"),  # other scripts stand between words, as they do between Russian ones
+        ("i g n o r e, a l l,a l l", "ignore"),
+        ("a b c d,e f g h", "abcd efgh"),
+    ],
+)
+def test_letters_that_stand_apart_are_joined(text: str, found: str) -> None:
+    assert spaced_letters(letters(text)) == in_bytes(found)
 
 
 def test_our_rules_mean_the_same_over_bytes() -> None:
