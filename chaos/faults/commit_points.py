@@ -9,7 +9,7 @@ from chaos.system import Member
 WORKER_ROLES = ("gate", "completion", "sink")
 SAMPLED = 1  # points per role in the short cut
 PASSINGS = (1, 12)
-DIES_WITHIN_S = 25.0  # of being ready
+DIES_WITHIN_S = 60.0  # of being ready
 
 
 @fault("2", "kill -9 at a commit point", short=True)

@@ -35,7 +35,7 @@ def figures(output: str) -> dict[str, int]:
 
 
 def test_under_the_short_cuts_faults_nothing_is_lost_or_doubled() -> None:
-    output = chaos("--short", "--jobs", "2500", "--duration-s", "240", "--rounds", "1", ends_with=0, within_s=360)
+    output = chaos("--short", "--jobs", "6250", "--duration-s", "600", "--rounds", "1", ends_with=0, within_s=780)
     found = figures(output)
     assert found["lost"] == found["doubled"] == 0
     assert found["acked"] >= 500, output
