@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 BUGS = Counter("assistant_background_bugs_total", "Bugs in what runs beside the work, which goes on", ["loop"])
 FIRST_WAIT_S, MAX_WAIT_S = 1.0, 60.0
-CANCEL_AGAIN_S, MOST_CANCELLATIONS = 5.0, 12
+CANCEL_AGAIN_S, MOST_CANCELLATIONS = 10.0, 6  # a clean-up has its time to close connections
 
 
 class Loop:

@@ -7,7 +7,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-CLOSE_WITHIN_S = 2.0
+CLOSE_WITHIN_S = 5.0
 
 
 async def close(closing: Callable[[], Awaitable[Any]], *, within_s: float = CLOSE_WITHIN_S) -> None:
